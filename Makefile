@@ -1,0 +1,137 @@
+# mimo: make (build), make run, make test, make lint, make bench, make deps, make help
+
+CXX      ?= g++
+BUILD    ?= build
+MARCH    ?= native
+SANITIZE ?=
+OPT      ?= -O3
+CXXSTD   := -std=c++20
+WARN     := -Wall -Wextra -Wshadow -Werror
+# No errno and no traps from floating point: both only keep loops from being vectorised; results do not change.
+CXXFLAGS += $(CXXSTD) $(OPT) -g1 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) -I. $(SANFLAGS)
+SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+
+# Debian packages: what each is for.
+DEPS := g++ make pkg-config clang-format \
+  openmpi-bin libopenmpi-dev \
+  libhdf5-dev \
+  libdnnl-dev \
+  libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev \
+  libpng-dev \
+  libgtest-dev \
+  libbenchmark-dev
+
+MPI_INC  = $(shell mpicxx --showme:incdirs 2>/dev/null | tr ' ' '\n' | sed 's/^/-isystem /')
+MPI_LIB  = $(shell mpicxx --showme:link 2>/dev/null)
+HDF5_INC = $(shell pkg-config --cflags hdf5 2>/dev/null | sed 's/-I/-isystem /g')
+HDF5_LIB = $(shell pkg-config --libs hdf5 2>/dev/null)
+LIBS     = $(HDF5_LIB) $(MPI_LIB) -ldnnl -lpng -lfmt -lpthread -ldl
+
+MISSING = $(strip $(shell dpkg-query -W -f='$${Package} $${db:Status-Status}\n' $(DEPS) 2>/dev/null \
+            | awk '$$2=="installed"{print $$1}' | sort > /tmp/.mimo-have-$$$$; \
+            printf '%s\n' $(DEPS) | sort | comm -23 - /tmp/.mimo-have-$$$$; rm -f /tmp/.mimo-have-$$$$))
+
+MODULES := kernels/cpu tensor parallel io nn data
+LIB_SRC := $(foreach d,$(MODULES),$(wildcard $(d)/*.cpp)) kernels/no_cuda.cpp
+# Absent hardware is a file: these throw where a build without CUDA or NCCL is asked for either.
+LIB_OBJ := $(LIB_SRC:%.cpp=$(BUILD)/obj/%.o)
+LIB     := $(BUILD)/libmimo.a
+
+MAINS     := $(wildcard tools/mimo.cpp tools/mimo-data.cpp)
+TOOL_SRC  := $(filter-out $(MAINS),$(wildcard tools/*.cpp))
+TOOL_OBJ  := $(TOOL_SRC:%.cpp=$(BUILD)/obj/%.o)
+BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
+PROGRAMS  := $(notdir $(MAINS:.cpp=))
+
+TEST_DIRS := $(filter-out mpi,$(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp)))))
+TEST_DIRS := $(sort $(TEST_DIRS))
+TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%)
+MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp))
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all check-deps deps run test test-all tests lint format bench clean help report
+
+all: check-deps report $(PROGRAMS)
+
+help:
+	@echo "make          build ./mimo and ./mimo-data        make run    install what is missing, build, train and show"
+	@echo "make test     install, build and run the tests    make bench  kernel microbenchmarks (./mimo-bench)"
+	@echo "make test-all the long checks too                 make lint   formatting and include rules"
+	@echo "make deps     install Debian packages             make clean  remove $(BUILD)/ and the programs"
+	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native"
+
+check-deps:
+	@m="$(MISSING)"; if [ -n "$$m" ]; then \
+	  printf 'missing packages: %s\n  run: make deps   (or: apt-get install -y %s)\n' "$$m" "$$m"; exit 1; fi
+
+deps:
+	@m="$(MISSING)"; [ -z "$$m" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo=sudo; \
+	else printf 'missing packages; run this line, then try again:\n  sudo apt-get install -y %s\n' "$$m"; exit 1; fi; \
+	echo "installing: $$m"; \
+	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$m >/dev/null
+
+report:
+	@if command -v nvcc >/dev/null; then n="CUDA toolkit found (its backend is not part of this version)"; \
+	  else n="no CUDA toolkit: CPU only"; fi; echo "mimo: $$n; MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'); march $(MARCH)"
+
+$(BUILD)/obj/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	@echo "  C++  $<"
+	@$(CXX) $(CXXFLAGS) $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
+
+$(LIB): $(LIB_OBJ)
+	@rm -f $@; ar rcs $@ $^
+
+$(PROGRAMS): %: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(LIB)
+	@echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ $(LIBS) -o $@
+
+mimo-bench: $(BENCH_OBJ) $(LIB)
+	@echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lbenchmark $(LIBS) -o $@
+
+define TEST_RULE
+$(BUILD)/tests/$(1): $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/$(1)/*.cpp)) $(TOOL_OBJ) $(LIB)
+	@mkdir -p $$(@D); echo "  LINK $$@"
+	@$(CXX) $(CXXFLAGS) $$^ -lgtest_main -lgtest $$(LIBS) -o $$@
+endef
+$(foreach d,$(TEST_DIRS),$(eval $(call TEST_RULE,$(d))))
+
+MPI_COMMON := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(filter-out %_test.cpp,$(wildcard tests/mpi/*.cpp)))
+$(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
+
+tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)
+
+test: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) tests
+	@tests/run.sh $(BUILD)/tests
+
+test-all: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) tests
+	@MIMO_TEST_ALL=1 tests/run.sh $(BUILD)/tests
+
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+run: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	mpirun --oversubscribe -n 2 ./mimo $(ARGS)
+
+bench: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) mimo-bench
+	./mimo-bench $(ARGS)
+
+SOURCES := $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' 2>/dev/null)
+lint:
+	@tests/lint.sh $(SOURCES)
+
+format:
+	@clang-format -i $(SOURCES)
+
+clean:
+	rm -rf $(BUILD) mimo mimo-data mimo-bench
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,36 @@
+// Embedding lookup in the vocabulary rows [first, first + rows) held here: out_t = table[id_t - first], or 0
+// where id_t lies outside (vocab-parallel: the sum over ranks is the lookup). Ids below 0 give 0 everywhere.
+// Backward: dtable[id_t - first] += dout_t, tokens of one id summed in token order.
+#pragma once
+#include "kernels/kernel.h"
+
+namespace mimo {
+
+template <class T>
+struct Embedding {
+  int64_t tokens;
+  int cols;
+  int64_t first, rows;
+  const int32_t* ids;  // [tokens]
+  const T* table;      // [rows, cols]
+  T* out;              // [tokens, cols]
+  int64_t out_ld;
+};
+
+template <class T>
+struct EmbeddingBackward {
+  int64_t tokens;
+  int cols;
+  int64_t first, rows;
+  const int32_t* ids;
+  const T* dout;
+  int64_t dout_ld;
+  acc_t<T>* dtable;  // added to
+};
+
+MIMO_CONTRACT(Embedding);
+MIMO_CONTRACT(EmbeddingBackward);
+template <class T>
+int64_t workspace(const Cpu&, const EmbeddingBackward<T>&);
+
+}  // namespace mimo

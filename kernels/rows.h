@@ -1,0 +1,46 @@
+// Moving rows: gather out_i = x[rows_i], scatter out[rows_i] = x_i (rows are distinct; others keep their
+// value), and ScatterAddRows out[rows_i] += x_i. This places the rows of a modality in the token stream and
+// takes them back.
+#pragma once
+#include "kernels/kernel.h"
+
+namespace mimo {
+
+template <class T>
+struct GatherRows {
+  int64_t count;
+  int64_t cols;
+  const int32_t* rows;  // [count]
+  const T* x;
+  int64_t x_ld;
+  T* out;  // [count, cols]
+  int64_t out_ld;
+};
+
+template <class T>
+struct ScatterRows {
+  int64_t count;
+  int64_t cols;
+  const int32_t* rows;  // [count], distinct
+  const T* x;           // [count, cols], or null: zeros
+  int64_t x_ld;
+  T* out;
+  int64_t out_ld;
+};
+
+template <class T>
+struct ScatterAddRows {
+  int64_t count;
+  int64_t cols;
+  const int32_t* rows;  // [count], distinct
+  const T* x;
+  int64_t x_ld;
+  T* out;
+  int64_t out_ld;
+};
+
+MIMO_CONTRACT(GatherRows);
+MIMO_CONTRACT(ScatterRows);
+MIMO_CONTRACT(ScatterAddRows);
+
+}  // namespace mimo

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Formatting, the include rules of the house, and file lengths. Arguments: the source files.
+set -u
+bad=0
+say() { echo "lint: $*"; bad=1; }
+
+clang-format --dry-run -Werror "$@" || bad=1
+
+# Includes point one way: kernels <- tensor <- parallel <- io <- {nn, data} <- tools; tests may include anything.
+declare -A may=(
+  [kernels]="kernels" [tensor]="kernels tensor" [parallel]="kernels tensor parallel" [io]="kernels tensor parallel io"
+  [nn]="kernels tensor parallel io nn" [data]="kernels tensor parallel io data"
+  [tools]="kernels tensor parallel io nn data tools")
+for f in "$@"; do
+  top=${f%%/*}
+  allowed=${may[$top]:-}
+  if [ -n "$allowed" ]; then
+    while read -r inc; do
+      case " $allowed " in *" ${inc%%/*} "*) ;; *) say "$f includes $inc; $top may include: $allowed" ;; esac
+    done < <(sed -n 's/^#include "\([^"]*\)".*/\1/p' "$f")
+  fi
+  n=$(wc -l <"$f")
+  limit=800
+  [ "$top" = kernels ] && limit=500
+  [ "$n" -gt "$limit" ] && say "$f has $n lines, at most $limit"
+done
+for h in kernels/*.h; do
+  s=$(basename "$h" .h)
+  [ "$s" = kernel ] || [ "$s" = kernels ] || [ -e "kernels/cpu/$s.cpp" ] || say "$h has no kernels/cpu/$s.cpp"
+done
+[ "$bad" = 0 ] && echo "lint: ok"
+exit $bad
