@@ -1,0 +1,34 @@
+// One description of a parameter serves initialisation, reductions, the optimizer, checkpoints and
+// conversion.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels/philox.h"
+#include "tensor/shard.h"
+#include "tensor/tensor.h"
+
+namespace mimo {
+
+struct Initializer {
+  Distribution distribution = Distribution::constant;
+  double a = 0, b = 0;
+};
+
+struct Parameter {
+  std::string name;         // canonical: language.layers.3.mixer.in_proj.weight
+  Dims shape;               // global
+  Shard shard;              // what of it lies here, in storage order
+  Tensor value;             // local, the compute dtype or fp32
+  Tensor grad;              // local, acc_of(dtype); sums until the step's one division
+  std::vector<int> copies;  // world ranks with these very elements; the first counts the norm and writes
+  std::vector<std::vector<int>> partial;  // groups of world ranks whose gradients add
+  Initializer init;
+  bool decay = true, trainable = true;
+};
+
+// Fills p.value from (seed, name, global index), the same for every layout, and allocates p.grad (zeros) if
+// trainable.
+void materialize(Parameter& p, DType dtype, uint64_t seed);
+
+}  // namespace mimo
