@@ -11,10 +11,11 @@ WARN     := -Wall -Wextra -Wshadow -Werror
 CXXFLAGS += $(CXXSTD) $(OPT) -g1 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) -I. $(SANFLAGS)
 SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-# Debian packages: what each is for.
+# Debian packages. (xxhash: checksums of checkpoint files.)
 DEPS := g++ make pkg-config clang-format \
   openmpi-bin libopenmpi-dev \
   libhdf5-dev \
+  libxxhash-dev \
   libdnnl-dev \
   libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev \
   libpng-dev \
