@@ -115,7 +115,8 @@ Json write_shards(const fs::path& directory, int rank, std::span<const ShardedTe
   if (file) {
     file->close();
     sync_to_disk(directory / name);
-    record["files"][name] = {{"bytes", fs::file_size(directory / name)}, {"xxh3", hash_file(directory / name)}};
+    record["files"][name] = {{"bytes", fs::file_size(directory / name)},
+                             {"xxh3", hash_file(directory / name)}};
   }
   return record;
 }
@@ -132,7 +133,8 @@ void write_index(const fs::path& path, const Json& tensors) {
   for (const auto& [name, t] : tensors.items()) {
     std::vector<h5::Source> sources;
     for (const Json& box : t.at("boxes"))
-      sources.push_back({box.at("file").get<std::string>(), box.at("dataset").get<std::string>(), box_of(box)});
+      sources.push_back(
+          {box.at("file").get<std::string>(), box.at("dataset").get<std::string>(), box_of(box)});
     const DType dtype = dtype_named(t.at("dtype").get<std::string>());
     const Dims shape = t.at("shape").get<Dims>();
     if (sources.empty())
@@ -196,8 +198,8 @@ void discard_leftovers(const fs::path& checkpoints) {
   }
 }
 
-// Gives the finished directory its name. One of the same step (from before the run was set back) is exchanged in
-// the same act where the file system can.
+// Gives the finished directory its name. One of the same step (from before the run was set back) is exchanged
+// in the same act where the file system can.
 void publish(const fs::path& part, const fs::path& done) {
   sync_to_disk(part);
   if (fs::exists(done) && renameat2(AT_FDCWD, part.c_str(), AT_FDCWD, done.c_str(), RENAME_EXCHANGE) == 0) {
@@ -269,8 +271,7 @@ void check_tensors(const fs::path& directory, const Json& table, std::span<const
       throw ConfigError(place, "tensor missing: expected " + expected + ", found no such tensor",
                         "the checkpoint is of another model or configuration");
     const Json& entry = table.at(t.name);
-    const std::string found =
-        describe(entry.at("shape").get<Dims>(), entry.at("dtype").get<std::string>());
+    const std::string found = describe(entry.at("shape").get<Dims>(), entry.at("dtype").get<std::string>());
     if (found != expected)
       throw ConfigError(place, "tensor differs: expected " + expected + ", found " + found,
                         "the checkpoint is of another model or configuration");
@@ -289,11 +290,10 @@ void check_extra(Communicator& comm, const fs::path& directory, const Json& tabl
   size_t i = 0;
   for (const auto& [name, entry] : table.items())
     if (!wanted[i++])
-      throw ConfigError(
-          directory.string() + ": " + name,
-          "tensor not in the model: expected none, found " +
-              describe(entry.at("shape").get<Dims>(), entry.at("dtype").get<std::string>()),
-          "the checkpoint is of another model or configuration");
+      throw ConfigError(directory.string() + ": " + name,
+                        "tensor not in the model: expected none, found " +
+                            describe(entry.at("shape").get<Dims>(), entry.at("dtype").get<std::string>()),
+                        "the checkpoint is of another model or configuration");
 }
 
 std::optional<Box> intersect(const Box& a, const Box& b) {

@@ -1,7 +1,8 @@
 // Checkpoints: write-once shards, one HDF5 file a rank, and a manifest that is written last.
 //
 //   checkpoints/step_00000010/
-//     rank_00003.h5     what rank 3 is the first holder of: /NAME/PART/box0, box1, ... with attributes `start`
+//     rank_00003.h5     what rank 3 is the first holder of: /NAME/PART/box0, box1, ... with attributes
+//     `start`
 //                       and `shape` (global), where PART is value or a moment of the optimizer
 //     index.h5          every tensor whole, as a virtual dataset /NAME/PART, for any HDF5 client
 //     manifest.json     files with size and XXH3-128, tensors with shape, dtype and the place of every box,
@@ -25,8 +26,8 @@
 
 namespace mimo {
 
-// This rank's part of a global tensor under its name in the checkpoint. All ranks together hold every element;
-// of several holders of the same shard one has `writes`.
+// This rank's part of a global tensor under its name in the checkpoint. All ranks together hold every
+// element; of several holders of the same shard one has `writes`.
 struct ShardedTensor {
   std::string name;  // language.layers.3.mixer.in_proj.weight/value
   Dims shape;        // global, at least one axis
@@ -46,8 +47,8 @@ struct TrainingState {
 };
 
 // Collective over `comm`; every rank passes the same state and `keep`. Afterwards only the `keep` newest
-// checkpoints remain (0: all), and none of later steps: those belong to a course that the run has left by resuming
-// from an earlier one. Throws std::runtime_error where a file cannot be written, on all ranks.
+// checkpoints remain (0: all), and none of later steps: those belong to a course that the run has left by
+// resuming from an earlier one. Throws std::runtime_error where a file cannot be written, on all ranks.
 void save_checkpoint(Communicator& comm, const std::filesystem::path& checkpoints, const TrainingState&,
                      std::span<const ShardedTensor>, int64_t keep = 0);
 
@@ -58,9 +59,9 @@ std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::pa
 // Step and scalars only, from the manifest; not collective.
 TrainingState read_training_state(const std::filesystem::path& checkpoint);
 
-// Fills the tensors. Collective; the ranks' tensors together must be those of the checkpoint, of the same global
-// shapes and dtypes. Sizes and checksums of all files are verified, each by one rank. Throws ConfigError, the same
-// on all ranks, naming the file or tensor, what was expected and what was found.
+// Fills the tensors. Collective; the ranks' tensors together must be those of the checkpoint, of the same
+// global shapes and dtypes. Sizes and checksums of all files are verified, each by one rank. Throws
+// ConfigError, the same on all ranks, naming the file or tensor, what was expected and what was found.
 TrainingState load_checkpoint(Communicator& comm, const std::filesystem::path& checkpoint,
                               std::span<const ShardedTensor>);
 

@@ -68,9 +68,8 @@ std::string joined(std::span<const std::string> words) {
 }
 
 bool plain_name(std::string_view s) {
-  return !s.empty() && std::all_of(s.begin(), s.end(), [](unsigned char c) {
-    return std::isalnum(c) || c == '_' || c == '-';
-  });
+  return !s.empty() && std::all_of(s.begin(), s.end(),
+                                   [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
 }
 
 // Edit distance with neighbours swapped as one edit (optimal string alignment).
@@ -252,9 +251,7 @@ void declare_run_keys(Schema& s) {
       .fallback(false);
 
   s.string("data.path", "the dataset, an HDF5 file").fallback("");
-  s.integer("data.seq_length", "the longest sample that is accepted, in tokens")
-      .fallback(1024)
-      .range(1);
+  s.integer("data.seq_length", "the longest sample that is accepted, in tokens").fallback(1024).range(1);
   s.integer("data.workers", "threads that load samples; 0: the training thread itself")
       .fallback(1)
       .range(0, 1024);
@@ -381,7 +378,8 @@ class ConfigReader {
   };
 
   std::string place_of(const toml::source_region& source, std::string_view key = {}) const {
-    std::string s = file_ + ':' + std::to_string(source.begin.line) + ':' + std::to_string(source.begin.column);
+    std::string s =
+        file_ + ':' + std::to_string(source.begin.line) + ':' + std::to_string(source.begin.column);
     if (!key.empty()) s += ' ' + std::string(key);
     return s;
   }
@@ -412,7 +410,8 @@ class ConfigReader {
     if (path == "layout" || (path == "module" && !schema_.kinds().empty())) return true;
     if (path.starts_with("module.")) return path.find('.', 7) == std::string::npos;
     const auto& keys = schema_.all();
-    return std::any_of(keys.begin(), keys.end(), [&](const Key& k) { return k.name.starts_with(path + '.'); });
+    return std::any_of(keys.begin(), keys.end(),
+                       [&](const Key& k) { return k.name.starts_with(path + '.'); });
   }
 
   // Modules in order of their first mention, each with its kind.
@@ -506,7 +505,8 @@ class ConfigReader {
   [[noreturn]] static void refuse(const Key& key, const Given& g, const std::string& found) {
     std::string hint;
     if (g.text && key.type.index() == 3 && !key.choices.empty()) hint = nearest(*g.text, key.choices);
-    if (g.node && g.node->is_string() && !key.choices.empty()) hint = nearest(**g.node->as_string(), key.choices);
+    if (g.node && g.node->is_string() && !key.choices.empty())
+      hint = nearest(**g.node->as_string(), key.choices);
     throw ConfigError(g.place, "wrong value: expected " + key.expected() + ", found " + found,
                       hint.empty() ? hint : "did you mean " + hint + "?");
   }
@@ -527,7 +527,8 @@ class ConfigReader {
     if (node && node->is_array() == list) return value_of(key, g, *node);
     if (!list) refuse(key, g, text.empty() ? "nothing" : text);
     toml::array items;
-    std::istringstream in(text.starts_with('[') && text.ends_with(']') ? text.substr(1, text.size() - 2) : text);
+    std::istringstream in(text.starts_with('[') && text.ends_with(']') ? text.substr(1, text.size() - 2)
+                                                                       : text);
     for (std::string item; std::getline(in, item, ',');) {
       int64_t i = 0;
       const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), i);

@@ -1,6 +1,6 @@
-// Configuration: a Schema says which keys exist, a Config holds a value for every one of them, read from a TOML
-// file and `--section.key=value` overrides. What is wrong is refused at once, with a message that names file,
-// line and column, key, expected and found, and the nearest known key.
+// Configuration: a Schema says which keys exist, a Config holds a value for every one of them, read from a
+// TOML file and `--section.key=value` overrides. What is wrong is refused at once, with a message that names
+// file, line and column, key, expected and found, and the nearest known key.
 //
 //   train.steps             keys of fixed sections ("resume" and "device" are above all sections)
 //   module.NAME.KEY         modules in file order; their keys depend on module.NAME.kind
@@ -87,11 +87,11 @@ void declare_run_keys(Schema&);
 
 class Config {
  public:
-  // T is bool, int64_t, double, std::string or a vector of int64_t or of std::string. A key that the schema does
-  // not have, or of another type, is a mistake of the program: std::logic_error.
+  // T is bool, int64_t, double, std::string or a vector of int64_t or of std::string. A key that the schema
+  // does not have, or of another type, is a mistake of the program: std::logic_error.
   template <class T>
   const T& get(std::string_view key) const;
-  bool given(std::string_view key) const;        // by the file or the command line
+  bool given(std::string_view key) const;         // by the file or the command line
   std::string place(std::string_view key) const;  // "FILE:LINE:COLUMN key", for errors found later
 
   const std::vector<std::string>& modules() const { return modules_; }  // in file order

@@ -2,15 +2,14 @@
 
 #include <fcntl.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "tensor/error.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 namespace mimo {
 namespace fs = std::filesystem;
@@ -108,11 +107,11 @@ std::string hash_text(std::string_view s) { return hexadecimal(XXH3_128bits(s.da
 std::string hash_file(const fs::path& path) {
   Descriptor file = open_to_read(path);
   if (!file.valid()) throw ConfigError(path.string(), std::string("cannot read: ") + std::strerror(errno));
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_128bits_reset(state.get());
   std::vector<char> block(1 << 20);
-  while (size_t n = file.read(block.data(), block.size())) XXH3_128bits_update(&state, block.data(), n);
-  return hexadecimal(XXH3_128bits_digest(&state));
+  while (size_t n = file.read(block.data(), block.size())) XXH3_128bits_update(state.get(), block.data(), n);
+  return hexadecimal(XXH3_128bits_digest(state.get()));
 }
 
 }  // namespace mimo

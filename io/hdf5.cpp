@@ -7,7 +7,8 @@
 
 #include "tensor/error.h"
 
-static_assert(std::endian::native == std::endian::little, "files are little-endian, as memory is taken to be");
+static_assert(std::endian::native == std::endian::little,
+              "files are little-endian, as memory is taken to be");
 
 namespace mimo::h5 {
 namespace {
@@ -101,7 +102,8 @@ Handle creation_properties(hid_t of) {
 
 Handle access_properties() {
   Handle p(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  // Fixed versions for fixed bytes. 1.8's format has checksums of its metadata; 1.10's is for virtual datasets.
+  // Fixed versions for fixed bytes. 1.8's format has checksums of its metadata; 1.10's is for virtual
+  // datasets.
   H5Pset_libver_bounds(p, H5F_LIBVER_V18, H5F_LIBVER_V110);
   // Files are written once, by one; locks would only fail on network file systems.
   H5Pset_file_locking(p, false, true);
@@ -175,8 +177,8 @@ void Object::read_attribute(const std::string& name, DType dtype, void* out) con
 int64_t Object::integer_attribute(const std::string& name) const {
   const std::vector<int64_t> values = attribute<int64_t>(name);
   if (values.size() != 1)
-    throw ConfigError(place_, "attribute " + name + ": expected one integer, found " +
-                                  std::to_string(values.size()));
+    throw ConfigError(place_,
+                      "attribute " + name + ": expected one integer, found " + std::to_string(values.size()));
   return values[0];
 }
 
@@ -326,9 +328,9 @@ Dataset Group::create_dataset(const std::string& path, DType dtype, const Dims& 
     H5Pset_chunk(properties, static_cast<int>(chunk.size()), chunk.data());
   }
   const Handle space = space_of(shape, chunk_rows > 0);
-  Handle h(H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, link_properties(), properties,
-                      H5P_DEFAULT),
-           H5Dclose);
+  Handle h(
+      H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, link_properties(), properties, H5P_DEFAULT),
+      H5Dclose);
   if (!h.valid()) cannot_write(place_of(path), "create dataset");
   return Dataset(std::move(h), place_of(path));
 }
@@ -344,9 +346,9 @@ void Group::create_virtual_dataset(const std::string& path, DType dtype, const D
     if (H5Pset_virtual(properties, here, s.file.c_str(), s.name.c_str(), there) < 0)
       cannot_write(place_of(path), "map " + s.file + ":" + s.name);
   }
-  const Handle h(H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, link_properties(), properties,
-                            H5P_DEFAULT),
-                 H5Dclose);
+  const Handle h(
+      H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, link_properties(), properties, H5P_DEFAULT),
+      H5Dclose);
   if (!h.valid()) cannot_write(place_of(path), "create dataset");
 }
 

@@ -1,6 +1,6 @@
 // What a run reports: metrics.jsonl, one JSON object a line and step, and summary.json at the end.
-// Floats are written in the shortest form that reads back to the same double. JSON has no word for what is not
-// finite: those are the strings "NaN", "Infinity" and "-Infinity".
+// Floats are written in the shortest form that reads back to the same double. JSON has no word for what is
+// not finite: those are the strings "NaN", "Infinity" and "-Infinity".
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -26,8 +26,8 @@ std::string to_json(const StepMetrics&);
 
 class MetricsWriter {
  public:
-  // Goes on after `last_step`: cuts the file to the lines of steps up to it (0: begins anew), so that a resumed
-  // run leaves the file an uninterrupted one would. A line torn by a crash goes too.
+  // Goes on after `last_step`: cuts the file to the lines of steps up to it (0: begins anew), so that a
+  // resumed run leaves the file an uninterrupted one would. A line torn by a crash goes too.
   explicit MetricsWriter(const std::filesystem::path&, int64_t last_step = 0);
   void write(const StepMetrics&);  // the line is with the system when this returns; steps must rise
 
