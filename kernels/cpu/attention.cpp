@@ -39,12 +39,12 @@ struct Tile {
   }
 };
 
-// One step of the online softmax on S^T [keys, width]: S becomes exp(S - max) for the new maximum, O's rows
-// and the sums are scaled down to it. Lanes that have seen no key subtract 0 from -inf.
+// One step of the online softmax on S^T [keys, width], queries from `from` on: S becomes exp(S - max) for the
+// new maximum, O's rows and the sums are scaled down to it. Lanes that have seen no key subtract 0 from -inf.
 template <class A>
-void softmax_step(const Tile<A>& t, int64_t keys, int64_t width, int64_t dim) {
+void softmax_step(const Tile<A>& t, int64_t keys, int64_t from, int64_t width, int64_t dim) {
   constexpr A inf = std::numeric_limits<A>::infinity();
-  for (int64_t i = 0; i < width; i += lanes<A>) {
+  for (int64_t i = from; i < width; i += lanes<A>) {
     const Vec<A> old = load(t.max + i);
     Vec<A> max = old;
     for (int64_t j = 0; j < keys; ++j) {
@@ -90,11 +90,14 @@ void forward(const Attention<T>& op, const Sequence& seq, int64_t head, int64_t 
     const T* v = op.v + (seq.k_begin + k0) * op.v_ld + kv_column;
     tile::load_rows<false>(keys, op.head_dim, k, op.k_ld, t.k);
     tile::load_rows<false>(keys, op.head_dim, v, op.v_ld, t.v);
-    tile::product<false, false>(keys, width, op.head_dim, t.k, dim, t.q_t, width, t.s, width);
+    // Queries before the first that sees this tile's first key are left out, in whole vectors.
+    const int64_t from = seq.first_query(k0, q0, queries) / lanes<A> * lanes<A>;
+    tile::product<false, false>(keys, width - from, op.head_dim, t.k, dim, t.q_t + from, width, t.s + from,
+                                width);
     for (int64_t j = std::max<int64_t>(seq.visible(q0) - k0, 0); j < keys; ++j)
-      std::fill_n(t.s + j * width, seq.first_query(k0 + j, q0, queries), -inf);
-    softmax_step(t, keys, width, dim);
-    tile::product<true, true>(queries, dim, keys, t.s, width, t.v, dim, t.o, dim);
+      std::fill(t.s + j * width + from, t.s + j * width + seq.first_query(k0 + j, q0, queries), -inf);
+    softmax_step(t, keys, from, width, dim);
+    tile::product<true, true>(queries - from, dim, keys, t.s + from, width, t.v, dim, t.o + from * dim, dim);
   }
 
   for (int64_t i = 0; i < queries; ++i) {

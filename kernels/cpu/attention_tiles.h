@@ -9,9 +9,10 @@
 
 namespace mimo::attention {
 
-// Queries (in vector lanes) and keys of one tile of scores: with its operands it stays in L1 and L2.
+// Queries and keys of one tile of scores; it stays in L2 with its operands. Many queries, because every tile
+// of keys is read again for each: with the row stride of a fused projection they come from beyond L2.
 template <class A>
-inline constexpr int64_t query_tile = 6 * lanes<A>;
+inline constexpr int64_t query_tile = 12 * lanes<A>;
 inline constexpr int64_t key_tile = 64;
 
 template <class Op>

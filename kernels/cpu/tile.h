@@ -48,14 +48,26 @@ template <bool trans_a, bool add, int M, int V, class A>
     for (int v = 0; v < V; ++v) store(c + i * c_ld + v * lanes<A>, sum[i][v]);
 }
 
-// The m rows of a column panel of V vectors: full register blocks, then halves of them.
+// m < M rows in one block.
 template <bool trans_a, bool add, int V, int M, class A>
+void product_rest(int64_t m, int64_t k, const A* a, int64_t a_ld, const A* b, int64_t b_ld, A* c,
+                  int64_t c_ld) {
+  if constexpr (M > 1) {
+    if (m == M - 1)
+      product_block<trans_a, add, M - 1, V>(k, a, a_ld, b, b_ld, c, c_ld);
+    else
+      product_rest<trans_a, add, V, M - 1>(m, k, a, a_ld, b, b_ld, c, c_ld);
+  }
+}
+
+// All m rows of a column panel of V vectors.
+template <bool trans_a, bool add, int V, class A>
 void product_panel(int64_t m, int64_t k, const A* a, int64_t a_ld, const A* b, int64_t b_ld, A* c,
                    int64_t c_ld) {
+  constexpr int M = register_rows<V>;
   for (; m >= M; m -= M, a += trans_a ? M : M * a_ld, c += M * c_ld)
     product_block<trans_a, add, M, V>(k, a, a_ld, b, b_ld, c, c_ld);
-  if constexpr (M > 1)
-    if (m > 0) product_panel<trans_a, add, V, M / 2>(m, k, a, a_ld, b, b_ld, c, c_ld);
+  product_rest<trans_a, add, V, M>(m, k, a, a_ld, b, b_ld, c, c_ld);
 }
 
 // C[m, n] = op(A)[m, k] B[k, n] (+ C if add), row-major, n a multiple of the vector; trans_a: A is stored [k,
@@ -66,26 +78,37 @@ void product(int64_t m, int64_t n, int64_t k, const A* a, int64_t a_ld, const A*
   for (int64_t left = n / lanes<A>; left > 0;) {
     const int64_t vectors = left == 4 ? 2 : std::min<int64_t>(left, 3);  // 4 = 2 + 2: no panel of one vector
     if (vectors == 3)
-      product_panel<trans_a, add, 3, register_rows<3>>(m, k, a, a_ld, b, b_ld, c, c_ld);
+      product_panel<trans_a, add, 3>(m, k, a, a_ld, b, b_ld, c, c_ld);
     else if (vectors == 2)
-      product_panel<trans_a, add, 2, register_rows<2>>(m, k, a, a_ld, b, b_ld, c, c_ld);
+      product_panel<trans_a, add, 2>(m, k, a, a_ld, b, b_ld, c, c_ld);
     else
-      product_panel<trans_a, add, 1, register_rows<1>>(m, k, a, a_ld, b, b_ld, c, c_ld);
+      product_panel<trans_a, add, 1>(m, k, a, a_ld, b, b_ld, c, c_ld);
     left -= vectors;
     b += vectors * lanes<A>;
     c += vectors * lanes<A>;
   }
 }
 
-// y[rows, padded(cols)] = x[rows, cols] in A, zeros in the padding; rows up to padded(rows) are zero if
-// pad_rows.
+template <class A>
+inline Vec<A> load_as(const A* x) {
+  return load(x);
+}
+template <class A>
+inline Vec<A> load_as(const bf16* x) {
+  typedef uint16_t Half __attribute__((vector_size(vector_bytes / 2), aligned(2), may_alias));
+  return __builtin_bit_cast(Vec<A>, __builtin_convertvector(*reinterpret_cast<const Half*>(x), Vec<uint32_t>)
+                                        << 16);
+}
+
+// y[rows, padded(cols)] = scale x[rows, cols] in A, zeros in the padding; with pad_rows, rows up to
+// padded(rows) too.
 template <bool pad_rows, class A, class T>
 void load_rows(int64_t rows, int64_t cols, const T* x, int64_t x_ld, A* y, A scale = 1) {
-  const int64_t y_ld = padded<A>(cols);
+  const int64_t y_ld = padded<A>(cols), whole = cols / lanes<A> * lanes<A>;
   for (int64_t i = 0; i < rows; ++i, x += x_ld, y += y_ld) {
-#pragma omp simd
-    for (int64_t j = 0; j < cols; ++j) y[j] = scale * static_cast<A>(x[j]);
-    std::fill(y + cols, y + y_ld, A(0));
+    for (int64_t j = 0; j < whole; j += lanes<A>) store(y + j, scale * load_as<A>(x + j));
+    if (whole == cols) continue;
+    for (int64_t j = whole; j < y_ld; ++j) y[j] = j < cols ? scale * static_cast<A>(x[j]) : 0;
   }
   if (pad_rows) std::fill(y, y + (padded<A>(rows) - rows) * y_ld, A(0));
 }
