@@ -94,8 +94,7 @@ void forward(const Attention<T>& op, const Sequence& seq, int64_t head, int64_t 
     const int64_t from = seq.first_query(k0, q0, queries) / lanes<A> * lanes<A>;
     tile::product<false, false>(keys, width - from, op.head_dim, t.k, dim, t.q_t + from, width, t.s + from,
                                 width);
-    for (int64_t j = std::max<int64_t>(seq.visible(q0) - k0, 0); j < keys; ++j)
-      std::fill(t.s + j * width + from, t.s + j * width + seq.first_query(k0 + j, q0, queries), -inf);
+    seq.mask(k0, keys, q0, queries, from, t.s, width);
     softmax_step(t, keys, from, width, dim);
     tile::product<true, true>(queries - from, dim, keys, t.s + from, width, t.v, dim, t.o + from * dim, dim);
   }
@@ -125,7 +124,8 @@ void run(const Cpu& cpu, const Attention<T>& op) {
   attention::check(op);
   if (op.tokens_q == 0) return;
   Scratch scratch(cpu.ws);
-  const Tasks tasks(scratch.take<int64_t>(op.sequences + 1), op.sequences, op.cu_q, query_tile<A>, op.heads);
+  const Tasks tasks(scratch.take<int64_t>(op.sequences + 1), op.sequences, op.cu_q, query_tile<A>, op.heads,
+                    0);
   const int threads = attention::is_small(op) ? 1 : omp_get_max_threads();
   const int64_t tile_bytes = Tile<A>::bytes(op.head_dim);
   char* tiles = scratch.take<char>(threads * tile_bytes);

@@ -2,6 +2,7 @@
 // sees.
 #pragma once
 #include <algorithm>
+#include <limits>
 
 #include "kernels/attention.h"
 #include "kernels/cpu/scratch.h"
@@ -46,9 +47,21 @@ struct Sequence {
   int64_t first_query(int64_t j, int64_t q0, int64_t n) const {
     return causal ? std::clamp<int64_t>(j + shift - q0, 0, n) : 0;
   }
+
+  // Scores S^T [keys, queries] of a tile at (k0, q0), queries from `from` on: -inf where the key is not
+  // visible.
+  template <class A>
+  void mask(int64_t k0, int64_t keys, int64_t q0, int64_t queries, int64_t from, A* s, int64_t s_ld) const {
+    for (int64_t j = std::max<int64_t>(visible(q0) - k0, 0); j < keys; ++j)
+      std::fill(s + j * s_ld + from, s + j * s_ld + first_query(k0 + j, q0, queries),
+                -std::numeric_limits<A>::infinity());
+  }
 };
 
-// Tasks number (sequence, head, part of it) in that order; a sequence has ceil(length / tile) parts.
+inline int64_t tiles(int64_t length, int64_t tile) { return (length + tile - 1) / tile; }
+
+// Tasks number (sequence, head, part of it) in that order; a sequence has ceil(length / tile) parts, or
+// `least`.
 class Tasks {
  public:
   struct Task {
@@ -56,15 +69,15 @@ class Tasks {
   };
 
   // starts: scratch of sequences + 1.
-  Tasks(int64_t* starts, int64_t sequences, const int32_t* cu, int64_t tile, int64_t heads)
+  Tasks(int64_t* starts, int64_t sequences, const int32_t* cu, int64_t tile, int64_t heads, int64_t least)
       : starts_(starts), sequences_(sequences), heads_(heads) {
     starts[0] = 0;
-    for (int64_t s = 0; s < sequences; ++s) starts[s + 1] = starts[s] + (cu[s + 1] - cu[s] + tile - 1) / tile;
+    for (int64_t s = 0; s < sequences; ++s)
+      starts[s + 1] = starts[s] + std::max(least, tiles(cu[s + 1] - cu[s], tile));
   }
 
-  int64_t parts() const { return starts_[sequences_]; }
   int64_t parts_before(int64_t sequence) const { return starts_[sequence]; }
-  int64_t count() const { return parts() * heads_; }
+  int64_t count() const { return starts_[sequences_] * heads_; }
 
   Task operator[](int64_t t) const {
     const int64_t s = std::upper_bound(starts_, starts_ + sequences_, t / heads_) - starts_ - 1;
