@@ -84,8 +84,8 @@ void run(const Cpu&, const CrossEntropyGrad<T>& op) {
     const bool here = label >= 0 && label < op.cols;
     const A at_label = here ? (fast_exp(A(z[label]) - max) / op.sum[r] - A(1)) * op.dloss : A(0);
 #pragma omp simd
-    for (int64_t i = 0; i < op.cols; ++i) z[i] = T(fast_exp(A(z[i]) - max) * scale);
-    if (here) z[label] = T(at_label);
+    for (int64_t i = 0; i < op.cols; ++i) z[i] = fast_exp(A(z[i]) - max) * scale;
+    if (here) z[label] = at_label;
   }
 }
 
