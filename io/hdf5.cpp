@@ -254,6 +254,13 @@ void Dataset::write(const Box& box, DType dtype, const void* data) {
   if (H5Dwrite(handle_, type_of(dtype), memory, file, H5P_DEFAULT, data) < 0) cannot_write(place_, "write");
 }
 
+std::optional<int64_t> Dataset::file_offset() const {
+  const Handle properties(H5Dget_create_plist(handle_), H5Pclose);
+  const haddr_t offset = H5Dget_offset(handle_);
+  if (!properties.valid() || H5Pget_layout(properties) != H5D_CONTIGUOUS || offset == HADDR_UNDEF) return {};
+  return static_cast<int64_t>(offset);
+}
+
 void Dataset::append(DType dtype, const void* data, int64_t rows) {
   MIMO_CHECK(!shape_.empty(), "append to a scalar: " + place_);
   Box box{Dims(shape_.size(), 0), shape_};
@@ -318,7 +325,8 @@ Dataset Group::dataset(const std::string& path) const {
   return Dataset(std::move(h), place_of(path));
 }
 
-Dataset Group::create_dataset(const std::string& path, DType dtype, const Dims& shape, int64_t chunk_rows) {
+Dataset Group::create_dataset(const std::string& path, DType dtype, const Dims& shape, int64_t chunk_rows,
+                              unsigned deflate) {
   const Handle properties = creation_properties(H5P_DATASET_CREATE);
   if (chunk_rows > 0) {
     MIMO_CHECK(!shape.empty(), "a scalar cannot grow: " + path);
@@ -326,6 +334,7 @@ Dataset Group::create_dataset(const std::string& path, DType dtype, const Dims& 
     chunk[0] = static_cast<hsize_t>(chunk_rows);
     for (hsize_t& c : chunk) c = std::max<hsize_t>(c, 1);
     H5Pset_chunk(properties, static_cast<int>(chunk.size()), chunk.data());
+    if (deflate > 0) H5Pset_deflate(properties, deflate);
   }
   const Handle space = space_of(shape, chunk_rows > 0);
   Handle h(

@@ -5,6 +5,7 @@
 #include <hdf5.h>
 
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -94,6 +95,10 @@ class Dataset : public Object {
   void read(const Box&, DType, void* out) const;
   void write(const Box&, DType, const void* data);
 
+  // Where the elements begin in the file, if they lie there as one plain run of bytes: they can be read
+  // without HDF5.
+  std::optional<int64_t> file_offset() const;
+
   // Adds `rows` rows at the end of the leading axis; the dataset must have been made to grow.
   void append(DType, const void* data, int64_t rows);
 
@@ -118,8 +123,10 @@ class Group : public Object {
   Group group(const std::string& path) const;
   Group create_group(const std::string& path);
   Dataset dataset(const std::string& path) const;
-  // Groups on the way are made. chunk_rows > 0: stored in chunks of that many rows, and can grow (append).
-  Dataset create_dataset(const std::string& path, DType, const Dims& shape, int64_t chunk_rows = 0);
+  // Groups on the way are made. chunk_rows > 0: stored in chunks of that many rows, and can grow (append);
+  // deflate 1 to 9 compresses the chunks.
+  Dataset create_dataset(const std::string& path, DType, const Dims& shape, int64_t chunk_rows = 0,
+                         unsigned deflate = 0);
   // Shows boxes of other datasets as one; floating elements of a missing file read as NaN.
   void create_virtual_dataset(const std::string& path, DType, const Dims& shape, std::span<const Source>);
 
