@@ -52,6 +52,7 @@ MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mp
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
+.SECONDARY:  # keep the objects of the MPI tests
 .PHONY: all check-deps deps run test test-all tests lint format bench clean help report
 
 all: check-deps report $(PROGRAMS)
