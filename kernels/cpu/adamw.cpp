@@ -39,7 +39,7 @@ void update(const AdamTensor<T>& a, const Factors<acc_t<T>>& f, int64_t begin, i
   }
   if (static_cast<void*>(a.param) == static_cast<void*>(a.master)) return;
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) a.param[i] = T(a.master[i]);
+  for (int64_t i = begin; i < end; ++i) a.param[i] = a.master[i];
 }
 
 }  // namespace
@@ -49,7 +49,7 @@ void run(const Cpu&, const AdamW<T>& op) {
   constexpr int64_t kSpan = 4096;
   int64_t elements = 0;
   for (int i = 0; i < op.tensors; ++i) elements += op.tensor[i].n;
-#pragma omp parallel if (7 * elements * int64_t{sizeof(acc_t <T>)} > cpu::kThreadBytes)
+#pragma omp parallel if (7 * elements * int64_t{sizeof(acc_t <T>)} > kThreadBytes)
   for (int i = 0; i < op.tensors; ++i) {
     const AdamTensor<T> a = op.tensor[i];
     const Factors<acc_t<T>> f(*op.state, a.lr, a.decay);
