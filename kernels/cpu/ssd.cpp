@@ -34,14 +34,13 @@ struct Tiles {
 
 // w_ij = cb_ij exp(s_i - s_j) for j <= i, and zeros as far beyond the diagonal as gemm reads.
 template <class A>
-void mask_decay(int rows, int ld, const DecaySums<A>& sums, const A* cb, A* w) {
-  const A *s = sums.high, *low = sums.low;
+void mask_decay(int rows, int ld, const DecaySums<A>& s, const A* cb, A* w) {
   for (int i = 0; i < rows; ++i, cb += ld, w += ld) {
     const int width = std::min(ld, cpu::padded<A>(i + cpu::kTileRows));
-    const A si = s[i], low_i = low[i];
-#pragma omp simd
-    for (int j = 0; j < width; ++j)
-      w[j] = j <= i ? cb[j] * fast_exp(std::min((si - s[j]) + (low_i - low[j]), A(0))) : A(0);
+    for (int j = 0; j < width; j += lanes<A>) {
+      const Vec<A> l = s.decay(Vec<A>{} + s.high[i], Vec<A>{} + s.low[i], load(s.high + j), load(s.low + j));
+      store(w + j, cpu::Indices<A>().v <= i - j ? load(cb + j) * l : Vec<A>{});
+    }
   }
 }
 
@@ -140,9 +139,10 @@ void run(const Cpu& cpu, const Ssd<T>& op) {
   auto* order = all.take<int32_t>(op.sequences);
   char* memory = all.take<char>(thread.used() * omp_get_max_threads());
   cpu::order_by_length(op.sequences, op.cu, order);
-  const bool parallel = op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)} > cpu::kThreadBytes;
+  const bool parallel = op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)} > kThreadBytes;
 #pragma omp parallel if (parallel)
   {
+    const cpu::FlushSubnormals flush;
     Scratch scratch(memory + thread.used() * omp_get_thread_num());
     Forward<T> forward(op, tiles, scratch);
 #pragma omp for schedule(dynamic)

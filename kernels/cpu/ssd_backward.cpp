@@ -240,26 +240,26 @@ class Backward {
   // With l = exp(s_i - s_j) and M = cb l dt_j (dy_i . x_j), all for i >= j: w = cb l, dcb += l dt_j (dy . x),
   // da_k = sum_{i >= k} sum_{j < k} M_ij. row_sum_i holds sum_{j < k} M_ij as k grows.
   void triangle(int rows, int width, const A* dt) {
-    A* sum = m.row_sum;
-    const A *s = m.s.high, *low = m.s.low;
-    std::fill_n(sum, width, A(0));
+    using V = Vec<A>;
+    constexpr int L = lanes<A>;
+    std::fill_n(m.row_sum, width, A(0));
     m.da[0] = 0;
     for (int j = 0; j < rows; ++j) {
-      const int begin = std::max(0, j - cpu::kTileRows) / lanes<A> * lanes<A>;
-      const A *cb = m.cb_QQ + j * width, *g = m.dyx_QQ + j * width;
-      A *w = m.w_QQ + j * width, *dcb = m.dcb_QQ + j * width;
-      const A sj = s[j], low_j = low[j], dtj = dt[j];
-      A da = 0;
-#pragma omp simd reduction(+ : da)
-      for (int i = begin; i < width; ++i) {
-        const A l = fast_exp(std::min((s[i] - sj) + (low[i] - low_j), A(0)));
-        const A lg = i >= j ? l * g[i] * dtj : A(0), cb_on = i >= j ? cb[i] : A(0);
-        w[i] = l * cb_on;
-        dcb[i] += lg;
-        sum[i] += cb_on * lg;
-        da += i > j ? sum[i] : A(0);
+      const V high_j = V{} + m.s.high[j], low_j = V{} + m.s.low[j];
+      V da{};
+      for (int i = std::max(0, j - cpu::kTileRows) / L * L; i < width; i += L) {
+        const int at = j * width + i;
+        const auto index = cpu::Indices<A>().v;
+        const V l = m.s.decay(load(m.s.high + i), load(m.s.low + i), high_j, low_j);
+        const V cb = index >= j - i ? load(m.cb_QQ + at) : V{};
+        const V g = index >= j - i ? load(m.dyx_QQ + at) * dt[j] * l : V{};
+        store(m.w_QQ + at, l * cb);
+        store(m.dcb_QQ + at, load(m.dcb_QQ + at) + g);
+        const V sum = load(m.row_sum + i) + cb * g;
+        store(m.row_sum + i, sum);
+        da += index > j - i ? sum : V{};
       }
-      m.da[j + 1] = da;
+      m.da[j + 1] = cpu::sum_lanes<A>(da);
     }
   }
 
@@ -307,7 +307,7 @@ class Backward {
 // out = sum over blocks, in order.
 template <class T, class A>
 void sum_blocks(int blocks, int64_t tokens, int cols, const A* sums, T* out, int64_t ld) {
-#pragma omp parallel for schedule(static) if (tokens * cols * int64_t{sizeof(A)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (tokens * cols * int64_t{sizeof(A)} > kThreadBytes)
   for (int64_t i = 0; i < tokens; ++i) {
     const A* row = sums + i * cols;
 #pragma omp simd
@@ -345,17 +345,18 @@ void run(const Cpu& cpu, const SsdBackward<T>& op) {
   const int64_t thread_bytes = layout.thread_bytes();
   char* memory = all.take<char>(thread_bytes * omp_get_max_threads());
   cpu::order_by_length(op.sequences, op.cu, order);
-  const bool parallel = op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)} > cpu::kThreadBytes;
+  const bool parallel = op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)} > kThreadBytes;
 #pragma omp parallel if (parallel)
   {
+    const cpu::FlushSubnormals flush;
     Scratch scratch(memory + thread_bytes * omp_get_thread_num());
     Backward<T> backward(op, layout, partial, scratch);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tiles.tasks; ++i) backward(SsdTask(op, tiles, order, i));
   }
-  cpu::add_partial_sums(op.sequences, op.heads, partial.ddt_bias, op.heads, op.ddt_bias);
-  cpu::add_partial_sums(op.sequences, op.heads, partial.da_log, op.heads, op.da_log);
-  cpu::add_partial_sums(op.sequences, op.heads, partial.dd, op.heads, op.dd);
+  add_partial_sums(op.sequences, op.heads, partial.ddt_bias, op.heads, op.ddt_bias);
+  add_partial_sums(op.sequences, op.heads, partial.da_log, op.heads, op.da_log);
+  add_partial_sums(op.sequences, op.heads, partial.dd, op.heads, op.dd);
   if (partial.db) {
     const int cols = op.groups * op.state;
     sum_blocks(tiles.blocks, op.tokens, cols, partial.db, op.db, op.db_ld);

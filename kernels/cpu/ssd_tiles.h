@@ -90,6 +90,11 @@ struct DecaySums {
       low[i] = A(sum - high[i]);
     }
   }
+  // exp(s_i - s_j), at most 1.
+  static Vec<A> decay(Vec<A> high_i, Vec<A> low_i, Vec<A> high_j, Vec<A> low_j) {
+    const Vec<A> x = (high_i - high_j) + (low_i - low_j);
+    return fast_exp(x < A(0) ? x : Vec<A>{});
+  }
   // to_end_j = exp(s_last - s_j), from_start_i = exp(s_i).
   void weights(int padded_n, A* to_end, A* from_start) const {
     const A last = high[padded_n - 1], last_low = low[padded_n - 1];
@@ -123,13 +128,13 @@ void scale_columns(int rows, int cols, const A* w, A* x) {
 template <class A>
 void load_state(const SsdTiles<A>& t, const A* state, A* tile) {
   if (state)
-    transpose_tile(t.p, t.n, state, t.n, tile, t.pp);
+    transpose(t.p, t.n, state, t.n, tile, t.pp);
   else
     std::fill_n(tile, int64_t{t.n} * t.pp, A(0));
 }
 template <class A>
 void store_state(const SsdTiles<A>& t, const A* tile, A* state) {
-  transpose_tile(t.n, t.p, tile, t.pp, state, t.n);
+  transpose(t.n, t.p, tile, t.pp, state, t.n);
 }
 
 }  // namespace mimo::cpu

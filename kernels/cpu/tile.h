@@ -32,14 +32,60 @@ void store_tile(int rows, int cols, const A* in, int in_ld, T* y, int64_t y_ld) 
   }
 }
 
-// out [cols, out_ld] = in^T, zero in columns [rows, out_ld).
+// out [cols, out_ld] = in [rows, in_ld]^T, zero in columns [rows, out_ld).
+template <class A>
+void transpose(int rows, int cols, const A* in, int64_t in_ld, A* out, int64_t out_ld) {
+  for (int c = 0; c < cols; ++c, out += out_ld) {
+    for (int i = 0; i < rows; ++i) out[i] = in[i * in_ld + c];
+    std::fill(out + rows, out + out_ld, A(0));
+  }
+}
+
+// 0, 1, 2, ... in integers of A's size.
+template <class A>
+struct Indices {
+  using Int = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+  Vec<Int> v;
+  constexpr Indices() : v{} {
+    for (int i = 0; i < lanes<A>; ++i) v[i] = i;
+  }
+};
+
+template <class A>
+A sum_lanes(Vec<A> x) {
+  const auto index = Indices<A>().v;
+#pragma GCC unroll 4
+  for (int h = lanes<A> / 2; h > 0; h /= 2) x += __builtin_shuffle(x, index ^ h);
+  return x[0];
+}
+
+// The same between tiles, whose rows are whole vectors, in squares of registers: stage h swaps bit h of the row
+// number with bit h of the lane number.
 template <class A>
 void transpose_tile(int rows, int cols, const A* in, int in_ld, A* out, int out_ld) {
-  for (int c = 0; c < cols; ++c, out += out_ld) {
-#pragma omp simd
-    for (int i = 0; i < rows; ++i) out[i] = in[i * in_ld + c];
-    for (int i = rows; i < out_ld; ++i) out[i] = 0;
-  }
+  constexpr int L = lanes<A>;
+  const auto index = Indices<A>().v;
+  for (int i0 = 0; i0 < out_ld; i0 += L)
+    for (int c0 = 0; c0 < cols; c0 += L) {
+      Vec<A> r[L];
+#pragma GCC unroll 16
+      for (int i = 0; i < L; ++i) r[i] = i0 + i < rows ? load(in + (i0 + i) * in_ld + c0) : Vec<A>{};
+#pragma GCC unroll 4
+      for (int h = L / 2; h > 0; h /= 2) {
+        const auto upper = (index & h) != 0;
+        const auto low = upper ? (index ^ h) + L : index, high = upper ? index + L : index ^ h;
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i)
+          if (!(i & h)) {
+            const Vec<A> a = r[i], b = r[i + h];
+            r[i] = __builtin_shuffle(a, b, low);
+            r[i + h] = __builtin_shuffle(a, b, high);
+          }
+      }
+#pragma GCC unroll 16
+      for (int c = 0; c < L; ++c)
+        if (c0 + c < cols) store(out + (c0 + c) * out_ld + i0, r[c]);
+    }
 }
 
 template <class A>
