@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/threads.h"
 #include "kernels/kernel.h"
 
 namespace mimo::cpu {
@@ -61,6 +62,22 @@ inline void order_by_length(int sequences, const int32_t* cu, int32_t* order) {
     const int a = cu[i + 1] - cu[i], b = cu[j + 1] - cu[j];
     return a != b ? a > b : i < j;
   });
+}
+
+// Second stage over the parts of an activation's gradient: out = sum over blocks of sums [blocks, rows,
+// cols], in order.
+template <class T, class A>
+void sum_blocks(int64_t blocks, int64_t rows, int cols, const A* sums, T* out, int64_t ld) {
+#pragma omp parallel for schedule(static) if (blocks * rows * cols * int64_t{sizeof(A)} > kThreadBytes)
+  for (int64_t i = 0; i < rows; ++i) {
+    const A* row = sums + i * cols;
+#pragma omp simd
+    for (int n = 0; n < cols; ++n) {
+      A sum = row[n];
+      for (int64_t b = 1; b < blocks; ++b) sum += row[b * rows * cols + n];
+      out[i * ld + n] = T(sum);
+    }
+  }
 }
 
 // Treats subnormal numbers as zero while it lives: decays reach them, and each would cost about 150 cycles.

@@ -304,21 +304,6 @@ class Backward {
   }
 };
 
-// out = sum over blocks, in order.
-template <class T, class A>
-void sum_blocks(int blocks, int64_t tokens, int cols, const A* sums, T* out, int64_t ld) {
-#pragma omp parallel for schedule(static) if (tokens * cols * int64_t{sizeof(A)} > kThreadBytes)
-  for (int64_t i = 0; i < tokens; ++i) {
-    const A* row = sums + i * cols;
-#pragma omp simd
-    for (int n = 0; n < cols; ++n) {
-      A sum = row[n];
-      for (int b = 1; b < blocks; ++b) sum += row[b * tokens * cols + n];
-      out[i * ld + n] = T(sum);
-    }
-  }
-}
-
 }  // namespace
 
 template <class T>
@@ -359,8 +344,8 @@ void run(const Cpu& cpu, const SsdBackward<T>& op) {
   add_partial_sums(op.sequences, op.heads, partial.dd, op.heads, op.dd);
   if (partial.db) {
     const int cols = op.groups * op.state;
-    sum_blocks(tiles.blocks, op.tokens, cols, partial.db, op.db, op.db_ld);
-    sum_blocks(tiles.blocks, op.tokens, cols, partial.dc, op.dc, op.dc_ld);
+    cpu::sum_blocks(tiles.blocks, op.tokens, cols, partial.db, op.db, op.db_ld);
+    cpu::sum_blocks(tiles.blocks, op.tokens, cols, partial.dc, op.dc, op.dc_ld);
   }
 }
 

@@ -59,8 +59,8 @@ A sum_lanes(Vec<A> x) {
   return x[0];
 }
 
-// The same between tiles, whose rows are whole vectors, in squares of registers: stage h swaps bit h of the row
-// number with bit h of the lane number.
+// The same between tiles, whose rows are whole vectors, in squares of registers: stage h swaps bit h of the
+// row number with bit h of the lane number.
 template <class A>
 void transpose_tile(int rows, int cols, const A* in, int in_ld, A* out, int out_ld) {
   constexpr int L = lanes<A>;
