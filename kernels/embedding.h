@@ -30,7 +30,5 @@ struct EmbeddingBackward {
 
 MIMO_CONTRACT(Embedding);
 MIMO_CONTRACT(EmbeddingBackward);
-template <class T>
-int64_t workspace(const Cpu&, const EmbeddingBackward<T>&);
 
 }  // namespace mimo

@@ -107,7 +107,8 @@ decltype(auto) dispatch(DType t, F&& f) {
   }
 }
 
-// Declares the two entry points of an op; MIMO_CPU_KERNEL instantiates the CPU one after its definition.
+// Declares the two entry points of an op; MIMO_CPU_KERNEL instantiates the CPU one after its definition,
+// MIMO_CPU_WORKSPACE the op's own `workspace`, where it has one.
 #define MIMO_CONTRACT(Op)             \
   template <class T>                  \
   void run(const Cpu&, const Op<T>&); \
@@ -117,5 +118,9 @@ decltype(auto) dispatch(DType t, F&& f) {
   template void run<float>(const Cpu&, const Op<float>&); \
   template void run<bf16>(const Cpu&, const Op<bf16>&);   \
   template void run<double>(const Cpu&, const Op<double>&)
+#define MIMO_CPU_WORKSPACE(Op)                                     \
+  template int64_t workspace<float>(const Cpu&, const Op<float>&); \
+  template int64_t workspace<bf16>(const Cpu&, const Op<bf16>&);   \
+  template int64_t workspace<double>(const Cpu&, const Op<double>&)
 
 }  // namespace mimo

@@ -37,7 +37,5 @@ struct PositionEmbeddingBackward {
 
 MIMO_CONTRACT(PositionEmbedding);
 MIMO_CONTRACT(PositionEmbeddingBackward);
-template <class T>
-int64_t workspace(const Cpu&, const PositionEmbeddingBackward<T>&);
 
 }  // namespace mimo

@@ -1,0 +1,156 @@
+#include "kernels/activation.h"
+
+#include <cmath>
+
+#include "kernels/cpu/threads.h"
+
+namespace mimo {
+namespace {
+
+template <class A>
+A sigmoid(A x) {
+  return A(1) / (A(1) + std::exp(-x));
+}
+
+constexpr double kSqrt2OverPi = 0.79788456080286535588, kCubic = 0.044715, kQuick = 1.702;
+constexpr double kSqrtHalf = 0.70710678118654752440, kInvSqrt2Pi = 0.39894228040143267794;
+
+// f: the value, df: the derivative.
+struct Relu2 {
+  template <class A>
+  static A f(A x) {
+    const A p = x > 0 ? x : A(0);
+    return p * p;
+  }
+  template <class A>
+  static A df(A x) {
+    return x > 0 ? 2 * x : A(0);
+  }
+};
+struct GeluErf {
+  template <class A>
+  static A f(A x) {
+    return A(0.5) * x * (A(1) + std::erf(x * A(kSqrtHalf)));
+  }
+  template <class A>
+  static A df(A x) {
+    return A(0.5) * (A(1) + std::erf(x * A(kSqrtHalf))) + x * A(kInvSqrt2Pi) * std::exp(A(-0.5) * x * x);
+  }
+};
+struct GeluTanh {
+  template <class A>
+  static A f(A x) {
+    return x * sigmoid(A(2 * kSqrt2OverPi) * x * (A(1) + A(kCubic) * x * x));
+  }
+  template <class A>
+  static A df(A x) {
+    const A s = sigmoid(A(2 * kSqrt2OverPi) * x * (A(1) + A(kCubic) * x * x));
+    return s + x * s * (A(1) - s) * A(2 * kSqrt2OverPi) * (A(1) + A(3 * kCubic) * x * x);
+  }
+};
+struct QuickGelu {
+  template <class A>
+  static A f(A x) {
+    return x * sigmoid(A(kQuick) * x);
+  }
+  template <class A>
+  static A df(A x) {
+    const A s = sigmoid(A(kQuick) * x);
+    return s + A(kQuick) * x * s * (A(1) - s);
+  }
+};
+struct Silu {
+  template <class A>
+  static A f(A x) {
+    return x * sigmoid(x);
+  }
+  template <class A>
+  static A df(A x) {
+    const A s = sigmoid(x);
+    return s * (A(1) + x * (A(1) - s));
+  }
+};
+
+template <class F>
+void with_kind(ActivationKind kind, F&& f) {
+  switch (kind) {
+    case ActivationKind::relu2:
+      return f(Relu2{});
+    case ActivationKind::gelu_erf:
+      return f(GeluErf{});
+    case ActivationKind::gelu_tanh:
+      return f(GeluTanh{});
+    case ActivationKind::quick_gelu:
+      return f(QuickGelu{});
+    case ActivationKind::silu:
+      return f(Silu{});
+  }
+}
+
+}  // namespace
+
+template <class T>
+void run(const Cpu&, const Activation<T>& op) {
+  using A = acc_t<T>;
+  const bool dense = op.x_ld == op.cols && op.y_ld == op.cols;
+  with_kind(op.kind, [&](auto kind) {
+    cpu::for_each_span(op.rows, op.cols, dense, 2 * op.rows * op.cols * int64_t{sizeof(T)},
+                       [&](int64_t row, int64_t begin, int64_t end) {
+                         const T* x = op.x + row * op.x_ld;
+                         T* y = op.y + row * op.y_ld;
+#pragma omp simd
+                         for (int64_t c = begin; c < end; ++c) y[c] = T(kind.f(A(x[c])));
+                       });
+  });
+}
+
+template <class T>
+void run(const Cpu&, const ActivationBackward<T>& op) {
+  using A = acc_t<T>;
+  const bool dense = op.x_ld == op.cols && op.dy_ld == op.cols && op.dx_ld == op.cols;
+  with_kind(op.kind, [&](auto kind) {
+    cpu::for_each_span(op.rows, op.cols, dense, 3 * op.rows * op.cols * int64_t{sizeof(T)},
+                       [&](int64_t row, int64_t begin, int64_t end) {
+                         const T *x = op.x + row * op.x_ld, *dy = op.dy + row * op.dy_ld;
+                         T* dx = op.dx + row * op.dx_ld;
+#pragma omp simd
+                         for (int64_t c = begin; c < end; ++c) dx[c] = T(A(dy[c]) * kind.df(A(x[c])));
+                       });
+  });
+}
+
+template <class T>
+void run(const Cpu&, const SwiGlu<T>& op) {
+  using A = acc_t<T>;
+  cpu::for_each_span(op.rows, op.cols, false, 3 * op.rows * op.cols * int64_t{sizeof(T)},
+                     [&](int64_t row, int64_t begin, int64_t end) {
+                       const T *gate = op.x + row * op.x_ld, *up = gate + op.cols;
+                       T* y = op.y + row * op.y_ld;
+#pragma omp simd
+                       for (int64_t c = begin; c < end; ++c) y[c] = T(Silu::f(A(gate[c])) * A(up[c]));
+                     });
+}
+
+template <class T>
+void run(const Cpu&, const SwiGluBackward<T>& op) {
+  using A = acc_t<T>;
+  cpu::for_each_span(op.rows, op.cols, false, 5 * op.rows * op.cols * int64_t{sizeof(T)},
+                     [&](int64_t row, int64_t begin, int64_t end) {
+                       const T *gate = op.x + row * op.x_ld, *up = gate + op.cols,
+                               *dy = op.dy + row * op.dy_ld;
+                       T *dgate = op.dx + row * op.dx_ld, *dup = dgate + op.cols;
+#pragma omp simd
+                       for (int64_t c = begin; c < end; ++c) {
+                         const A g = A(gate[c]), d = A(dy[c]), s = sigmoid(g);
+                         dgate[c] = T(d * A(up[c]) * s * (A(1) + g * (A(1) - s)));
+                         dup[c] = T(d * g * s);
+                       }
+                     });
+}
+
+MIMO_CPU_KERNEL(Activation);
+MIMO_CPU_KERNEL(ActivationBackward);
+MIMO_CPU_KERNEL(SwiGlu);
+MIMO_CPU_KERNEL(SwiGluBackward);
+
+}  // namespace mimo

@@ -1,0 +1,43 @@
+#include "kernels/embedding.h"
+
+#include "kernels/cpu/threads.h"
+
+namespace mimo {
+
+template <class T>
+void run(const Cpu&, const Embedding<T>& op) {
+#pragma omp parallel for schedule(static) if (2 * op.tokens * op.cols * int64_t{sizeof(T)} > \
+                                              cpu::kThreadBytes)
+  for (int64_t t = 0; t < op.tokens; ++t) {
+    const int64_t row = op.ids[t] - op.first;
+    T* out = op.out + t * op.out_ld;
+    if (op.ids[t] >= 0 && row >= 0 && row < op.rows)
+      std::copy_n(op.table + row * op.cols, op.cols, out);
+    else
+      std::fill_n(out, op.cols, T(0));
+  }
+}
+
+// A thread owns columns, not tokens: every element is then summed in token order by one thread.
+template <class T>
+void run(const Cpu&, const EmbeddingBackward<T>& op) {
+  constexpr int kCols = 64;
+  const int64_t bytes = op.tokens * op.cols * int64_t{sizeof(T) + 2 * sizeof(acc_t<T>)};
+#pragma omp parallel for schedule(static) if (bytes > cpu::kThreadBytes)
+  for (int begin = 0; begin < op.cols; begin += kCols) {
+    const int end = std::min(op.cols, begin + kCols);
+    for (int64_t t = 0; t < op.tokens; ++t) {
+      const int64_t row = op.ids[t] - op.first;
+      if (op.ids[t] < 0 || row < 0 || row >= op.rows) continue;
+      const T* dout = op.dout + t * op.dout_ld;
+      acc_t<T>* dtable = op.dtable + row * op.cols;
+#pragma omp simd
+      for (int c = begin; c < end; ++c) dtable[c] += acc_t<T>(dout[c]);
+    }
+  }
+}
+
+MIMO_CPU_KERNEL(Embedding);
+MIMO_CPU_KERNEL(EmbeddingBackward);
+
+}  // namespace mimo

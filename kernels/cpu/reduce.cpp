@@ -1,0 +1,69 @@
+#include "kernels/reduce.h"
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/threads.h"
+
+namespace mimo {
+namespace {
+
+constexpr int64_t kBlock = 1 << 15;  // elements of one partial sum
+
+struct Partial {
+  double sum, non_finite;
+};
+
+template <class T>
+Partial sum_squares(const T* x, int64_t n) {
+  using A = acc_t<T>;
+  double sum = 0;
+  int64_t finite = 0;
+#pragma omp simd reduction(+ : sum, finite)
+  for (int64_t i = 0; i < n; ++i) {
+    const A v = A(x[i]);
+    const bool ok = std::fabs(v) <= std::numeric_limits<A>::max();
+    const double d = ok ? double(v) : 0.0;
+    sum += d * d;
+    finite += ok;
+  }
+  return {sum, double(n - finite)};
+}
+
+template <class T>
+int64_t blocks_of(const SumSquares<T>& op) {
+  int64_t blocks = 0;
+  for (int i = 0; i < op.tensors; ++i) blocks += (op.n[i] + kBlock - 1) / kBlock;
+  return blocks;
+}
+
+}  // namespace
+
+template <class T>
+int64_t workspace(const Cpu&, const SumSquares<T>& op) {
+  return blocks_of(op) * int64_t{sizeof(Partial)};
+}
+
+template <class T>
+void run(const Cpu& cpu, const SumSquares<T>& op) {
+  const int64_t blocks = blocks_of(op);
+  Partial* partial = static_cast<Partial*>(cpu.ws.data);
+#pragma omp parallel if (blocks > 2)
+  {
+    Partial* out = partial;
+    for (int i = 0; i < op.tensors; ++i) {
+      const int64_t n = op.n[i], count = (n + kBlock - 1) / kBlock;
+#pragma omp for schedule(static) nowait
+      for (int64_t b = 0; b < count; ++b)
+        out[b] = sum_squares(op.x[i] + b * kBlock, std::min(kBlock, n - b * kBlock));
+      out += count;
+    }
+  }
+  op.result[0] = op.result[1] = 0;
+  for (int64_t b = 0; b < blocks; ++b) op.result[0] += partial[b].sum, op.result[1] += partial[b].non_finite;
+}
+
+MIMO_CPU_KERNEL(SumSquares);
+MIMO_CPU_WORKSPACE(SumSquares);
+
+}  // namespace mimo

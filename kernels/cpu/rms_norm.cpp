@@ -1,0 +1,75 @@
+#include "kernels/rms_norm.h"
+
+#include <cmath>
+
+#include "kernels/cpu/threads.h"
+
+namespace mimo {
+namespace {
+
+template <class T>
+acc_t<T> mean_square(const T* x, int cols) {
+  using A = acc_t<T>;
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int c = 0; c < cols; ++c) sum += A(x[c]) * A(x[c]);
+  return sum / A(cols);
+}
+
+// One row of the backward; dw is this block's partial sum, or null.
+template <class T>
+void backward_row(int cols, const T* x, const T* w, const T* dy, acc_t<T> r, T* dx, acc_t<T>* dw) {
+  using A = acc_t<T>;
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int c = 0; c < cols; ++c) sum += A(x[c]) * A(w[c]) * A(dy[c]);
+  const A mean = sum * r / A(cols);
+#pragma omp simd
+  for (int c = 0; c < cols; ++c) dx[c] = T(r * (A(w[c]) * A(dy[c]) - A(x[c]) * r * mean));
+  if (!dw) return;
+#pragma omp simd
+  for (int c = 0; c < cols; ++c) dw[c] += A(dy[c]) * A(x[c]) * r;
+}
+
+}  // namespace
+
+template <class T>
+void run(const Cpu&, const RmsNorm<T>& op) {
+  using A = acc_t<T>;
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{2 * sizeof(T)} > cpu::kThreadBytes)
+  for (int64_t i = 0; i < op.rows; ++i) {
+    const T *x = op.x + i * op.x_ld, *w = op.w;
+    T* y = op.y + i * op.y_ld;
+    const A r = A(1) / std::sqrt(mean_square(x, op.cols) + op.eps);
+#pragma omp simd
+    for (int c = 0; c < op.cols; ++c) y[c] = T(A(w[c]) * A(x[c]) * r);
+    if (op.r) op.r[i] = r;
+  }
+}
+
+template <class T>
+int64_t workspace(const Cpu&, const RmsNormBackward<T>& op) {
+  return op.dw ? cpu::Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+}
+
+template <class T>
+void run(const Cpu& cpu, const RmsNormBackward<T>& op) {
+  using A = acc_t<T>;
+  const cpu::Blocks blocks(op.rows);
+  A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > cpu::kThreadBytes)
+  for (int64_t b = 0; b < blocks.count; ++b) {
+    A* dw = partial ? partial + b * op.cols : nullptr;
+    if (dw) std::fill_n(dw, op.cols, A(0));
+    for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
+      backward_row(op.cols, op.x + i * op.x_ld, op.w, op.dy + i * op.dy_ld, op.r[i], op.dx + i * op.dx_ld,
+                   dw);
+  }
+  if (partial) cpu::add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
+}
+
+MIMO_CPU_KERNEL(RmsNorm);
+MIMO_CPU_KERNEL(RmsNormBackward);
+MIMO_CPU_WORKSPACE(RmsNormBackward);
+
+}  // namespace mimo

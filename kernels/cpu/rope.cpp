@@ -1,0 +1,52 @@
+#include "kernels/rope.h"
+
+#include <cmath>
+
+#include "kernels/cpu/threads.h"
+
+namespace mimo {
+
+template <class T>
+void run(const Cpu&, const Rope<T>& op) {
+  using A = acc_t<T>;
+  constexpr int kPairs = 64;  // frequencies handled at a time, on the stack
+  const int half = op.rotary / 2;
+  const int64_t bytes = 2 * op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)};
+
+  if (op.y != op.x && op.rotary < op.head_dim) {
+#pragma omp parallel for schedule(static) if (bytes > cpu::kThreadBytes)
+    for (int64_t t = 0; t < op.tokens; ++t)
+      for (int64_t h = 0; h < op.heads; ++h)
+        std::copy_n(op.x + t * op.x_ld + h * op.head_dim + op.rotary, op.head_dim - op.rotary,
+                    op.y + t * op.y_ld + h * op.head_dim + op.rotary);
+  }
+
+  for (int begin = 0; begin < half; begin += kPairs) {
+    const int n = std::min(kPairs, half - begin);
+    double frequency[kPairs];
+    for (int j = 0; j < n; ++j) frequency[j] = std::pow(op.theta, -2.0 * (begin + j) / op.rotary);
+#pragma omp parallel for schedule(static) if (bytes > cpu::kThreadBytes)
+    for (int64_t t = 0; t < op.tokens; ++t) {
+      A cosine[kPairs], sine[kPairs];
+      for (int j = 0; j < n; ++j) {
+        const double angle = op.positions[t] * frequency[j];
+        cosine[j] = A(std::cos(angle));
+        sine[j] = A(op.inverse ? -std::sin(angle) : std::sin(angle));
+      }
+      for (int64_t h = 0; h < op.heads; ++h) {
+        const T* x = op.x + t * op.x_ld + h * op.head_dim + begin;
+        T* y = op.y + t * op.y_ld + h * op.head_dim + begin;
+#pragma omp simd
+        for (int j = 0; j < n; ++j) {
+          const A x1 = A(x[j]), x2 = A(x[j + half]);
+          y[j] = T(x1 * cosine[j] - x2 * sine[j]);
+          y[j + half] = T(x2 * cosine[j] + x1 * sine[j]);
+        }
+      }
+    }
+  }
+}
+
+MIMO_CPU_KERNEL(Rope);
+
+}  // namespace mimo
