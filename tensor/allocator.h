@@ -1,5 +1,5 @@
-// A caching allocator: freed blocks are kept for reuse by size class, and every byte is counted under a label
-// (the module in hand), so that a run can say which module needs how much memory.
+// A caching allocator: freed blocks are kept for reuse, and every byte is counted under a label (the module
+// in hand), so that a run can say which module needs how much memory.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -10,22 +10,28 @@
 
 namespace mimo {
 
+// Bytes are those of size classes: requests rounded up by at most an eighth.
 struct MemoryStatistics {
   int64_t current = 0, peak = 0;  // bytes in use by tensors
 };
 
-// Memory of one tensor or view family; returned to the allocator when the last handle goes.
+// Memory of one tensor or view family; returned to the allocator when the last handle goes, by any thread.
 struct Storage {
-  void* data = nullptr;
-  int64_t bytes = 0;
+  void* data = nullptr;  // null: no bytes
+  int64_t bytes = 0;     // counted under the label
+  int64_t block = 0;     // what the block has, at least bytes
   Device device;
   int label = 0;
+  Storage() = default;
+  Storage(const Storage&) = delete;
   ~Storage();
 };
 
+// At least `bytes` bytes on 64-byte boundaries, uninitialised. Throws std::runtime_error, with what is in use
+// by label, when the device has no more.
 std::shared_ptr<Storage> allocate(int64_t bytes, Device device);
 
-// While it lives, this thread's allocations count under the label.
+// While it lives, this thread's allocations count under the label ("other" without one).
 class MemoryLabel {
  public:
   explicit MemoryLabel(const std::string& name);
@@ -36,8 +42,10 @@ class MemoryLabel {
   int before_;
 };
 
-std::map<std::string, MemoryStatistics> memory_statistics();
-void reset_memory_peaks();
+std::map<std::string, MemoryStatistics> memory_statistics();  // by label
+MemoryStatistics memory_total();  // of all labels; its peak is below the sum of theirs
+int64_t cached_memory();          // bytes of free blocks kept for reuse
+void reset_memory_peaks();        // to what is in use now
 void release_cached_memory();
 
 }  // namespace mimo

@@ -6,8 +6,9 @@
 //     Tensor dx = ...; accumulate(in, dx);
 //   });
 //
-// A closure holds what backward needs and nothing else. Gradients of parameters do not pass through nodes: a
-// closure adds them to Parameter::grad directly, so weight gradients accumulate in fp32 inside the GEMM.
+// A closure holds what backward needs and nothing else; tensors in it are detached. Gradients of parameters
+// do not pass through nodes: a closure adds them to Parameter::grad directly, so weight gradients accumulate
+// in fp32 inside the GEMM.
 #pragma once
 #include <functional>
 #include <span>
@@ -20,21 +21,28 @@ using BackwardFn = std::function<void(const Tensor& grad)>;
 
 struct Node {
   const char* name = "";
-  uint64_t order = 0;  // creation order: inputs always come before results
+  uint64_t order = 0;  // of creation, over all threads: inputs always come before results
+  Dims shape;          // of the result, and of its gradient
+  DType dtype = DType::f32;
   std::vector<NodePtr> inputs;
   BackwardFn backward;  // empty: a leaf, which keeps its gradient
+  bool used = false;    // backward has run and is gone
   Tensor grad;
+  ~Node();
 };
 
 bool grad_enabled();
-class NoGrad {  // while it lives, this thread records nothing
+class GradMode {  // while it lives, this thread records, or does not
  public:
-  NoGrad();
-  ~NoGrad();
-  NoGrad(const NoGrad&) = delete;
+  explicit GradMode(bool enabled);
+  ~GradMode();
+  GradMode(const GradMode&) = delete;
 
  private:
   bool before_;
+};
+struct NoGrad : GradMode {
+  NoGrad() : GradMode(false) {}
 };
 
 // A handle on the same data that gathers its gradient in node()->grad.
@@ -45,22 +53,23 @@ Tensor leaf(const Tensor&);
 Tensor record(Tensor y, const char* name, std::initializer_list<Tensor> inputs, BackwardFn,
               bool trainable = false);
 
-// Adds g to a node's gradient; null nodes are ignored. g may be shared with others: it is never written to.
+// Adds g, of the node's dtype and shape, to its gradient; null nodes are ignored. g may be shared with others
+// and may be a column slice: it is never written to, and a closure may get it back as it is.
 void accumulate(const NodePtr&, const Tensor& g);
 
-// Runs the closures of all nodes y depends on, newest first, starting from dy. Nodes are used up: closures
-// and inner gradients are freed as soon as they have run.
+// Runs the closures of all nodes y depends on, newest first, starting from dy; closures do not record. Nodes
+// are used up: closures and inner gradients are freed as soon as they have run, and a second run throws.
 void backward(const Tensor& y, const Tensor& dy);
 // From several roots at once.
 void backward(std::span<const Tensor> y, std::span<const Tensor> dy);
 
-// Column slices of a fused projection that share its storage: no copy forward; backward adds into one
-// gradient.
+// Column slices of a fused projection that share its storage: no copy forward; backward gathers the parts'
+// gradients in one buffer, with zeros where a part has none. The counts add up to x.cols().
 std::vector<Tensor> split_columns(const Tensor& x, const std::vector<int64_t>& counts);
 
 // Activation recompute: runs f without recording and keeps only its inputs; backward runs f again and
-// differentiates it.
+// differentiates it, with the same bits if f has the same bits. trainable: as for record.
 Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f,
-                 const std::vector<Tensor>& inputs);
+                 const std::vector<Tensor>& inputs, bool trainable = true);
 
 }  // namespace mimo

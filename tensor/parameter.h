@@ -27,8 +27,9 @@ struct Parameter {
   bool decay = true, trainable = true;
 };
 
-// Fills p.value from (seed, name, global index), the same for every layout, and allocates p.grad (zeros) if
-// trainable.
+// Allocates p.value of local_shape(p.shard) and fills it from (seed, name, global index), so that an element
+// is the same in every layout and, but for rounding, in every dtype; allocates p.grad (zeros), undefined
+// unless trainable.
 void materialize(Parameter& p, DType dtype, uint64_t seed);
 
 }  // namespace mimo

@@ -6,15 +6,18 @@
 
 namespace mimo {
 
-void check_failed(const char* expression, const char* file, int line, const std::string& message) {
-  throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": " + message + " (" + expression +
-                         ")");
+namespace {
+
+// The one dimension-by-dimension check of everything that makes a shape.
+void check_shape(const Dims& shape) {
+  int64_t n = 1;
+  for (int64_t d : shape) {
+    MIMO_CHECK(d >= 0, "negative size in shape " + to_string(shape));
+    MIMO_CHECK(!__builtin_mul_overflow(n, d, &n) && n <= INT64_MAX / 8, to_string(shape) + " is too large");
+  }
 }
 
-Stream& current_stream() {
-  thread_local Stream stream;
-  return stream;
-}
+}  // namespace
 
 int64_t numel(const Dims& shape) {
   int64_t n = 1;
@@ -28,8 +31,14 @@ std::string to_string(const Dims& shape) {
   return s + "]";
 }
 
+std::string to_string(const Tensor& x) {
+  if (!x.defined()) return "an undefined tensor";
+  std::string s = name_of(x.dtype());
+  return s + " " + to_string(x.shape());
+}
+
 Tensor Tensor::empty(Dims shape, DType dtype, Device device) {
-  for (int64_t d : shape) MIMO_CHECK(d >= 0, "negative size in shape " + to_string(shape));
+  check_shape(shape);
   Tensor t;
   t.ld_ = shape.empty() ? 1 : shape.back();
   t.storage_ = allocate(mimo::numel(shape) * size_of(dtype), device);
@@ -39,13 +48,11 @@ Tensor Tensor::empty(Dims shape, DType dtype, Device device) {
 }
 
 Tensor Tensor::zeros(Dims shape, DType dtype, Device device) {
+  MIMO_CHECK(device == current_stream().device, "zeros on another device than the current stream's");
   Tensor t = empty(std::move(shape), dtype, device);
-  if (t.numel() == 0) return t;
-  if (device.kind == Device::Kind::cpu) {
-    std::memset(t.raw(), 0, t.numel() * size_of(dtype));
-  } else {
-    dispatch(dtype, [&]<class T>() { launch(Fill<T>{1, t.numel(), t.data<T>(), t.numel(), 0}); });
-  }
+  // Zero is zero bits in every dtype; a block is whole words long.
+  const int64_t words = (t.numel() * size_of(dtype) + 3) / 4;
+  launch(Fill<float>{1, words, static_cast<float*>(t.raw()), words, 0});
   return t;
 }
 
@@ -62,42 +69,45 @@ Tensor Tensor::of(const std::vector<T>& values, Dims shape) {
 
 int64_t Tensor::dim(int i) const {
   const int n = static_cast<int>(shape_.size());
-  if (i < 0) i += n;
-  MIMO_CHECK(i >= 0 && i < n, "axis out of range for " + to_string(shape_));
-  return shape_[i];
+  const int axis = i < 0 ? i + n : i;
+  MIMO_CHECK(0 <= axis && axis < n, "axis " + std::to_string(i) + " of " + to_string(*this));
+  return shape_[axis];
 }
 
-int64_t Tensor::numel_but_last() const {
+int64_t Tensor::rows() const {
+  if (!defined()) return 0;
   int64_t n = 1;
   for (size_t i = 0; i + 1 < shape_.size(); ++i) n *= shape_[i];
   return n;
 }
 
 void* Tensor::raw() const {
-  if (!storage_) return nullptr;
+  if (!storage_ || !storage_->data) return nullptr;
   return static_cast<char*>(storage_->data) + offset_ * size_of(dtype_);
 }
 
 template <class T>
 T* Tensor::data() const {
   MIMO_CHECK(!storage_ || dtype_ == dtype_of<T>(),
-             std::string("tensor is ") + name_of(dtype_) + ", asked for as " + name_of(dtype_of<T>()));
+             to_string(*this) + " asked for as " + name_of(dtype_of<T>()));
   return static_cast<T*>(raw());
 }
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  MIMO_CHECK(device().kind == Device::Kind::cpu, "to_vector of a device tensor");
+  MIMO_CHECK(defined() && device().kind == Device::Kind::cpu, "to_vector of " + to_string(*this));
   std::vector<T> out(numel());
   const T* p = data<T>();
-  const int64_t n = cols();
-  for (int64_t r = 0; n > 0 && r < rows(); ++r) std::memcpy(out.data() + r * n, p + r * ld_, n * sizeof(T));
+  if (out.empty()) return out;
+  for (int64_t r = 0; r < rows(); ++r) std::memcpy(&out[r * cols()], p + r * ld_, cols() * sizeof(T));
   return out;
 }
 
 Tensor Tensor::view(Dims shape) const {
-  MIMO_CHECK(contiguous(), "view of a column slice");
-  MIMO_CHECK(mimo::numel(shape) == numel(), "view of " + to_string(shape_) + " as " + to_string(shape));
+  check_shape(shape);
+  MIMO_CHECK(defined() && mimo::numel(shape) == numel(),
+             "view of " + to_string(*this) + " as " + to_string(shape));
+  MIMO_CHECK(contiguous(), "view of a column slice, " + to_string(*this));
   Tensor t = detach();
   t.ld_ = shape.empty() ? 1 : shape.back();
   t.shape_ = std::move(shape);
@@ -105,19 +115,24 @@ Tensor Tensor::view(Dims shape) const {
 }
 
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
-  MIMO_CHECK(!shape_.empty() && begin >= 0 && begin <= end && end <= shape_[0],
-             "slice out of range of " + to_string(shape_));
+  MIMO_CHECK(!shape_.empty() && 0 <= begin && begin <= end && end <= shape_[0],
+             "slice [" + std::to_string(begin) + ", " + std::to_string(end) + ") of " + to_string(*this));
   Tensor t = detach();
-  const int64_t rows_each = shape_.size() == 1 ? 0 : shape_[0] == 0 ? 0 : rows() / shape_[0];
-  t.offset_ += shape_.size() == 1 ? begin : begin * rows_each * ld_;
   t.shape_[0] = end - begin;
-  if (shape_.size() == 1) t.ld_ = t.shape_[0];
+  if (shape_.size() == 1) {
+    t.offset_ += begin;
+    t.ld_ = end - begin;
+  } else {
+    int64_t rows_each = 1;
+    for (size_t i = 1; i + 1 < shape_.size(); ++i) rows_each *= shape_[i];
+    t.offset_ += begin * rows_each * ld_;
+  }
   return t;
 }
 
 Tensor Tensor::columns(int64_t begin, int64_t count) const {
-  MIMO_CHECK(!shape_.empty() && begin >= 0 && count >= 0 && begin + count <= cols(),
-             "columns out of range of " + to_string(shape_));
+  MIMO_CHECK(!shape_.empty() && 0 <= begin && 0 <= count && begin <= cols() - count,
+             std::to_string(count) + " columns from " + std::to_string(begin) + " of " + to_string(*this));
   Tensor t = detach();
   t.offset_ += begin;
   t.shape_.back() = count;
@@ -144,26 +159,27 @@ Tensor contiguous(const Tensor& x) {
 }
 
 Tensor cast(const Tensor& x, DType dtype) {
-  if (x.dtype() == dtype) return x.detach();
+  if (!x.defined() || x.dtype() == dtype) return x.detach();
   const Tensor in = contiguous(x);
   Tensor y = Tensor::empty(x.shape(), dtype, x.device());
-  if (dtype == acc_of(x.dtype())) {
-    dispatch(x.dtype(), [&]<class T>() {
-      if constexpr (!std::is_same_v<T, acc_t<T>>)
-        launch(ToAcc<T>{in.numel(), in.data<T>(), y.data<acc_t<T>>(), false});
-    });
-  } else {
-    MIMO_CHECK(x.dtype() == acc_of(dtype),
-               std::string("no cast from ") + name_of(x.dtype()) + " to " + name_of(dtype));
-    dispatch(dtype, [&]<class T>() { launch(FromAcc<T>{in.numel(), in.data<acc_t<T>>(), y.data<T>()}); });
-  }
+  if (x.dtype() == DType::bf16 && dtype == DType::f32)
+    launch(ToAcc<bf16>{in.numel(), in.data<bf16>(), y.data<float>(), false});
+  else if (x.dtype() == DType::f32 && dtype == DType::bf16)
+    launch(FromAcc<bf16>{in.numel(), in.data<float>(), y.data<bf16>()});
+  else
+    MIMO_CHECK(false, "no cast of " + to_string(x) + " to " + name_of(dtype));
   return y;
+}
+
+void fill(const Tensor& dst, double value) {
+  dispatch(dst.dtype(), [&]<class T>() {
+    launch(Fill<T>{dst.rows(), dst.cols(), dst.data<T>(), dst.ld(), static_cast<acc_t<T>>(value)});
+  });
 }
 
 void copy_into(const Tensor& dst, const Tensor& src) {
   MIMO_CHECK(dst.shape() == src.shape() && dst.dtype() == src.dtype(),
-             "copy of " + to_string(src.shape()) + " into " + to_string(dst.shape()));
-  if (src.numel() == 0) return;
+             "copy of " + to_string(src) + " into " + to_string(dst));
   dispatch(src.dtype(), [&]<class T>() {
     launch(Copy<T>{src.rows(), src.cols(), src.data<T>(), src.ld(), dst.data<T>(), dst.ld()});
   });
@@ -171,8 +187,7 @@ void copy_into(const Tensor& dst, const Tensor& src) {
 
 void add_into(const Tensor& dst, const Tensor& src) {
   MIMO_CHECK(dst.shape() == src.shape() && dst.dtype() == src.dtype(),
-             "sum of " + to_string(dst.shape()) + " and " + to_string(src.shape()));
-  if (src.numel() == 0) return;
+             "sum of " + to_string(dst) + " and " + to_string(src));
   dispatch(src.dtype(), [&]<class T>() {
     launch(Add<T>{src.rows(), src.cols(), dst.data<T>(), dst.ld(), src.data<T>(), src.ld(), dst.data<T>(),
                   dst.ld()});

@@ -30,12 +30,12 @@ class Tensor {
 
   bool defined() const { return storage_ != nullptr; }
   const Dims& shape() const { return shape_; }
-  int64_t dim(int i) const;  // negative: from the end
-  int64_t numel() const { return mimo::numel(shape_); }
-  int64_t cols() const { return shape_.empty() ? 1 : shape_.back(); }
-  int64_t rows() const { return shape_.empty() ? 1 : numel_but_last(); }
-  int64_t ld() const { return ld_; }  // elements from one row to the next
-  bool contiguous() const { return rows() <= 1 || ld_ == cols(); }
+  int64_t dim(int i) const;                                            // negative: from the end
+  int64_t numel() const { return rows() * cols(); }                    // undefined: 0
+  int64_t rows() const;                                                // product of all sizes but the last
+  int64_t cols() const { return shape_.empty() ? 1 : shape_.back(); }  // the last size
+  int64_t ld() const { return ld_; }                                   // elements from one row to the next
+  bool contiguous() const { return rows() <= 1 || cols() == 0 || ld_ == cols(); }
   DType dtype() const { return dtype_; }
   Device device() const { return storage_ ? storage_->device : Device{}; }
   void* raw() const;
@@ -55,7 +55,6 @@ class Tensor {
   long storage_use_count() const { return storage_.use_count(); }
 
  private:
-  int64_t numel_but_last() const;
   Dims shape_;
   int64_t ld_ = 0;
   DType dtype_ = DType::f32;
@@ -63,6 +62,7 @@ class Tensor {
   std::shared_ptr<Storage> storage_;
   NodePtr node_;
 };
+std::string to_string(const Tensor&);  // "f32 [2, 3]"
 
 // Runs an op on the current stream, with the scratch it asks for.
 template <class Op>
@@ -80,10 +80,11 @@ void launch(const Op& op) {
       current_stream().context);
 }
 
-// Plain data movement, without gradient.
-Tensor contiguous(const Tensor&);
-Tensor cast(const Tensor&, DType);  // between floating types
-void copy_into(const Tensor& dst, const Tensor& src);
-void add_into(const Tensor& dst, const Tensor& src);  // dst += src, same dtype and shape
+// Plain data movement on the current stream, of floating types, without gradient. dst may be a column slice.
+Tensor contiguous(const Tensor&);   // itself, unless a column slice
+Tensor cast(const Tensor&, DType);  // between bf16 and f32; to its own dtype: itself
+void fill(const Tensor& dst, double value);
+void copy_into(const Tensor& dst, const Tensor& src);  // same dtype and shape
+void add_into(const Tensor& dst, const Tensor& src);   // dst += src, same dtype and shape
 
 }  // namespace mimo

@@ -2,15 +2,11 @@
 
 #include <cmath>
 
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/threads.h"
 
 namespace mimo {
 namespace {
-
-template <class A>
-A sigmoid(A x) {
-  return A(1) / (A(1) + std::exp(-x));
-}
 
 constexpr double kSqrt2OverPi = 0.79788456080286535588, kCubic = 0.044715, kQuick = 1.702;
 constexpr double kSqrtHalf = 0.70710678118654752440, kInvSqrt2Pi = 0.39894228040143267794;
@@ -34,7 +30,7 @@ struct GeluErf {
   }
   template <class A>
   static A df(A x) {
-    return A(0.5) * (A(1) + std::erf(x * A(kSqrtHalf))) + x * A(kInvSqrt2Pi) * std::exp(A(-0.5) * x * x);
+    return A(0.5) * (A(1) + std::erf(x * A(kSqrtHalf))) + x * A(kInvSqrt2Pi) * fast_exp(A(-0.5) * x * x);
   }
 };
 struct GeluTanh {
@@ -94,13 +90,13 @@ void run(const Cpu&, const Activation<T>& op) {
   using A = acc_t<T>;
   const bool dense = op.x_ld == op.cols && op.y_ld == op.cols;
   with_kind(op.kind, [&](auto kind) {
-    cpu::for_each_span(op.rows, op.cols, dense, 2 * op.rows * op.cols * int64_t{sizeof(T)},
-                       [&](int64_t row, int64_t begin, int64_t end) {
-                         const T* x = op.x + row * op.x_ld;
-                         T* y = op.y + row * op.y_ld;
+    for_each_span(op.rows, op.cols, dense, 2 * op.rows * op.cols * int64_t{sizeof(T)},
+                  [&](int64_t row, int64_t begin, int64_t end) {
+                    const T* x = op.x + row * op.x_ld;
+                    T* y = op.y + row * op.y_ld;
 #pragma omp simd
-                         for (int64_t c = begin; c < end; ++c) y[c] = T(kind.f(A(x[c])));
-                       });
+                    for (int64_t c = begin; c < end; ++c) y[c] = T(kind.f(A(x[c])));
+                  });
   });
 }
 
@@ -109,43 +105,42 @@ void run(const Cpu&, const ActivationBackward<T>& op) {
   using A = acc_t<T>;
   const bool dense = op.x_ld == op.cols && op.dy_ld == op.cols && op.dx_ld == op.cols;
   with_kind(op.kind, [&](auto kind) {
-    cpu::for_each_span(op.rows, op.cols, dense, 3 * op.rows * op.cols * int64_t{sizeof(T)},
-                       [&](int64_t row, int64_t begin, int64_t end) {
-                         const T *x = op.x + row * op.x_ld, *dy = op.dy + row * op.dy_ld;
-                         T* dx = op.dx + row * op.dx_ld;
+    for_each_span(op.rows, op.cols, dense, 3 * op.rows * op.cols * int64_t{sizeof(T)},
+                  [&](int64_t row, int64_t begin, int64_t end) {
+                    const T *x = op.x + row * op.x_ld, *dy = op.dy + row * op.dy_ld;
+                    T* dx = op.dx + row * op.dx_ld;
 #pragma omp simd
-                         for (int64_t c = begin; c < end; ++c) dx[c] = T(A(dy[c]) * kind.df(A(x[c])));
-                       });
+                    for (int64_t c = begin; c < end; ++c) dx[c] = T(A(dy[c]) * kind.df(A(x[c])));
+                  });
   });
 }
 
 template <class T>
 void run(const Cpu&, const SwiGlu<T>& op) {
   using A = acc_t<T>;
-  cpu::for_each_span(op.rows, op.cols, false, 3 * op.rows * op.cols * int64_t{sizeof(T)},
-                     [&](int64_t row, int64_t begin, int64_t end) {
-                       const T *gate = op.x + row * op.x_ld, *up = gate + op.cols;
-                       T* y = op.y + row * op.y_ld;
+  for_each_span(op.rows, op.cols, false, 3 * op.rows * op.cols * int64_t{sizeof(T)},
+                [&](int64_t row, int64_t begin, int64_t end) {
+                  const T *gate = op.x + row * op.x_ld, *up = gate + op.cols;
+                  T* y = op.y + row * op.y_ld;
 #pragma omp simd
-                       for (int64_t c = begin; c < end; ++c) y[c] = T(Silu::f(A(gate[c])) * A(up[c]));
-                     });
+                  for (int64_t c = begin; c < end; ++c) y[c] = T(Silu::f(A(gate[c])) * A(up[c]));
+                });
 }
 
 template <class T>
 void run(const Cpu&, const SwiGluBackward<T>& op) {
   using A = acc_t<T>;
-  cpu::for_each_span(op.rows, op.cols, false, 5 * op.rows * op.cols * int64_t{sizeof(T)},
-                     [&](int64_t row, int64_t begin, int64_t end) {
-                       const T *gate = op.x + row * op.x_ld, *up = gate + op.cols,
-                               *dy = op.dy + row * op.dy_ld;
-                       T *dgate = op.dx + row * op.dx_ld, *dup = dgate + op.cols;
+  for_each_span(op.rows, op.cols, false, 5 * op.rows * op.cols * int64_t{sizeof(T)},
+                [&](int64_t row, int64_t begin, int64_t end) {
+                  const T *gate = op.x + row * op.x_ld, *up = gate + op.cols, *dy = op.dy + row * op.dy_ld;
+                  T *dgate = op.dx + row * op.dx_ld, *dup = dgate + op.cols;
 #pragma omp simd
-                       for (int64_t c = begin; c < end; ++c) {
-                         const A g = A(gate[c]), d = A(dy[c]), s = sigmoid(g);
-                         dgate[c] = T(d * A(up[c]) * s * (A(1) + g * (A(1) - s)));
-                         dup[c] = T(d * g * s);
-                       }
-                     });
+                  for (int64_t c = begin; c < end; ++c) {
+                    const A g = A(gate[c]), d = A(dy[c]), s = sigmoid(g);
+                    dgate[c] = T(d * A(up[c]) * s * (A(1) + g * (A(1) - s)));
+                    dup[c] = T(d * g * s);
+                  }
+                });
 }
 
 MIMO_CPU_KERNEL(Activation);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/threads.h"
 
 namespace mimo {
@@ -24,7 +25,7 @@ acc_t<T> sum_exp(const T* z, int64_t n, acc_t<T> max) {
   using A = acc_t<T>;
   A sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += std::exp(A(z[i]) - max);
+  for (int64_t i = 0; i < n; ++i) sum += fast_exp(A(z[i]) - max);
   return sum;
 }
 
@@ -33,7 +34,7 @@ acc_t<T> sum_exp(const T* z, int64_t n, acc_t<T> max) {
 template <class T>
 void run(const Cpu&, const CrossEntropyMax<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t r = 0; r < op.rows; ++r) {
     const T* z = op.logits + r * op.ld;
     A max = -std::numeric_limits<A>::infinity();
@@ -53,7 +54,7 @@ void run(const Cpu&, const CrossEntropyMax<T>& op) {
 template <class T>
 void run(const Cpu&, const CrossEntropySum<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t r = 0; r < op.rows; ++r) {
     const T* z = op.logits + r * op.ld;
     double sum = 0;
@@ -69,7 +70,7 @@ void run(const Cpu&, const CrossEntropySum<T>& op) {
 template <class T>
 void run(const Cpu&, const CrossEntropyGrad<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (2 * op.rows * op.cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (2 * op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t r = 0; r < op.rows; ++r) {
     T* z = op.logits + r * op.ld;
     const bool counted = op.labels[r] >= 0;
@@ -81,9 +82,9 @@ void run(const Cpu&, const CrossEntropyGrad<T>& op) {
     const A max = op.max[r], scale = op.dloss / op.sum[r];
     const int64_t label = op.labels[r] - op.first;
     const bool here = label >= 0 && label < op.cols;
-    const A at_label = here ? (std::exp(A(z[label]) - max) / op.sum[r] - A(1)) * op.dloss : A(0);
+    const A at_label = here ? (fast_exp(A(z[label]) - max) / op.sum[r] - A(1)) * op.dloss : A(0);
 #pragma omp simd
-    for (int64_t i = 0; i < op.cols; ++i) z[i] = T(std::exp(A(z[i]) - max) * scale);
+    for (int64_t i = 0; i < op.cols; ++i) z[i] = T(fast_exp(A(z[i]) - max) * scale);
     if (here) z[label] = T(at_label);
   }
 }

@@ -7,41 +7,41 @@ namespace mimo {
 template <class T>
 void run(const Cpu&, const Fill<T>& op) {
   const T value = T(op.value);
-  cpu::for_each_span(op.rows, op.cols, op.y_ld == op.cols, op.rows * op.cols * int64_t{sizeof(T)},
-                     [&](int64_t row, int64_t begin, int64_t end) {
-                       T* y = op.y + row * op.y_ld;
-                       std::fill(y + begin, y + end, value);
-                     });
+  for_each_span(op.rows, op.cols, op.y_ld == op.cols, op.rows * op.cols * int64_t{sizeof(T)},
+                [&](int64_t row, int64_t begin, int64_t end) {
+                  T* y = op.y + row * op.y_ld;
+                  std::fill(y + begin, y + end, value);
+                });
 }
 
 template <class T>
 void run(const Cpu&, const Add<T>& op) {
   using A = acc_t<T>;
   const bool dense = op.a_ld == op.cols && op.b_ld == op.cols && op.y_ld == op.cols;
-  cpu::for_each_span(op.rows, op.cols, dense, 3 * op.rows * op.cols * int64_t{sizeof(T)},
-                     [&](int64_t row, int64_t begin, int64_t end) {
-                       const T *a = op.a + row * op.a_ld, *b = op.b + row * op.b_ld;
-                       T* y = op.y + row * op.y_ld;
+  for_each_span(op.rows, op.cols, dense, 3 * op.rows * op.cols * int64_t{sizeof(T)},
+                [&](int64_t row, int64_t begin, int64_t end) {
+                  const T *a = op.a + row * op.a_ld, *b = op.b + row * op.b_ld;
+                  T* y = op.y + row * op.y_ld;
 #pragma omp simd
-                       for (int64_t c = begin; c < end; ++c) y[c] = T(A(a[c]) + A(b[c]));
-                     });
+                  for (int64_t c = begin; c < end; ++c) y[c] = T(A(a[c]) + A(b[c]));
+                });
 }
 
 template <class T>
 void run(const Cpu&, const Copy<T>& op) {
   const bool dense = op.x_ld == op.cols && op.y_ld == op.cols;
-  cpu::for_each_span(op.rows, op.cols, dense, 2 * op.rows * op.cols * int64_t{sizeof(T)},
-                     [&](int64_t row, int64_t begin, int64_t end) {
-                       const T* x = op.x + row * op.x_ld;
-                       std::copy(x + begin, x + end, op.y + row * op.y_ld + begin);
-                     });
+  for_each_span(op.rows, op.cols, dense, 2 * op.rows * op.cols * int64_t{sizeof(T)},
+                [&](int64_t row, int64_t begin, int64_t end) {
+                  const T* x = op.x + row * op.x_ld;
+                  std::copy(x + begin, x + end, op.y + row * op.y_ld + begin);
+                });
 }
 
 template <class T>
 void run(const Cpu&, const Scale<T>& op) {
   using A = acc_t<T>;
   const A factor = static_cast<A>(*op.factor);
-  cpu::for_each_span(1, op.n, true, 2 * op.n * int64_t{sizeof(T)}, [&](int64_t, int64_t begin, int64_t end) {
+  for_each_span(1, op.n, true, 2 * op.n * int64_t{sizeof(T)}, [&](int64_t, int64_t begin, int64_t end) {
     T* x = op.x;
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) x[i] = T(A(x[i]) * factor);
@@ -51,42 +51,42 @@ void run(const Cpu&, const Scale<T>& op) {
 template <class T>
 void run(const Cpu&, const ToAcc<T>& op) {
   using A = acc_t<T>;
-  cpu::for_each_span(1, op.n, true, op.n * int64_t{sizeof(T) + sizeof(A)},
-                     [&](int64_t, int64_t begin, int64_t end) {
-                       const T* x = op.x;
-                       A* y = op.y;
-                       if (op.accumulate) {
+  for_each_span(1, op.n, true, op.n * int64_t{sizeof(T) + sizeof(A)},
+                [&](int64_t, int64_t begin, int64_t end) {
+                  const T* x = op.x;
+                  A* y = op.y;
+                  if (op.accumulate) {
 #pragma omp simd
-                         for (int64_t i = begin; i < end; ++i) y[i] += A(x[i]);
-                       } else {
+                    for (int64_t i = begin; i < end; ++i) y[i] += A(x[i]);
+                  } else {
 #pragma omp simd
-                         for (int64_t i = begin; i < end; ++i) y[i] = A(x[i]);
-                       }
-                     });
+                    for (int64_t i = begin; i < end; ++i) y[i] = A(x[i]);
+                  }
+                });
 }
 
 template <class T>
 void run(const Cpu&, const FromAcc<T>& op) {
-  cpu::for_each_span(1, op.n, true, op.n * int64_t{sizeof(T) + sizeof(acc_t<T>)},
-                     [&](int64_t, int64_t begin, int64_t end) {
-                       const acc_t<T>* x = op.x;
-                       T* y = op.y;
+  for_each_span(1, op.n, true, op.n * int64_t{sizeof(T) + sizeof(acc_t<T>)},
+                [&](int64_t, int64_t begin, int64_t end) {
+                  const acc_t<T>* x = op.x;
+                  T* y = op.y;
 #pragma omp simd
-                       for (int64_t i = begin; i < end; ++i) y[i] = T(x[i]);
-                     });
+                  for (int64_t i = begin; i < end; ++i) y[i] = T(x[i]);
+                });
 }
 
 template <class T>
 int64_t workspace(const Cpu&, const AddColumnSums<T>& op) {
-  return cpu::Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)};
+  return Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)};
 }
 
 template <class T>
 void run(const Cpu& cpu, const AddColumnSums<T>& op) {
   using A = acc_t<T>;
-  const cpu::Blocks blocks(op.rows);
+  const Blocks blocks(op.rows);
   A* partial = static_cast<A*>(cpu.ws.data);
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t b = 0; b < blocks.count; ++b) {
     A* sum = partial + b * op.cols;
     std::fill_n(sum, op.cols, A(0));
@@ -96,7 +96,7 @@ void run(const Cpu& cpu, const AddColumnSums<T>& op) {
       for (int c = 0; c < op.cols; ++c) sum[c] += A(x[c]);
     }
   }
-  cpu::add_partial_sums(blocks.count, op.cols, partial, op.cols, op.y);
+  add_partial_sums(blocks.count, op.cols, partial, op.cols, op.y);
 }
 
 MIMO_CPU_KERNEL(Fill);

@@ -6,8 +6,7 @@ namespace mimo {
 
 template <class T>
 void run(const Cpu&, const Embedding<T>& op) {
-#pragma omp parallel for schedule(static) if (2 * op.tokens * op.cols * int64_t{sizeof(T)} > \
-                                              cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (2 * op.tokens * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t t = 0; t < op.tokens; ++t) {
     const int64_t row = op.ids[t] - op.first;
     T* out = op.out + t * op.out_ld;
@@ -23,7 +22,7 @@ template <class T>
 void run(const Cpu&, const EmbeddingBackward<T>& op) {
   constexpr int kCols = 64;
   const int64_t bytes = op.tokens * op.cols * int64_t{sizeof(T) + 2 * sizeof(acc_t<T>)};
-#pragma omp parallel for schedule(static) if (bytes > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (bytes > kThreadBytes)
   for (int begin = 0; begin < op.cols; begin += kCols) {
     const int end = std::min(op.cols, begin + kCols);
     for (int64_t t = 0; t < op.tokens; ++t) {

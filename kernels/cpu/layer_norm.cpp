@@ -56,7 +56,7 @@ void backward_row(int cols, const T* x, const T* w, const T* dy, Moments<acc_t<T
 template <class T>
 void run(const Cpu&, const LayerNorm<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{2 * sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{2 * sizeof(T)} > kThreadBytes)
   for (int64_t i = 0; i < op.rows; ++i) {
     const T *x = op.x + i * op.x_ld, *w = op.w, *b = op.b;
     T* y = op.y + i * op.y_ld;
@@ -69,16 +69,16 @@ void run(const Cpu&, const LayerNorm<T>& op) {
 
 template <class T>
 int64_t workspace(const Cpu&, const LayerNormBackward<T>& op) {
-  return op.dw ? 2 * cpu::Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+  return op.dw ? 2 * Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
 }
 
 template <class T>
 void run(const Cpu& cpu, const LayerNormBackward<T>& op) {
   using A = acc_t<T>;
-  const cpu::Blocks blocks(op.rows);
+  const Blocks blocks(op.rows);
   const int64_t ld = 2 * op.cols;  // of a block's partial sums: dw, then db
   A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > kThreadBytes)
   for (int64_t b = 0; b < blocks.count; ++b) {
     A* dw = partial ? partial + b * ld : nullptr;
     if (dw) std::fill_n(dw, ld, A(0));
@@ -87,8 +87,8 @@ void run(const Cpu& cpu, const LayerNormBackward<T>& op) {
                    op.dx + i * op.dx_ld, dw, dw + op.cols);
   }
   if (!partial) return;
-  cpu::add_partial_sums(blocks.count, op.cols, partial, ld, op.dw);
-  cpu::add_partial_sums(blocks.count, op.cols, partial + op.cols, ld, op.db);
+  add_partial_sums(blocks.count, op.cols, partial, ld, op.dw);
+  add_partial_sums(blocks.count, op.cols, partial + op.cols, ld, op.db);
 }
 
 MIMO_CPU_KERNEL(LayerNorm);

@@ -10,9 +10,9 @@ template <class Op, class F>
 void for_each_run(const Op& op, int64_t bytes_per_element, F&& move) {
   if (op.images == 0) return;
   const int64_t rows = op.cu[op.images], features = int64_t{op.channels} * op.patch * op.patch;
-#pragma omp parallel for schedule(static) if (2 * rows * features * bytes_per_element > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (2 * rows * features * bytes_per_element > kThreadBytes)
   for (int64_t row = 0; row < rows; ++row) {
-    const int i = cpu::image_of(row, op.cu, op.images);
+    const int i = image_of(row, op.cu, op.images);
     const int64_t h = op.sizes[2 * i], w = op.sizes[2 * i + 1], at = row - op.cu[i], py = at / w, px = at % w;
     const int64_t width = w * op.patch, plane = h * op.patch * width;
     const int64_t corner = op.first_pixel[i] + py * op.patch * width + px * op.patch;

@@ -26,9 +26,9 @@ void run(const Cpu&, const PositionEmbedding<T>& op) {
   using A = acc_t<T>;
   if (op.images == 0) return;
   const int64_t rows = op.cu[op.images], g = op.grid, cols = op.cols;
-#pragma omp parallel for schedule(static) if (3 * rows * cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (3 * rows * cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t row = 0; row < rows; ++row) {
-    const int i = cpu::image_of(row, op.cu, op.images);
+    const int i = image_of(row, op.cu, op.images);
     const int64_t h = op.sizes[2 * i], w = op.sizes[2 * i + 1], m = std::max(h, w), at = row - op.cu[i];
     const Source<A> y(at / w, m, g), x(at % w, m, g);
     const T *t00 = op.table + (y.low * g + x.low) * cols, *t01 = op.table + (y.low * g + x.high) * cols;
@@ -55,8 +55,7 @@ void run(const Cpu&, const PositionEmbeddingBackward<T>& op) {
   using A = acc_t<T>;
   if (op.images == 0) return;
   const int64_t g = op.grid, cols = op.cols;
-#pragma omp parallel for schedule(dynamic) if (op.cu[op.images] * cols * int64_t{sizeof(T)} > \
-                                               cpu::kThreadBytes)
+#pragma omp parallel for schedule(dynamic) if (op.cu[op.images] * cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t table_row = 0; table_row < g; ++table_row) {
     const auto add = [&](int64_t table_col, A weight, const T* dout) {
       A* d = op.dtable + (table_row * g + table_col) * cols;

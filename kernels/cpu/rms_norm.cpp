@@ -36,7 +36,7 @@ void backward_row(int cols, const T* x, const T* w, const T* dy, acc_t<T> r, T* 
 template <class T>
 void run(const Cpu&, const RmsNorm<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{2 * sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{2 * sizeof(T)} > kThreadBytes)
   for (int64_t i = 0; i < op.rows; ++i) {
     const T *x = op.x + i * op.x_ld, *w = op.w;
     T* y = op.y + i * op.y_ld;
@@ -49,15 +49,15 @@ void run(const Cpu&, const RmsNorm<T>& op) {
 
 template <class T>
 int64_t workspace(const Cpu&, const RmsNormBackward<T>& op) {
-  return op.dw ? cpu::Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+  return op.dw ? Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
 }
 
 template <class T>
 void run(const Cpu& cpu, const RmsNormBackward<T>& op) {
   using A = acc_t<T>;
-  const cpu::Blocks blocks(op.rows);
+  const Blocks blocks(op.rows);
   A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > kThreadBytes)
   for (int64_t b = 0; b < blocks.count; ++b) {
     A* dw = partial ? partial + b * op.cols : nullptr;
     if (dw) std::fill_n(dw, op.cols, A(0));
@@ -65,7 +65,7 @@ void run(const Cpu& cpu, const RmsNormBackward<T>& op) {
       backward_row(op.cols, op.x + i * op.x_ld, op.w, op.dy + i * op.dy_ld, op.r[i], op.dx + i * op.dx_ld,
                    dw);
   }
-  if (partial) cpu::add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
+  if (partial) add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
 }
 
 MIMO_CPU_KERNEL(RmsNorm);

@@ -6,14 +6,14 @@ namespace mimo {
 
 template <class T>
 void run(const Cpu&, const GatherRows<T>& op) {
-#pragma omp parallel for schedule(static) if (2 * op.count * op.cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (2 * op.count * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t i = 0; i < op.count; ++i)
     std::copy_n(op.x + op.rows[i] * op.x_ld, op.cols, op.out + i * op.out_ld);
 }
 
 template <class T>
 void run(const Cpu&, const ScatterRows<T>& op) {
-#pragma omp parallel for schedule(static) if (2 * op.count * op.cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (2 * op.count * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t i = 0; i < op.count; ++i) {
     T* out = op.out + op.rows[i] * op.out_ld;
     if (op.x)
@@ -26,7 +26,7 @@ void run(const Cpu&, const ScatterRows<T>& op) {
 template <class T>
 void run(const Cpu&, const ScatterAddRows<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (3 * op.count * op.cols * int64_t{sizeof(T)} > cpu::kThreadBytes)
+#pragma omp parallel for schedule(static) if (3 * op.count * op.cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t i = 0; i < op.count; ++i) {
     const T* x = op.x + i * op.x_ld;
     T* out = op.out + op.rows[i] * op.out_ld;

@@ -4,7 +4,7 @@
 
 #include "kernels/kernel.h"
 
-namespace mimo::cpu {
+namespace mimo {
 
 // Work that moves fewer bytes than this stays on one thread: waking the others costs more.
 constexpr int64_t kThreadBytes = 128 << 10;
@@ -59,4 +59,4 @@ inline int image_of(int64_t row, const int32_t* cu, int images, int64_t scale = 
   return static_cast<int>(std::upper_bound(cu, cu + images + 1, row * scale) - cu) - 1;
 }
 
-}  // namespace mimo::cpu
+}  // namespace mimo

@@ -1,0 +1,19 @@
+#include "tensor/parameter.h"
+
+#include "tensor/random.h"
+
+namespace mimo {
+
+void materialize(Parameter& p, DType dtype, uint64_t seed) {
+  p.value = Tensor::empty(local_shape(p.shard), dtype);
+  const uint64_t name = hash_name(p.name);
+  dispatch(dtype, [&]<class T>() {
+    for_each_run(p.shard, p.shape, [&](int64_t local, int64_t global, int64_t count) {
+      launch(RandomFill<T>{seed, name, global, count, p.init.distribution, p.init.a, p.init.b,
+                           p.value.data<T>() + local});
+    });
+  });
+  p.grad = p.trainable ? Tensor::zeros(p.value.shape(), acc_of(dtype)) : Tensor();
+}
+
+}  // namespace mimo

@@ -1,0 +1,101 @@
+#include "kernels/adamw.h"
+
+#include "tests/kernels/table.h"
+
+namespace mimo::op_test {
+namespace {
+
+constexpr int64_t kSizes[] = {0, 1, 1000, 4097, 9};
+constexpr double kDecay[] = {0, 1, 1, 0, 1}, kRate[] = {1, 1, 0.5, 1, 2};
+
+std::vector<std::vector<double>> numbers(uint64_t seed) {
+  std::vector<std::vector<double>> all;
+  for (int64_t n : kSizes) all.push_back(random_values(n, seed + all.size()));
+  return all;
+}
+
+AdamState state_at(int64_t t) { return {1e-2, 0.9, 0.95, 1e-8, 0.1, 0.25 / double(t), t}; }
+
+template <class T>
+void check() {
+  using A = acc_t<T>;
+  std::vector<std::vector<T>> param;
+  std::vector<std::vector<A>> master, m, v;
+  std::vector<std::vector<double>> want = numbers(1), want_m(5), want_v(5);
+  for (int i = 0; i < 5; ++i) {
+    param.emplace_back();
+    master.emplace_back(want[i].begin(), want[i].end());
+    for (double x : want[i]) param[i].push_back(T(A(x)));
+    m.emplace_back(kSizes[i], A(0)), v.emplace_back(kSizes[i], A(0));
+    want_m[i].assign(kSizes[i], 0), want_v[i].assign(kSizes[i], 0);
+  }
+  for (int64_t t = 1; t <= 5; ++t) {
+    const AdamState s = state_at(t);
+    const auto g = numbers(10 * t);
+    std::vector<std::vector<A>> grad;
+    std::vector<AdamTensor<T>> tensors;
+    for (int i = 0; i < 5; ++i) {
+      grad.emplace_back(g[i].begin(), g[i].end());
+      A* weights = master[i].data();
+      if constexpr (std::is_same_v<T, A>) weights = param[i].data();
+      tensors.push_back({kSizes[i], param[i].data(), weights, grad[i].data(), m[i].data(), v[i].data(),
+                         kDecay[i], kRate[i]});
+    }
+    run_op(AdamW<T>{5, tensors.data(), &s});
+    for (int i = 0; i < 5; ++i)
+      for (int64_t k = 0; k < kSizes[i]; ++k) {
+        const double gk = g[i][k] * s.scale;
+        want_m[i][k] = s.beta1 * want_m[i][k] + (1 - s.beta1) * gk;
+        want_v[i][k] = s.beta2 * want_v[i][k] + (1 - s.beta2) * gk * gk;
+        const double mhat = want_m[i][k] / (1 - std::pow(s.beta1, t)),
+                     vhat = want_v[i][k] / (1 - std::pow(s.beta2, t));
+        want[i][k] -=
+            s.lr * kRate[i] * (mhat / (std::sqrt(vhat) + s.eps) + s.weight_decay * kDecay[i] * want[i][k]);
+      }
+  }
+  for (int i = 0; i < 5; ++i)
+    for (int64_t k = 0; k < kSizes[i]; ++k) {
+      // |p| <= 2 and the update's parts are of order one: ten roundings of a step, five steps.
+      const double bound = 50 * double(std::numeric_limits<A>::epsilon());
+      double p = double(param[i][k]);
+      if constexpr (!std::is_same_v<T, A>) {
+        EXPECT_EQ(param[i][k].bits, T(master[i][k]).bits) << "the parameter is not the rounded master";
+        p = double(master[i][k]);
+      }
+      ASSERT_NEAR(p, want[i][k], bound) << "tensor " << i << " element " << k;
+      ASSERT_NEAR(double(m[i][k]), want_m[i][k], bound);
+      ASSERT_NEAR(double(v[i][k]), want_v[i][k], bound);
+    }
+}
+
+TEST(AdamW, AgainstTheFormula) {
+  check<double>();
+  check<float>();
+  check<bf16>();
+}
+
+// A shard of a parameter is updated to the same bits as the whole: ZeRO's cut changes nothing.
+TEST(AdamW, InPiecesAsAtOnceForAnyNumberOfThreads) {
+  constexpr int64_t n = 50001;
+  const auto p = random_values(n, 1), g = random_values(n, 2);
+  const AdamState s = state_at(3);
+  const auto update = [&](int64_t piece) {
+    std::vector<float> param(p.begin(), p.end()), grad(g.begin(), g.end()), m(grad), v(n, 0.5f);
+    std::vector<AdamTensor<float>> tensors;
+    for (int64_t i = 0; i < n; i += piece)
+      tensors.push_back({std::min(piece, n - i), &param[i], &param[i], &grad[i], &m[i], &v[i], 1, 1});
+    run_op(AdamW<float>{static_cast<int>(tensors.size()), tensors.data(), &s});
+    return param;
+  };
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(1);
+  const auto whole = update(n);
+  EXPECT_EQ(update(777), whole);
+  omp_set_num_threads(3);
+  EXPECT_EQ(update(n), whole);
+  EXPECT_EQ(update(777), whole);
+  omp_set_num_threads(before);
+}
+
+}  // namespace
+}  // namespace mimo::op_test
