@@ -236,7 +236,7 @@ Plan plan_step(const PlanGraph& graph, int waves, const PlanOptions& options) {
     std::vector<int> credit(nodes);
     for (int n = 0; n < nodes; ++n)
       credit[n] = static_cast<int>(
-          std::clamp(std::ceil(scale * (graph.distance(n) + 1)), 1.0, static_cast<double>(waves)));
+          std::clamp(std::floor(scale * (graph.distance(n) + 1)), 1.0, static_cast<double>(waves)));
     for (const auto& [policy, name] : kPolicies) {
       Plan plan{list_schedule(tasks, graph, waves, policy, credit), waves, {}, {}};
       const Timeline t = simulate(plan, graph);

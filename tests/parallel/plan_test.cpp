@@ -36,11 +36,15 @@ TEST(Plan, ChainsAre1F1B) {
 }
 
 TEST(Plan, EncodersOfUnequalDepth) {
-  GraphBuilder b;
-  const auto image = b.chain({0, 1}, 0.5, 1), audio = b.chain({2}, 0.5, 1), language = b.chain({3, 4, 5, 6});
-  b.edge(image.second, language.first);
-  b.edge(audio.second, language.first);
-  EXPECT_EQ(planned(b.build(), 16).time.makespan, (16 + 5) * 3);
+  // A wave crosses image and language once each way; the last language stage works on the 15 others.
+  for (double f : {1.0, 0.5}) {
+    GraphBuilder b;
+    const auto image = b.chain({0, 1}, f, 2 * f), audio = b.chain({2}, 0.5, 1),
+               language = b.chain({3, 4, 5, 6});
+    b.edge(image.second, language.first);
+    b.edge(audio.second, language.first);
+    EXPECT_EQ(planned(b.build(), 16).time.makespan, 2 * (3 * f) + 4 * 3 + 15 * 3);
+  }
 }
 
 TEST(Plan, EdgesThatSkip) {
