@@ -111,8 +111,9 @@ std::string draw_text(const Plan& plan, const PlanGraph& graph, const Timeline& 
     if (!computes(a)) continue;
     const bool forward = a.kind == Kind::forward;
     const size_t begin = column(time.spans[i].start), cells = column(time.spans[i].end) - begin;
+    const std::string wave = std::to_string(a.wave);
     std::string box(forward ? "F" : "B");
-    box += std::to_string(a.wave);
+    if (box.size() + wave.size() <= cells) box += wave;  // part of a number would mislead
     box.resize(cells, forward ? '-' : '=');
     lines[graph.node(a)].replace(begin, cells, box);
   }
@@ -169,6 +170,10 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
     s += text("<text x=\"%.1f\" y=\"45\">", x + 2) + name + " forward, backward</text>\n";
     x += 7.0 * static_cast<double>(graph.modules()[m].size() + 18) + 14;
   }
+  s += text(
+      "<rect x=\"%.1f\" y=\"39\" width=\"31\" height=\"4\" fill=\"#888\"/>"
+      "<text x=\"%.1f\" y=\"45\">reductions, update</text>\n",
+      x, x + 36);
 
   if (time.makespan > 0) {
     const double step = tick(time.makespan);
@@ -212,11 +217,12 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
                std::min(1.0, width / 8)) +
            title + "</rect>";
       const std::string wave = std::to_string(a.wave);
-      if (width >= 7.0 * static_cast<double>(wave.size()) + 1)
+      const double size = std::min(12.0, (width - 1) / (0.64 * static_cast<double>(wave.size())));
+      if (size >= 6)
         s += text(
-            "<text x=\"%.2f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"%s\" pointer-events=\"none\">%s"
-            "</text>",
-            at + width / 2, y + box / 2 + 4, forward ? "#222" : "#fff", wave.c_str());
+            "<text x=\"%.2f\" y=\"%.1f\" font-size=\"%.1f\" text-anchor=\"middle\" fill=\"%s\" "
+            "pointer-events=\"none\">%s</text>",
+            at + width / 2, y + box / 2 + 0.36 * size, size, forward ? "#222" : "#fff", wave.c_str());
       s += "\n";
     }
   }

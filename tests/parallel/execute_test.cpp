@@ -69,9 +69,12 @@ class FakeStage : public Stage {
     statistics.samples += static_cast<double>(batch.samples.size());
     std::array<Tensor, 3> x;
     for (size_t e = 0; e < inputs.size(); ++e) x[e] = inputs[e];
+    // As long as the closure lives, so does a wave's activation.
+    most_alive = std::max(most_alive, ++alive);
+    const std::shared_ptr<void> token(nullptr, [this](void*) { --alive; });
     return record(
         y, "fake", {x[0], x[1], x[2]},
-        [this, x, z, scale, w, samples = batch.samples](const Tensor& dy) {
+        [this, x, z, scale, w, token, samples = batch.samples](const Tensor& dy) {
           std::vector<double> dz(z.numel());
           for (int64_t i = 0; i < z.numel(); ++i)
             dz[i] = (loss_ ? dy.data<double>()[0] * scale[i] : dy.data<double>()[i]) *
@@ -99,6 +102,7 @@ class FakeStage : public Stage {
   std::vector<Parameter*> parameters() override { return {}; }
 
   std::vector<double> weights, gradients;
+  int alive = 0, most_alive = 0;  // waves from forward to backward
 
  private:
   // own(row, b) for every row, and term(input, row, its row, first weight, coefficient) for every pair of a
@@ -127,6 +131,21 @@ class FakeStage : public Stage {
   std::vector<int> sources_;  // modules
   bool loss_, trainable_;
   const std::vector<SampleSizes>& sizes_;
+};
+
+// Every action as it first begins; one is in hand at a time.
+struct Recorder : Observer {
+  void begin(const Action& a) override {
+    EXPECT_FALSE(open);
+    open = true;
+    if (std::find(order.begin(), order.end(), a) == order.end()) order.push_back(a);
+  }
+  void end(const Action&) override {
+    EXPECT_TRUE(open);
+    open = false;
+  }
+  std::vector<Action> order;
+  bool open = false;
 };
 
 // Every (module, stage): its gradient, summed over lanes, and the loss.
@@ -205,10 +224,11 @@ Outcome execute(const Problem& p, const PlanGraph& graph, const Layout& lanes, i
                             reduced.insert({m, s});
                           },
                           [&](Statistics&) { EXPECT_FALSE(updated); }, [&] { updated = true; }};
-    Observer observer;
+    Recorder observer;
     // Twice: nothing of a step may remain.
     for (int repeat = 0; repeat < 2; ++repeat) {
       updated = false;
+      observer = {};
       for (auto& [key, s] : owned_stages) std::fill(s->gradients.begin(), s->gradients.end(), 0);
       const Statistics statistics = executor.step(dealt, p.sizes, batches, hooks, observer);
       if (repeat == 1 && counts) {
@@ -217,8 +237,12 @@ Outcome execute(const Problem& p, const PlanGraph& graph, const Layout& lanes, i
       }
     }
     EXPECT_EQ(updated, !graph.forward_only());
+    EXPECT_EQ(observer.order, restrict_to(plan, rank, graph).order);
+    EXPECT_FALSE(observer.open);
     std::lock_guard lock(mutex);
     for (const auto& [key, s] : owned_stages) {
+      EXPECT_EQ(s->alive, 0);
+      EXPECT_LE(s->most_alive, plan.in_flight[graph.lanes(key.first, key.second)[lane[key.first]]]);
       EXPECT_EQ(reduced.count(key), p.trainable[key.first] && !graph.forward_only());
       // All ranks of a block have the very same gradient.
       const auto [it, fresh] = of_lane.insert({{key.first, key.second, lane[key.first]}, s->gradients});
@@ -294,6 +318,7 @@ TEST(Execute, OneRankGradientsAreDerivativesOfTheLoss) {
 
 TEST(Execute, RandomLayoutsMatchOneRank) {
   std::mt19937 random(4);
+  int64_t messages = 0;
   for (int i = 0; i < 60; ++i) {
     const testing::RandomStep step = testing::random_step(random, 3);
     Problem p{step.layout, step.edges, step.costs.trainable, {}};
@@ -303,9 +328,140 @@ TEST(Execute, RandomLayoutsMatchOneRank) {
     const PlanGraph graph = step_graph(p.layout, p.edges, step.costs, forward_only);
     const auto [one, lanes] = on_one_rank(p, forward_only);
     SCOPED_TRACE(i);
-    expect_same(execute(p, graph, p.layout, 1 + static_cast<int>(random() % 4)), execute(p, one, lanes, 1));
-    if (HasFatalFailure()) return;
+    const Outcome many = execute(p, graph, p.layout, 1 + static_cast<int>(random() % 4));
+    expect_same(many, execute(p, one, lanes, 1));
+    messages += many.messages;
+    if (HasFailure()) return;
   }
+  EXPECT_GT(messages, 1000);
+}
+
+// Two modules with one edge, one sample of two rows in the first and one in the second.
+Problem pair_of(Grid first, Grid second) {
+  Problem p{{{{"a", first}, {"b", second}}, std::max(first.end(), second.end())}, {{0, 1}}, {true, true}, {}};
+  p.sizes = {{.items = {{{.rows = 2}}, {{.rows = 1}}}}};
+  return p;
+}
+Outcome execute(const Problem& p, int waves = 1) {
+  return execute(p, step_graph(p.layout, p.edges), p.layout, waves);
+}
+
+TEST(Execute, EveryReceiverGetsOneMessage) {
+  // Four ranks take the output, two take the gradient back.
+  EXPECT_EQ(execute(pair_of({.tp = 2}, {.offset = 2, .tp = 4})).messages, 2 * (4 + 2));  // two steps
+  EXPECT_EQ(execute(pair_of({.tp = 4}, {.offset = 4, .tp = 2})).messages, 2 * (2 + 4));
+  // Ranks that have what they need take it from themselves.
+  EXPECT_EQ(execute(pair_of({.tp = 4}, {.tp = 4})).messages, 0);
+  EXPECT_EQ(execute(pair_of({.tp = 2, .dp = 2}, {.tp = 4})).messages,
+            2 * 2);  // the one sample lies on lane 1
+}
+
+TEST(Execute, StepsAndWavesWithoutSamples) {
+  Problem p = pair_of({.dp = 3}, {.offset = 3, .tp = 2, .dp = 2});
+  const Outcome some = execute(p, 4);  // one sample in four waves
+  EXPECT_NE(some.loss, 0);
+  p.sizes[0].items[0][0].rows = 0;
+  const Outcome no_rows = execute(p, 1);
+  EXPECT_EQ(no_rows.messages, 0);
+  EXPECT_NE(no_rows.loss, 0);
+  p.sizes.clear();
+  const Outcome none = execute(p, 3);
+  EXPECT_EQ(none.loss, 0);
+  EXPECT_EQ(none.messages, 0);
+  for (const auto& [stage, g] : none.gradients)
+    for (double v : g) EXPECT_EQ(v, 0);
+}
+
+// Gives back what it is told to, whatever comes in.
+struct FixedStage : Stage {
+  Tensor forward(std::span<const Tensor>, const PackedBatch&, Statistics&) override { return result(); }
+  std::vector<Parameter*> parameters() override { return {}; }
+  std::function<Tensor()> result;
+};
+
+TEST(Execute, FrozenEncodersDoNotRunAwayFromSlowReceivers) {
+  const Layout layout{{{"runaway", {}}, {"slow", {.offset = 1}}}, 2};
+  Costs costs;
+  costs.trainable = {false, true};
+  const PlanGraph graph = step_graph(layout, {{0, 1}}, costs);
+  constexpr int waves = 12;
+  const Plan plan = plan_step(graph, waves);
+  ASSERT_EQ(plan.in_flight[0], 2);
+  const std::vector<EdgeSpec> specs{{8, DType::f64, [](const SampleSizes& s) { return s.tokens; }}};
+  const std::vector<SampleSizes> sizes(waves, SampleSizes{8, 0, {}});
+  const std::vector<Wave> dealt = deal(waves, waves, layout);
+  Rendezvous forward(2), backward(2);
+  testing::run_ranks(2, [&](int rank) {
+    FixedStage stage;
+    stage.result = [&] {
+      if (rank == 0) return Tensor::zeros({8, 8}, DType::f64);
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      return leaf(Tensor::zeros({1}, DType::f64));
+    };
+    Rendezvous::Endpoint to(forward, rank), back(backward, rank);
+    Executor executor(graph, plan, specs, rank, {{{rank, 0}, &stage}}, to, back);
+    const PackedBatch batch;
+    Observer observer;
+    executor.step(
+        dealt, sizes, [&](int, int) -> const PackedBatch& { return batch; }, {}, observer);
+  });
+  const MemoryStatistics memory = memory_statistics().at("runaway");
+  EXPECT_EQ(memory.current, 0);
+  EXPECT_LE(memory.peak, plan.in_flight[0] * 8 * 8 * 8);  // doubles of the waves in flight
+}
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(Execute, SaysWhatDoesNotFit) {
+  const Layout layout{{{"a", {}}, {"b", {}}}, 1};
+  const PlanGraph graph = step_graph(layout, {{0, 1}});
+  const Plan plan = plan_step(graph, 1);
+  const std::vector<EdgeSpec> specs{{3, DType::f32, [](const SampleSizes& s) { return s.tokens; }}};
+  Rendezvous none(1);
+  Rendezvous::Endpoint c(none, 0);
+  FixedStage a, b;
+  const std::vector<SampleSizes> sizes{{2, 0, {}}};
+  const PackedBatch batch;
+  Observer observer;
+  const auto run = [&](const Layout& lanes, int waves) {
+    return error_of([&] {
+      Executor(graph, plan, specs, 0, {{{0, 0}, &a}, {{1, 0}, &b}}, c, c)
+          .step(
+              deal(1, waves, lanes), sizes, [&](int, int) -> const PackedBatch& { return batch; }, {},
+              observer);
+    });
+  };
+  a.result = [] { return Tensor::zeros({2, 3}, DType::f32); };
+  b.result = [] { return Tensor::zeros({1}, DType::f32); };
+  EXPECT_EQ(run(layout, 1), "no error");
+  EXPECT_NE(run(layout, 2).find("a plan of 1 waves for a step of 2"), std::string::npos);
+  a.result = [] { return Tensor::zeros({2, 4}, DType::f32); };
+  EXPECT_NE(run(layout, 1).find("forward a.0 lane 0 wave 0: expected an output [2, 3] f32, found [2, 4] f32"),
+            std::string::npos)
+      << run(layout, 1);
+  a.result = [] { return Tensor::zeros({2, 3}, DType::f64); };
+  EXPECT_NE(run(layout, 1).find("found [2, 3] f64"), std::string::npos);
+  a.result = [] { return Tensor::zeros({2, 3}, DType::f32); };
+  b.result = [] { return Tensor::zeros({2}, DType::f32); };
+  EXPECT_NE(run(layout, 1).find("expected the loss sum [1], found [2]"), std::string::npos);
+  Layout other = layout;  // a deal for more lanes than the plan has
+  other.modules[0].second.dp = 2;
+  EXPECT_NE(run(other, 1).find("no edge 0 from lane 1 to lane 0"), std::string::npos) << run(other, 1);
+  EXPECT_NE(error_of([&] {
+              Executor(graph, plan, specs, 0, {{{0, 0}, &a}}, c, c);
+            }).find("lacks stage 0 of b"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] {
+              Executor(graph, plan, {}, 0, {{{0, 0}, &a}, {{1, 0}, &b}}, c, c);
+            }).find("stage edge 0 has no EdgeSpec"),
+            std::string::npos);
 }
 
 }  // namespace
