@@ -16,8 +16,9 @@ struct ConfigError : std::runtime_error {
 
  private:
   static std::string format(std::string_view place, std::string_view what, std::string_view hint) {
-    std::string s = "[" + std::string(place) + "] " + std::string(what);
-    if (!hint.empty()) s += ". hint: " + std::string(hint);
+    std::string s("[");
+    s.append(place).append("] ").append(what);
+    if (!hint.empty()) s.append(". hint: ").append(hint);
     return s;
   }
 };
