@@ -118,7 +118,8 @@ class Group : public Object {
   Group group(const std::string& path) const;
   Group create_group(const std::string& path);
   Dataset dataset(const std::string& path) const;
-  // Groups on the way are made. chunk_rows > 0: stored in chunks of that many rows, and can grow (append).
+  // Groups on the way are made by every create and write. chunk_rows > 0: stored in chunks of that many rows,
+  // and can grow (append).
   Dataset create_dataset(const std::string& path, DType, const Dims& shape, int64_t chunk_rows = 0);
   // Shows boxes of other datasets as one; floating elements of a missing file read as NaN.
   void create_virtual_dataset(const std::string& path, DType, const Dims& shape, std::span<const Source>);
@@ -140,6 +141,9 @@ class Group : public Object {
  protected:
   Group(Handle h, std::string place) : Object(std::move(h), std::move(place)) {}
   std::string place_of(const std::string& path) const;
+
+ private:
+  void create_parents(const std::string& path);
 };
 
 class File : public Group {
