@@ -99,7 +99,7 @@ std::string_view leaf_of(std::string_view key) {
 
 std::string nearest(std::string_view word, std::span<const std::string> candidates) {
   std::string best;
-  size_t least = std::max<size_t>(2, word.size() / 3) + 1;
+  size_t least = std::max<size_t>(2, leaf_of(word).size() / 3) + 1;
   for (const std::string& c : candidates)
     if (const size_t d = distance(word, c); d < least) {
       least = d;
@@ -517,6 +517,11 @@ class ConfigReader {
     const std::string& text = *g.text;
     const bool quoted = text.starts_with('"') || text.starts_with('\'');
     if (key.type.index() == 3 && !quoted) return value_of(key, g, toml::value<std::string>(text));
+    if (double v = 0; key.type.index() == 2) {  // TOML's integers end at 2^63
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+      if (error == std::errc() && end == text.data() + text.size())
+        return value_of(key, g, toml::value<double>(v));
+    }
     toml::table table;
     try {
       table = toml::parse("value = " + text);

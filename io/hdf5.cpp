@@ -13,6 +13,9 @@ static_assert(std::endian::native == std::endian::little,
 namespace mimo::h5 {
 namespace {
 
+// After a write that failed (a full disk) HDF5's clean-up at exit crashes; files are closed by their owners.
+const herr_t no_clean_up_at_exit = H5dont_atexit();
+
 // HDF5 prints its error stack on its own unless told not to; in thread-safe builds, by each thread.
 void silence() {
   thread_local const bool done = [] {
@@ -22,7 +25,7 @@ void silence() {
   (void)done;
 }
 
-// The innermost line of HDF5's error stack, which names the cause.
+// The innermost line of HDF5's error stack, which names the cause. The next call to HDF5 clears it.
 std::string cause() {
   std::string text;
   H5Ewalk2(
@@ -87,13 +90,8 @@ Handle string_type(size_t bytes) {
   return t;
 }
 
-Handle link_properties() {
-  Handle p(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
-  H5Pset_create_intermediate_group(p, 1);
-  return p;
-}
-
-// Time stamps would make equal files differ.
+// Time stamps would make equal files differ. (HDF5's own way to make groups on the way to a name forgets
+// this.)
 Handle creation_properties(hid_t of) {
   Handle p(H5Pcreate(of), H5Pclose);
   H5Pset_obj_track_times(p, false);
@@ -311,9 +309,15 @@ Group Group::group(const std::string& path) const {
   return Group(std::move(h), place_of(path));
 }
 
+void Group::create_parents(const std::string& path) {
+  for (size_t end = path.find('/', 1); end != std::string::npos; end = path.find('/', end + 1))
+    if (!exists(path.substr(0, end))) create_group(path.substr(0, end));
+}
+
 Group Group::create_group(const std::string& path) {
+  create_parents(path);
   const Handle properties = creation_properties(H5P_GROUP_CREATE);
-  Handle h(H5Gcreate2(handle_, path.c_str(), link_properties(), properties, H5P_DEFAULT), H5Gclose);
+  Handle h(H5Gcreate2(handle_, path.c_str(), H5P_DEFAULT, properties, H5P_DEFAULT), H5Gclose);
   if (!h.valid()) cannot_write(place_of(path), "create group");
   return Group(std::move(h), place_of(path));
 }
@@ -327,6 +331,7 @@ Dataset Group::dataset(const std::string& path) const {
 
 Dataset Group::create_dataset(const std::string& path, DType dtype, const Dims& shape, int64_t chunk_rows,
                               unsigned deflate) {
+  create_parents(path);
   const Handle properties = creation_properties(H5P_DATASET_CREATE);
   if (chunk_rows > 0) {
     MIMO_CHECK(!shape.empty(), "a scalar cannot grow: " + path);
@@ -337,15 +342,15 @@ Dataset Group::create_dataset(const std::string& path, DType dtype, const Dims& 
     if (deflate > 0) H5Pset_deflate(properties, deflate);
   }
   const Handle space = space_of(shape, chunk_rows > 0);
-  Handle h(
-      H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, link_properties(), properties, H5P_DEFAULT),
-      H5Dclose);
+  Handle h(H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, H5P_DEFAULT, properties, H5P_DEFAULT),
+           H5Dclose);
   if (!h.valid()) cannot_write(place_of(path), "create dataset");
   return Dataset(std::move(h), place_of(path));
 }
 
 void Group::create_virtual_dataset(const std::string& path, DType dtype, const Dims& shape,
                                    std::span<const Source> sources) {
+  create_parents(path);
   const Handle properties = creation_properties(H5P_DATASET_CREATE), space = space_of(shape);
   const double nan = std::numeric_limits<double>::quiet_NaN();
   if (H5Tget_class(type_of(dtype)) == H5T_FLOAT) H5Pset_fill_value(properties, H5T_NATIVE_DOUBLE, &nan);
@@ -356,15 +361,16 @@ void Group::create_virtual_dataset(const std::string& path, DType dtype, const D
       cannot_write(place_of(path), "map " + s.file + ":" + s.name);
   }
   const Handle h(
-      H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, link_properties(), properties, H5P_DEFAULT),
+      H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, H5P_DEFAULT, properties, H5P_DEFAULT),
       H5Dclose);
   if (!h.valid()) cannot_write(place_of(path), "create dataset");
 }
 
 void Group::write_strings(const std::string& path, const std::vector<std::string>& strings) {
+  create_parents(path);
   const Handle properties = creation_properties(H5P_DATASET_CREATE), type = string_type(H5T_VARIABLE);
   const Handle space = space_of({static_cast<int64_t>(strings.size())});
-  const Handle h(H5Dcreate2(handle_, path.c_str(), type, space, link_properties(), properties, H5P_DEFAULT),
+  const Handle h(H5Dcreate2(handle_, path.c_str(), type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
                  H5Dclose);
   std::vector<const char*> pointers;
   for (const std::string& s : strings) pointers.push_back(s.c_str());
@@ -405,15 +411,16 @@ File File::open(const std::filesystem::path& path) {
   const htri_t is = H5Fis_hdf5(name.c_str());
   if (is < 0) throw ConfigError(name, "cannot open" + cause());
   if (is == 0) throw ConfigError(name, "not HDF5: expected an HDF5 file, found other bytes");
-  Handle h(H5Fopen(name.c_str(), H5F_ACC_RDONLY, access_properties()), H5Fclose);
+  const Handle access = access_properties();
+  Handle h(H5Fopen(name.c_str(), H5F_ACC_RDONLY, access), H5Fclose);
   if (!h.valid()) throw ConfigError(name, "damaged or cut short" + cause(), "write or fetch the file again");
   return File(std::move(h), name + ":/");
 }
 
 File File::create(const std::filesystem::path& path) {
   silence();
-  const Handle properties = creation_properties(H5P_FILE_CREATE);
-  Handle h(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties, access_properties()), H5Fclose);
+  const Handle properties = creation_properties(H5P_FILE_CREATE), access = access_properties();
+  Handle h(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties, access), H5Fclose);
   if (!h.valid()) cannot_write(path.string(), "create");
   return File(std::move(h), path.string() + ":/");
 }

@@ -123,8 +123,8 @@ class Group : public Object {
   Group group(const std::string& path) const;
   Group create_group(const std::string& path);
   Dataset dataset(const std::string& path) const;
-  // Groups on the way are made. chunk_rows > 0: stored in chunks of that many rows, and can grow (append);
-  // deflate 1 to 9 compresses the chunks.
+  // Groups on the way are made by every create and write. chunk_rows > 0: stored in chunks of that many rows,
+  // and can grow (append); deflate 1 to 9 compresses the chunks.
   Dataset create_dataset(const std::string& path, DType, const Dims& shape, int64_t chunk_rows = 0,
                          unsigned deflate = 0);
   // Shows boxes of other datasets as one; floating elements of a missing file read as NaN.
@@ -147,6 +147,9 @@ class Group : public Object {
  protected:
   Group(Handle h, std::string place) : Object(std::move(h), std::move(place)) {}
   std::string place_of(const std::string& path) const;
+
+ private:
+  void create_parents(const std::string& path);
 };
 
 class File : public Group {
