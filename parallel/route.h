@@ -22,7 +22,7 @@ std::vector<Wave> deal(int64_t n, int waves, const Layout&);
 std::vector<int> owned(const Wave&, int module, int lane);
 
 // `rows` consecutive rows, from src_begin of the source lane's output to dst_begin of the destination lane's
-// input.
+// input. Sorted by source lane, destination lane, source row.
 struct Route {
   int src_lane, dst_lane;
   int64_t src_begin, dst_begin, rows;

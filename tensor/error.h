@@ -11,6 +11,8 @@ namespace mimo {
 struct ConfigError : std::runtime_error {
   ConfigError(std::string_view place, std::string_view what, std::string_view hint = {})
       : std::runtime_error(format(place, what, hint)) {}
+  // A message that has the form already, such as another rank's.
+  explicit ConfigError(const std::string& message) : std::runtime_error(message) {}
 
  private:
   static std::string format(std::string_view place, std::string_view what, std::string_view hint) {

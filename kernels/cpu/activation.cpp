@@ -44,15 +44,15 @@ inline Normal<float> normal(float x) {
 }
 
 // f: the value, df: the derivative.
-struct Relu2 {
+struct Relu2 {  // the comparisons let NaN through
   template <class A>
   static A f(A x) {
-    const A p = x > 0 ? x : A(0);
+    const A p = x < 0 ? A(0) : x;
     return p * p;
   }
   template <class A>
   static A df(A x) {
-    return x > 0 ? 2 * x : A(0);
+    return x < 0 ? A(0) : 2 * x;
   }
 };
 struct GeluErf {

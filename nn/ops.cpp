@@ -1,0 +1,277 @@
+#include "nn/ops.h"
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/kernels.h"
+
+namespace mimo {
+namespace {
+
+// The gradient accumulators of a parameter, or null where it is frozen.
+template <class T>
+acc_t<T>* grad_of(Parameter& p) {
+  return p.trainable ? p.grad.data<acc_t<T>>() : nullptr;
+}
+
+Tensor empty_like(const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); }
+
+Dims with_cols(const Tensor& x, int64_t cols) {
+  Dims shape = x.shape();
+  shape.back() = cols;
+  return shape;
+}
+
+}  // namespace
+
+Sequences sequences(const std::vector<int32_t>& cu, const std::vector<int32_t>& positions) {
+  return {Tensor::of(cu), static_cast<int>(cu.size()) - 1, cu.back(), Tensor::of(positions)};
+}
+
+Tensor linear(const Tensor& x, Parameter& weight, Parameter* bias) {
+  const int64_t rows = x.rows(), in = weight.value.dim(1), out = weight.value.dim(0);
+  MIMO_CHECK(x.cols() == in,
+             weight.name + " takes " + std::to_string(in) + " columns, got " + to_string(x.shape()));
+  Tensor y = Tensor::empty(with_cols(x, out), x.dtype(), x.device());
+  dispatch(x.dtype(), [&]<class T>() {
+    launch(Gemm<T>{false, true, rows, out, in, 1, x.data<T>(), x.ld(), weight.value.data<T>(), in, 0,
+                   y.data<T>(), out, bias ? bias->value.data<T>() : nullptr});
+  });
+  const auto backward = [x = x.detach(), node = x.node(), w = &weight, bias, rows, in,
+                         out](const Tensor& dy) {
+    dispatch(x.dtype(), [&]<class T>() {
+      if (node) {
+        Tensor dx = empty_like(x);
+        launch(Gemm<T>{false, false, rows, in, out, 1, dy.data<T>(), dy.ld(), w->value.data<T>(), in, 0,
+                       dx.data<T>(), in, nullptr});
+        accumulate(node, dx);
+      }
+      if (w->trainable)
+        launch(GemmAccumulate<T>{true, false, out, in, rows, 1, dy.data<T>(), dy.ld(), x.data<T>(), x.ld(), 1,
+                                 w->grad.data<acc_t<T>>(), in});
+      if (bias && bias->trainable)
+        launch(AddColumnSums<T>{rows, static_cast<int>(out), dy.data<T>(), dy.ld(), grad_of<T>(*bias)});
+    });
+  };
+  return record(y, "linear", {x}, backward, weight.trainable || (bias && bias->trainable));
+}
+
+Tensor add_bias(const Tensor& x, Parameter& bias) {
+  // A product over zero inner columns adds the bias alone: y = 1 x + bias.
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  copy_into(y, x);
+  const int64_t rows = x.rows(), cols = x.cols();
+  dispatch(x.dtype(), [&]<class T>() {
+    launch(Gemm<T>{false, false, rows, cols, 0, 1, nullptr, 1, nullptr, cols, 1, y.data<T>(), cols,
+                   bias.value.data<T>()});
+  });
+  return record(
+      y, "add_bias", {x},
+      [node = x.node(), b = &bias, rows, cols](const Tensor& dy) {
+        accumulate(node, dy);
+        if (b->trainable)
+          dispatch(dy.dtype(), [&]<class T>() {
+            launch(AddColumnSums<T>{rows, static_cast<int>(cols), dy.data<T>(), dy.ld(), grad_of<T>(*b)});
+          });
+      },
+      bias.trainable);
+}
+
+Tensor add(const Tensor& a, const Tensor& b) {
+  MIMO_CHECK(a.shape() == b.shape(), "sum of " + to_string(a.shape()) + " and " + to_string(b.shape()));
+  Tensor y = empty_like(a);
+  dispatch(a.dtype(), [&]<class T>() {
+    launch(Add<T>{a.rows(), a.cols(), a.data<T>(), a.ld(), b.data<T>(), b.ld(), y.data<T>(), y.ld()});
+  });
+  return record(y, "add", {a, b}, [na = a.node(), nb = b.node()](const Tensor& dy) {
+    accumulate(na, dy);
+    accumulate(nb, dy);
+  });
+}
+
+Tensor rms_norm(const Tensor& x, Parameter& weight, double eps) {
+  const int64_t rows = x.rows();
+  const int cols = static_cast<int>(x.cols());
+  Tensor y = empty_like(x), r = Tensor::empty({rows}, acc_of(x.dtype()), x.device());
+  dispatch(x.dtype(), [&]<class T>() {
+    using A = acc_t<T>;
+    launch(RmsNorm<T>{rows, cols, x.data<T>(), x.ld(), weight.value.data<T>(), static_cast<A>(eps),
+                      y.data<T>(), y.ld(), r.data<A>()});
+  });
+  return record(
+      y, "rms_norm", {x},
+      [x = x.detach(), node = x.node(), w = &weight, r, rows, cols](const Tensor& dy) {
+        Tensor dx = empty_like(x);
+        dispatch(x.dtype(), [&]<class T>() {
+          launch(RmsNormBackward<T>{rows, cols, x.data<T>(), x.ld(), w->value.data<T>(), r.data<acc_t<T>>(),
+                                    dy.data<T>(), dy.ld(), dx.data<T>(), dx.ld(), grad_of<T>(*w)});
+        });
+        accumulate(node, dx);
+      },
+      weight.trainable);
+}
+
+Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter& bias, double eps) {
+  const int64_t rows = x.rows();
+  const int cols = static_cast<int>(x.cols());
+  Tensor y = empty_like(x);
+  Tensor mean = Tensor::empty({rows}, acc_of(x.dtype()), x.device()), rstd = empty_like(mean);
+  dispatch(x.dtype(), [&]<class T>() {
+    using A = acc_t<T>;
+    launch(LayerNorm<T>{rows, cols, x.data<T>(), x.ld(), weight.value.data<T>(), bias.value.data<T>(),
+                        static_cast<A>(eps), y.data<T>(), y.ld(), mean.data<A>(), rstd.data<A>()});
+  });
+  return record(
+      y, "layer_norm", {x},
+      [x = x.detach(), node = x.node(), w = &weight, b = &bias, mean, rstd, rows, cols](const Tensor& dy) {
+        Tensor dx = empty_like(x);
+        dispatch(x.dtype(), [&]<class T>() {
+          using A = acc_t<T>;
+          launch(LayerNormBackward<T>{rows, cols, x.data<T>(), x.ld(), w->value.data<T>(), mean.data<A>(),
+                                      rstd.data<A>(), dy.data<T>(), dy.ld(), dx.data<T>(), dx.ld(),
+                                      grad_of<T>(*w), grad_of<T>(*b)});
+        });
+        accumulate(node, dx);
+      },
+      weight.trainable);
+}
+
+Tensor activation(const Tensor& x, ActivationKind kind) {
+  Tensor y = empty_like(x);
+  dispatch(x.dtype(), [&]<class T>() {
+    launch(Activation<T>{kind, x.rows(), x.cols(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+  });
+  return record(y, "activation", {x}, [x = x.detach(), node = x.node(), kind](const Tensor& dy) {
+    Tensor dx = empty_like(x);
+    dispatch(x.dtype(), [&]<class T>() {
+      launch(ActivationBackward<T>{kind, x.rows(), x.cols(), x.data<T>(), x.ld(), dy.data<T>(), dy.ld(),
+                                   dx.data<T>(), dx.ld()});
+    });
+    accumulate(node, dx);
+  });
+}
+
+Tensor swiglu(const Tensor& x) {
+  const int64_t cols = x.cols() / 2;
+  Tensor y = Tensor::empty(with_cols(x, cols), x.dtype(), x.device());
+  dispatch(x.dtype(), [&]<class T>() {
+    launch(SwiGlu<T>{x.rows(), cols, x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+  });
+  return record(y, "swiglu", {x}, [x = x.detach(), node = x.node(), cols](const Tensor& dy) {
+    Tensor dx = empty_like(x);
+    dispatch(x.dtype(), [&]<class T>() {
+      launch(SwiGluBackward<T>{x.rows(), cols, x.data<T>(), x.ld(), dy.data<T>(), dy.ld(), dx.data<T>(),
+                               dx.ld()});
+    });
+    accumulate(node, dx);
+  });
+}
+
+Tensor embedding(const Tensor& ids, Parameter& weight, int64_t first) {
+  const int64_t tokens = ids.numel(), rows = weight.value.dim(0);
+  const int cols = static_cast<int>(weight.value.dim(1));
+  Tensor y = Tensor::empty({tokens, cols}, weight.value.dtype(), ids.device());
+  dispatch(y.dtype(), [&]<class T>() {
+    launch(Embedding<T>{tokens, cols, first, rows, ids.data<int32_t>(), weight.value.data<T>(), y.data<T>(),
+                        y.ld()});
+  });
+  return record(
+      y, "embedding", {},
+      [ids = ids.detach(), w = &weight, tokens, cols, first, rows](const Tensor& dy) {
+        dispatch(dy.dtype(), [&]<class T>() {
+          launch(EmbeddingBackward<T>{tokens, cols, first, rows, ids.data<int32_t>(), dy.data<T>(), dy.ld(),
+                                      grad_of<T>(*w)});
+        });
+      },
+      weight.trainable);
+}
+
+Tensor place_rows(const Tensor& stream, const Tensor& features, const Tensor& rows) {
+  MIMO_CHECK(features.rows() == rows.numel(), std::to_string(features.rows()) + " feature rows for " +
+                                                  std::to_string(rows.numel()) +
+                                                  " places in the token stream");
+  const int64_t count = rows.numel(), cols = stream.cols();
+  if (count == 0) return stream;
+  dispatch(stream.dtype(), [&]<class T>() {
+    launch(ScatterRows<T>{count, cols, rows.data<int32_t>(), features.data<T>(), features.ld(),
+                          stream.data<T>(), stream.ld()});
+  });
+  return record(
+      stream.detach(), "place_rows", {stream, features},
+      [s = stream.node(), f = features.node(), shape = features.shape(), rows, count,
+       cols](const Tensor& dy) {
+        accumulate(s, dy);  // the rows of features are no token's: the lookup's backward leaves them out
+        if (!f) return;
+        Tensor df = Tensor::empty(shape, dy.dtype(), dy.device());
+        dispatch(dy.dtype(), [&]<class T>() {
+          launch(
+              GatherRows<T>{count, cols, rows.data<int32_t>(), dy.data<T>(), dy.ld(), df.data<T>(), df.ld()});
+        });
+        accumulate(f, df);
+      });
+}
+
+Tensor gather_rows(const Tensor& x, const Tensor& rows) {
+  const int64_t count = rows.numel(), cols = x.cols();
+  Tensor y = Tensor::empty({count, cols}, x.dtype(), x.device());
+  dispatch(x.dtype(), [&]<class T>() {
+    launch(GatherRows<T>{count, cols, rows.data<int32_t>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+  });
+  return record(y, "gather_rows", {x},
+                [node = x.node(), shape = x.shape(), rows, count, cols](const Tensor& dy) {
+                  Tensor dx = Tensor::zeros(shape, dy.dtype(), dy.device());
+                  dispatch(dy.dtype(), [&]<class T>() {
+                    launch(ScatterRows<T>{count, cols, rows.data<int32_t>(), dy.data<T>(), dy.ld(),
+                                          dx.data<T>(), dx.ld()});
+                  });
+                  accumulate(node, dx);
+                });
+}
+
+CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int64_t first,
+                                 Communicator* group) {
+  const int64_t rows = logits.rows(), cols = logits.cols();
+  const DType acc = acc_of(logits.dtype());
+  const bool split = group && group->size() > 1;
+  Tensor max = Tensor::empty({rows}, acc, logits.device()),
+         arg = Tensor::empty({rows}, DType::i32, logits.device());
+  Tensor sums = Tensor::empty({2, rows}, acc, logits.device()),
+         loss = Tensor::empty({rows}, acc, logits.device());
+  CrossEntropyResult result;
+  result.loss_sum = Tensor::empty({1}, acc, logits.device());
+  dispatch(logits.dtype(), [&]<class T>() {
+    using A = acc_t<T>;
+    launch(CrossEntropyMax<T>{rows, first, cols, logits.data<T>(), logits.ld(), max.data<A>(),
+                              arg.data<int32_t>()});
+    if (split && rows > 0) {
+      const std::vector<A> here = max.to_vector<A>();
+      group->all_reduce(max, ReduceOp::max, current_stream()).wait();
+      for (int64_t i = 0; i < rows; ++i)  // the lowest index among the ranks that hold the maximum
+        if (here[i] != max.data<A>()[i]) arg.data<int32_t>()[i] = std::numeric_limits<int32_t>::max();
+      group->all_reduce(arg, ReduceOp::min, current_stream()).wait();
+    }
+    launch(CrossEntropySum<T>{rows, first, cols, logits.data<T>(), logits.ld(), labels.data<int32_t>(),
+                              max.data<A>(), sums.data<A>(), sums.data<A>() + rows});
+    if (split && rows > 0) group->all_reduce(sums, ReduceOp::sum, current_stream()).wait();
+    for (int64_t i = 0; i < rows; ++i)
+      if (labels.data<int32_t>()[i] >= 0)
+        result.loss +=
+            std::log(static_cast<double>(sums.data<A>()[i])) - static_cast<double>(sums.data<A>()[rows + i]);
+    result.loss_sum.data<A>()[0] = static_cast<A>(result.loss);
+  });
+  result.argmax = arg.to_vector<int32_t>();
+  result.loss_sum = record(
+      result.loss_sum, "cross_entropy", {logits},
+      [z = logits.detach(), node = logits.node(), labels, max, sums, first, rows, cols](const Tensor& dy) {
+        dispatch(z.dtype(), [&]<class T>() {
+          using A = acc_t<T>;
+          launch(CrossEntropyGrad<T>{rows, first, cols, z.data<T>(), z.ld(), labels.data<int32_t>(),
+                                     max.data<A>(), sums.data<A>(), sums.data<A>() + rows, dy.data<A>()[0],
+                                     nullptr});
+        });
+        accumulate(node, z);
+      });
+  return result;
+}
+
+}  // namespace mimo

@@ -1,0 +1,19 @@
+// Errors come before training: everything that can be checked at start is checked on every rank before any
+// other collective, and then all ranks agree.
+#pragma once
+#include <functional>
+#include <string>
+
+#include "parallel/communicator.h"
+
+namespace mimo {
+
+// Collective over the world, the first one. Every rank passes its first error, or nothing; rank 0 prints the
+// lowest failing rank's as "error: ..." to stderr, once. True where no rank has one; else every rank should
+// end with status 2, nothing written.
+bool agree(Communicator& world, const std::string& error);
+
+// Runs the checks and agrees on the ConfigError they throw; what else they throw is a failure of this rank.
+bool agree(Communicator& world, const std::function<void()>& checks);
+
+}  // namespace mimo

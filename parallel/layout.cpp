@@ -1,0 +1,330 @@
+#include "parallel/layout.h"
+
+#include <algorithm>
+#include <cctype>
+#include <numeric>
+
+#include "tensor/error.h"
+
+namespace mimo {
+namespace {
+
+using Names = std::vector<std::string>;
+
+constexpr int kLargest = 100'000;  // of any one size or offset: sums of their products fit an int64
+constexpr const char* kExample = "write \"tp2,pp2,dp1@4\": any of tp, cp, pp, dp, then @ and the first rank";
+
+// One line as it was written.
+struct Request {
+  std::string module;
+  std::optional<int> tp, cp, pp, dp, offset;
+
+  std::string place() const { return "layout." + module; }
+  int64_t lane_size() const { return int64_t{tp.value_or(1)} * cp.value_or(1) * pp.value_or(1); }
+  int64_t size() const { return lane_size() * dp.value_or(1); }
+  std::string arithmetic() const {
+    const auto s = [](const std::optional<int>& v) { return std::to_string(v.value_or(1)); };
+    return "tp*cp*dp*pp = " + s(tp) + "*" + s(cp) + "*" + s(dp) + "*" + s(pp) + " = " +
+           std::to_string(size());
+  }
+};
+
+std::string quoted(std::string_view s) { return "\"" + std::string(s) + "\""; }
+
+std::string list(const Names& names) {
+  std::string s;
+  for (const std::string& n : names) s += (s.empty() ? "" : ", ") + n;
+  return s;
+}
+
+std::string count(int64_t n, const char* what) {
+  return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
+
+std::string span(int64_t begin, int64_t end) {
+  return end - begin == 1 ? "rank " + std::to_string(begin)
+                          : "ranks " + std::to_string(begin) + " to " + std::to_string(end - 1);
+}
+
+std::string trim(std::string_view s) {
+  while (!s.empty() && std::isspace(static_cast<unsigned char>(s.front()))) s.remove_prefix(1);
+  while (!s.empty() && std::isspace(static_cast<unsigned char>(s.back()))) s.remove_suffix(1);
+  return std::string(s);
+}
+
+// Edits that turn a into b.
+int distance(const std::string& a, const std::string& b) {
+  std::vector<int> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (size_t i = 0; i < a.size(); ++i) {
+    int diagonal = row[0]++;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const int keep = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({keep, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+const std::string& nearest(const std::string& name, const Names& known) {
+  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
+    return distance(name, a) < distance(name, b);
+  });
+}
+
+int number(const std::string& place, const std::string& field, const std::string& digits, int least) {
+  const bool is_number = !digits.empty() && std::all_of(digits.begin(), digits.end(),
+                                                        [](unsigned char c) { return std::isdigit(c); });
+  const std::string expected = least == 0 ? "a rank, 0 or more" : "a positive whole number";
+  if (!is_number)
+    throw ConfigError(place, field + ": expected " + expected + ", found " + quoted(digits), kExample);
+  const size_t first = std::min(digits.find_first_not_of('0'), digits.size() - 1);
+  const std::string plain = digits.substr(first);
+  if (plain.size() > 6 || std::stoi(plain) > kLargest)
+    throw ConfigError(place, field + ": expected at most " + std::to_string(kLargest) + ", found " + plain);
+  if (std::stoi(plain) < least)
+    throw ConfigError(place, field + ": expected " + expected + ", found " + plain);
+  return std::stoi(plain);
+}
+
+Request parse_line(const std::string& module, const std::string& text) {
+  Request r;
+  r.module = module;
+  const size_t at = text.find('@');
+  if (at != std::string::npos) r.offset = number(r.place(), "offset", trim(text.substr(at + 1)), 0);
+  const std::string sizes = trim(text.substr(0, at));
+  if (sizes.empty() && !r.offset)
+    throw ConfigError(r.place(), "expected the module's sizes, found nothing", kExample);
+  for (size_t begin = 0; !sizes.empty() && begin <= sizes.size();) {
+    const size_t comma = std::min(sizes.find(',', begin), sizes.size());
+    const std::string item = trim(sizes.substr(begin, comma - begin));
+    begin = comma + 1;
+    std::string key = item.substr(0, 2);
+    for (char& c : key) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    std::optional<int>* field = key == "tp"   ? &r.tp
+                                : key == "cp" ? &r.cp
+                                : key == "pp" ? &r.pp
+                                : key == "dp" ? &r.dp
+                                              : nullptr;
+    if (!field)
+      throw ConfigError(r.place(),
+                        "unknown size: expected tp, cp, pp or dp with a number, found " + quoted(item),
+                        kExample);
+    if (field->has_value())
+      throw ConfigError(r.place(), key + " is given twice: expected it once, found " + quoted(text));
+    *field = number(r.place(), key, item.substr(2), 1);
+  }
+  return r;
+}
+
+void check_names(const std::vector<std::pair<std::string, std::string>>& lines, const Names& modules) {
+  Names given;
+  for (const auto& [name, text] : lines) {
+    if (std::find(modules.begin(), modules.end(), name) == modules.end())
+      throw ConfigError("layout." + name,
+                        "unknown module: expected one of " + list(modules) + ", found " + name,
+                        "did you mean " + nearest(name, modules) + "?");
+    if (std::find(given.begin(), given.end(), name) != given.end())
+      throw ConfigError("layout." + name, "the module is given twice: expected one line a module");
+    given.push_back(name);
+  }
+  for (const std::string& m : modules)
+    if (std::find(given.begin(), given.end(), m) == given.end())
+      throw ConfigError(
+          "layout." + m,
+          "missing: expected a line for each of " + list(modules) + ", found lines for " + list(given),
+          "add " + m + " = \"dp1\", or give no layout at all for the default");
+}
+
+void check_sizes(const Request& r) {
+  const int tp = r.tp.value_or(1);
+  if ((tp & (tp - 1)) != 0) {
+    int below = 1;
+    while (below * 2 < tp) below *= 2;
+    throw ConfigError(r.place(), "tp: expected a power of two, found " + std::to_string(tp),
+                      "use tp" + std::to_string(below) + " or tp" + std::to_string(2 * below));
+  }
+  if (r.cp.value_or(1) != 1)
+    throw ConfigError(
+        r.place(),
+        "cp: context parallelism is not supported yet: expected cp1, found cp" + std::to_string(*r.cp),
+        "use tp or pp for long sequences");
+}
+
+// Whether each rank of the world has a module already.
+std::vector<bool> taken_by(const std::vector<Request>& requests, int world) {
+  std::vector<bool> taken(world);
+  for (const Request& r : requests)
+    if (r.offset && r.dp)
+      for (int64_t k = *r.offset; k < std::min<int64_t>(*r.offset + r.size(), world); ++k) taken[k] = true;
+  return taken;
+}
+
+// The one missing dp: over the ranks of the module that starts at the same offset, else over all ranks that
+// the others leave.
+void fill_dp(std::vector<Request>& requests, int world) {
+  Request* open = nullptr;
+  for (Request& r : requests) {
+    if (r.dp) continue;
+    if (open)
+      throw ConfigError(
+          r.place(), "dp: expected at most one module without dp, found " + open->module + " and " + r.module,
+          "add dp to one of them");
+    open = &r;
+  }
+  if (!open) return;
+  const std::vector<bool> taken = taken_by(requests, world);
+  int64_t rest = std::count(taken.begin(), taken.end(), false);
+  std::string whose = "the ranks that the other modules leave of " + std::to_string(world);
+  for (const Request& r : requests) {
+    if (r.dp && !r.offset) rest -= r.size();
+    if (r.dp && r.offset && open->offset == r.offset) {
+      rest = r.size();
+      whose = "the ranks of " + r.module + ", which starts at the same rank";
+      break;
+    }
+  }
+  if (rest <= 0 || rest % open->lane_size() != 0)
+    throw ConfigError(open->place(),
+                      "dp: expected a multiple of tp*cp*pp = " + std::to_string(open->lane_size()) +
+                          " ranks, " + "found " + std::to_string(std::max<int64_t>(rest, 0)) + " (" + whose +
+                          ")",
+                      "change tp or pp, or the number of ranks");
+  open->dp = static_cast<int>(rest / open->lane_size());
+}
+
+// Modules without an offset take, in file order, the first free run of ranks that holds them.
+void fill_offsets(std::vector<Request>& requests, int world) {
+  for (Request& r : requests) {
+    if (r.offset) continue;
+    const std::vector<bool> taken = taken_by(requests, world);
+    int64_t begin = 0, longest = 0;
+    for (int64_t k = 0; k < world && k - begin < r.size(); ++k) {
+      if (taken[k]) begin = k + 1;
+      longest = std::max(longest, k + 1 - begin);
+    }
+    if (longest < r.size())
+      throw ConfigError(r.place(),
+                        "no room: expected " + r.arithmetic() + " free ranks in a row, found " +
+                            std::to_string(longest) + " of the " + std::to_string(world),
+                        "run more ranks (mpirun -n N), lower a size, or name the ranks it shares with @RANK");
+    r.offset = static_cast<int>(begin);
+  }
+}
+
+void check_cover(const std::vector<Request>& requests, int world) {
+  const auto end = [](const Request& r) { return *r.offset + r.size(); };
+  for (const Request& r : requests)
+    if (end(r) > world)
+      throw ConfigError(r.place(),
+                        "too many ranks: expected at most " + std::to_string(world) + " (the world), found " +
+                            r.arithmetic() + " from rank " + std::to_string(*r.offset) + ", which needs " +
+                            std::to_string(end(r)),
+                        "run mpirun -n " + std::to_string(end(r)) + ", or lower tp, pp, dp or the offset");
+  const Request *together = nullptr, *apart = nullptr;  // pairs of one kind each, by their later module
+  const Request *together_with = nullptr, *apart_from = nullptr;
+  for (const Request& b : requests)
+    for (const Request& a : requests) {
+      if (&a == &b) break;
+      if (*a.offset == *b.offset && a.size() == b.size()) {
+        together = &b, together_with = &a;
+      } else if (*a.offset < end(b) && *b.offset < end(a)) {
+        throw ConfigError(b.place(),
+                          "modules overlap in part: expected the very ranks of " + a.module + " (" +
+                              span(*a.offset, end(a)) + ", " + a.arithmetic() + ") or none of them, found " +
+                              span(*b.offset, end(b)) + " (" + b.arithmetic() + ")",
+                          "move it to @" + std::to_string(end(a)) + ", or make both the same size at @" +
+                              std::to_string(*a.offset));
+      } else {
+        apart = &b, apart_from = &a;
+      }
+    }
+  if (together && apart)
+    throw ConfigError(
+        "layout",
+        "mixed placement is not supported yet: expected all modules on the same ranks or all on "
+        "their own, found " +
+            together_with->module + " and " + together->module + " on " +
+            span(*together->offset, end(*together)) + ", but " + apart_from->module + " on " +
+            span(*apart_from->offset, end(*apart_from)) + " and " + apart->module + " on " +
+            span(*apart->offset, end(*apart)),
+        "give every module its own ranks, or all of them the same");
+  const std::vector<bool> taken = taken_by(requests, world);
+  const auto gap = std::find(taken.begin(), taken.end(), false);
+  if (gap == taken.end()) return;
+  const int64_t first = gap - taken.begin(), last = std::find(gap, taken.end(), true) - taken.begin();
+  std::string sizes;
+  for (const Request& r : requests)
+    sizes +=
+        (sizes.empty() ? "" : "; ") + r.module + " on " + span(*r.offset, end(r)) + ", " + r.arithmetic();
+  throw ConfigError("layout",
+                    "idle ranks: expected a module on each of the " + count(world, "rank") +
+                        ", found none on " + span(first, last) + " (" + sizes + ")",
+                    last == world ? "run mpirun -n " + std::to_string(first) + ", or raise a dp"
+                                  : "close the gap: leave out the offsets, or raise a dp");
+}
+
+Layout default_layout(const Names& modules, int world) {
+  Layout out;
+  out.world = world;
+  const int encoders = static_cast<int>(modules.size()) - 1;
+  for (int m = 0; m <= encoders; ++m) {
+    Grid g;
+    if (world <= encoders || world == 1) {
+      g.dp = world;  // too few ranks for one each: all share all
+    } else {
+      g.offset = m;
+      g.dp = m == encoders ? world - encoders : 1;
+    }
+    out.modules.emplace_back(modules[m], g);
+  }
+  return out;
+}
+
+}  // namespace
+
+const Grid& Layout::grid(std::string_view module) const {
+  const int i = index(module);
+  MIMO_CHECK(i >= 0, "no module " + std::string(module) + " in the layout");
+  return modules[i].second;
+}
+
+int Layout::index(std::string_view module) const {
+  for (size_t i = 0; i < modules.size(); ++i)
+    if (modules[i].first == module) return static_cast<int>(i);
+  return -1;
+}
+
+Placement Layout::placement() const {
+  for (const auto& [name, g] : modules)
+    if (g.offset != modules[0].second.offset) return Placement::disjoint;
+  return Placement::colocated;
+}
+
+Layout parse_layout(const std::vector<std::pair<std::string, std::string>>& lines, const Names& modules,
+                    int world) {
+  MIMO_CHECK(world >= 1 && !modules.empty(), "a layout needs a rank and a module");
+  if (lines.empty()) return default_layout(modules, world);
+  check_names(lines, modules);
+  std::vector<Request> requests;
+  for (const auto& [name, text] : lines) requests.push_back(parse_line(name, text));
+  for (const Request& r : requests) check_sizes(r);
+  fill_dp(requests, world);
+  fill_offsets(requests, world);
+  check_cover(requests, world);
+  Layout out;
+  out.world = world;
+  for (const Request& r : requests)
+    out.modules.emplace_back(r.module,
+                             Grid{*r.offset, r.tp.value_or(1), r.cp.value_or(1), *r.dp, r.pp.value_or(1)});
+  return out;
+}
+
+std::string to_string(const Layout& layout) {
+  std::string s;
+  for (const auto& [name, grid] : layout.modules) s += (s.empty() ? "" : " ") + name + "=" + to_string(grid);
+  return s;
+}
+
+}  // namespace mimo

@@ -1,0 +1,59 @@
+#include "parallel/optimizer.h"
+
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+#include "kernels/adamw.h"
+
+namespace mimo {
+
+Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const AdamOptions& options)
+    : options_(options) {
+  for (Parameter* p : parameters) {
+    if (!p->trainable) continue;
+    const DType acc = acc_of(p->value.dtype());
+    State s{p, p->value, Tensor::zeros(p->value.shape(), acc), Tensor::zeros(p->value.shape(), acc)};
+    if (p->value.dtype() != acc) s.master = cast(p->value, acc);
+    states_.push_back(std::move(s));
+  }
+}
+
+void Optimizer::update(double lr, double scale, int64_t t) {
+  const AdamState state{lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay, scale, t};
+  for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    dispatch(dtype, [&]<class T>() {
+      using A = acc_t<T>;
+      std::vector<AdamTensor<T>> tensors;
+      for (const State& s : states_)
+        if (s.parameter->value.dtype() == dtype && s.parameter->value.numel() > 0)
+          tensors.push_back({s.parameter->value.numel(), s.parameter->value.data<T>(), s.master.data<A>(),
+                             s.parameter->grad.data<A>(), s.m.data<A>(), s.v.data<A>(),
+                             s.parameter->decay ? 1.0 : 0.0, 1.0});
+      if (!tensors.empty()) launch(AdamW<T>{static_cast<int>(tensors.size()), tensors.data(), &state});
+    });
+  }
+}
+
+void Optimizer::zero_gradients() {
+  for (State& s : states_)
+    if (s.parameter->grad.numel() > 0)
+      std::memset(s.parameter->grad.raw(), 0, s.parameter->grad.numel() * size_of(s.parameter->grad.dtype()));
+}
+
+void Optimizer::masters_to_parameters() {
+  for (State& s : states_)
+    if (s.master.dtype() != s.parameter->value.dtype())
+      copy_into(s.parameter->value, cast(s.master, s.parameter->value.dtype()));
+}
+
+double learning_rate(const Schedule& s, int64_t step) {
+  if (step < s.warmup) return s.lr * static_cast<double>(step + 1) / static_cast<double>(s.warmup);
+  if (s.kind == Schedule::Kind::constant || s.steps - 1 <= s.warmup) return s.lr;
+  const double x =
+      std::min(1.0, static_cast<double>(step - s.warmup) / static_cast<double>(s.steps - 1 - s.warmup));
+  const double left = s.kind == Schedule::Kind::linear ? 1 - x : 0.5 * (1 + std::cos(std::numbers::pi * x));
+  return s.min_lr + left * (s.lr - s.min_lr);
+}
+
+}  // namespace mimo

@@ -1,0 +1,45 @@
+// Nothing hangs: a thread that knows the action in hand and ends the job when it does not end in time.
+#pragma once
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "parallel/communicator.h"
+#include "parallel/stage.h"
+
+namespace mimo {
+
+class Watchdog : public Observer {
+ public:
+  // `describe` says what an action is and with whom; it is called once, from the watchdog's thread.
+  Watchdog(Communicator& world, double timeout_seconds,
+           std::function<std::string(const Action&)> describe = nullptr);
+  ~Watchdog() override;
+
+  void begin(const Action&) override;
+  void end(const Action&) override { end(); }
+  // The same for what no plan names: reading a checkpoint, an evaluation. Time runs from begin to end; a
+  // begin before the end of the last one is a sign of life too.
+  void begin(std::string what);
+  void end();
+
+ private:
+  void watch();
+  std::string in_hand() const;
+
+  Communicator& world_;
+  const double timeout_;
+  const std::function<std::string(const Action&)> describe_;
+  std::mutex mutex_;
+  std::condition_variable stop_;
+  bool stopped_ = false, active_ = false;
+  std::chrono::steady_clock::time_point since_;
+  std::optional<Action> action_;
+  std::string what_;
+  std::thread thread_;
+};
+
+}  // namespace mimo

@@ -1,0 +1,81 @@
+// A tiny vision-language model and a ragged batch for it, shared by the tests of nn.
+#pragma once
+#include <random>
+
+#include "nn/hybrid.h"
+#include "nn/vit.h"
+
+namespace mimo::tiny {
+
+inline VitOptions vit() {
+  VitOptions o;
+  o.hidden = 32, o.ffn = 48, o.layers = 2, o.heads = 4, o.channels = 1, o.patch = 2;
+  o.class_tokens = 3, o.grid = 8, o.out = 24, o.projector = "mlp", o.projector_ffn = 40;
+  return o;
+}
+
+inline HybridOptions hybrid(const std::string& pattern) {
+  HybridOptions o;
+  o.pattern = pattern, o.hidden = 24, o.vocab = 21, o.ffn = 40;
+  o.heads = 4, o.kv_heads = 2, o.head_dim = 8;
+  o.ssm_heads = 4, o.ssm_head_dim = 8, o.ssm_groups = 2, o.ssm_state = 8, o.ssm_chunk = 4;
+  o.scan_inner = 32, o.scan_state = 4, o.scan_dt_rank = 3;
+  return o;
+}
+
+inline ModuleContext context(const std::string& module, DType dtype, double std = 0.3) {
+  ModuleContext c;
+  c.module = module, c.dtype = dtype, c.seed = 7, c.init_std = std;
+  return c;
+}
+
+// Four samples: text only; one image of 4 x 6 patches; two images; an image and nothing counted.
+inline PackedBatch batch(DType dtype) {
+  PackedBatch b;
+  b.items.resize(1);
+  b.items[0].cu_items = {0};
+  b.cu_seqlens = {0};
+  std::mt19937 random(3);
+  struct Sample {
+    std::vector<std::array<int, 2>> images;
+    int text, counted;
+  };
+  for (const Sample& s :
+       {Sample{{}, 7, 3}, Sample{{{4, 6}}, 3, 2}, Sample{{{2, 2}, {6, 2}}, 5, 4}, Sample{{{4, 4}}, 2, 0}}) {
+    const int begin = static_cast<int>(b.tokens.size());
+    const auto push = [&](int token) {
+      b.tokens.push_back(token);
+      b.positions.push_back(static_cast<int>(b.tokens.size()) - 1 - begin);
+      b.labels.push_back(-1);
+    };
+    push(1);
+    for (const auto& [h, w] : s.images) {
+      b.items[0].sizes.insert(b.items[0].sizes.end(), {h, w});
+      b.items[0].cu_items.push_back(b.items[0].cu_items.back() + h * w);
+      for (int r = 0; r < h * w / 4; ++r) {
+        b.items[0].rows.push_back(static_cast<int>(b.tokens.size()));
+        push(20);
+      }
+    }
+    for (int t = 0; t < s.text; ++t) push(2 + static_cast<int>(random() % 17));
+    const int end = static_cast<int>(b.tokens.size());
+    for (int t = end - s.counted; t < end; ++t) b.labels[t] = static_cast<int>(random() % 20);
+    b.counted += s.counted;
+    b.cu_seqlens.push_back(end);
+    b.samples.push_back(static_cast<int64_t>(b.samples.size()));
+  }
+  const int64_t patches = b.items[0].cu_items.back();
+  std::normal_distribution<double> normal;
+  std::vector<double> pixels(patches * 4);
+  for (double& p : pixels) p = normal(random);
+  const Tensor p = Tensor::of(pixels, {patches, 4});
+  b.items[0].patches = dtype == DType::f64 ? p : Tensor::empty(p.shape(), dtype);
+  if (dtype != DType::f64)
+    dispatch(dtype, [&]<class T>() {
+      for (size_t i = 0; i < pixels.size(); ++i)
+        b.items[0].patches.data<T>()[i] = T(static_cast<float>(pixels[i]));
+    });
+  return b;
+}
+
+}  // namespace mimo::tiny
