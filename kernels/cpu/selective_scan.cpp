@@ -268,9 +268,8 @@ class Backward {
       ddelta += load(in.a_NW + w) * through;
     }
     ddelta = ddelta + u * gb;
-    V slope = load(in.raw_RW + at);
-    for (int i = 0; i < L; ++i) slope[i] = cpu::softplus_slope(slope[i]);
-    ddelta *= slope;
+    const V raw = load(in.raw_RW + at);
+    ddelta *= raw > A(20) ? V{} + A(1) : sigmoid(raw);  // softplus'
     store(dd_W + v, load(dd_W + v) + dy * u);
     store(dbias_W + v, load(dbias_W + v) + ddelta);
     store(in.delta_RW + at, ddelta);

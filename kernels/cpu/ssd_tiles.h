@@ -52,6 +52,7 @@ void check_ssd(const Op& op) {
                                 (expected ? "a divisor of " + std::to_string(expected) : "at least 1") +
                                 ", found " + std::to_string(found));
   };
+  if (op.heads < 1) fail("heads", 0, op.heads);
   if (op.groups < 1 || op.heads % op.groups) fail("groups", op.heads, op.groups);
   if (op.chunk < 1) fail("chunk", 0, op.chunk);
   if (op.state < 1) fail("state", 0, op.state);
