@@ -61,6 +61,7 @@ int main(int argc, char** argv) {
     std::cout << kRanks << "\n";
     return 0;
   }
+  testing::GTEST_FLAG(color) = "no";  // mpirun gives its ranks a terminal
   testing::InitGoogleTest(&argc, argv);
   const auto opened = mimo::open_world(&argc, &argv);
   mimo::world = opened.get();
