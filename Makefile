@@ -12,10 +12,11 @@ WARN     := -Wall -Wextra -Wshadow -Werror -Wno-restrict
 CXXFLAGS += $(CXXSTD) $(OPT) -g1 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) -I. $(SANFLAGS)
 SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-# Debian packages: what each is for.
+# Debian packages. (xxhash: checksums of checkpoint files.)
 DEPS := g++ make pkg-config clang-format \
   openmpi-bin libopenmpi-dev \
   libhdf5-dev \
+  libxxhash-dev \
   libdnnl-dev \
   libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev \
   libpng-dev \
@@ -26,7 +27,7 @@ MPI_INC  = $(shell mpicxx --showme:incdirs 2>/dev/null | tr ' ' '\n' | sed 's/^/
 MPI_LIB  = $(shell mpicxx --showme:link 2>/dev/null)
 HDF5_INC = $(shell pkg-config --cflags hdf5 2>/dev/null | sed 's/-I/-isystem /g')
 HDF5_LIB = $(shell pkg-config --libs hdf5 2>/dev/null)
-LIBS     = $(HDF5_LIB) $(MPI_LIB) -ldnnl -lpng -lfmt -lpthread -ldl
+LIBS     = $(HDF5_LIB) $(MPI_LIB) -lxxhash -ldnnl -lpng -lfmt -lpthread -ldl
 
 MISSING = $(strip $(shell dpkg-query -W -f='$${Package} $${db:Status-Status}\n' $(DEPS) 2>/dev/null \
             | awk '$$2=="installed"{print $$1}' | sort > /tmp/.mimo-have-$$$$; \

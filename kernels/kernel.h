@@ -26,6 +26,11 @@ struct bf16 {
   uint16_t bits;
   bf16() = default;
   constexpr bf16(float x) : bits(from_float(x)) {}
+  // Loops that assign floats directly, y[i] = x, are vectorised; the copy of a whole struct is not (g++ 12).
+  constexpr bf16& operator=(float x) {
+    bits = from_float(x);
+    return *this;
+  }
   constexpr operator float() const { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
 
   // Round to nearest, ties to even; NaN stays NaN (quiet).

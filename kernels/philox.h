@@ -13,10 +13,14 @@ using Philox4 = std::array<uint32_t, 4>;
 Philox4 philox(Philox4 counter, std::array<uint32_t, 2> key);
 
 enum class Distribution : uint8_t {
-  normal,       // a + b N(0, 1); Box-Muller in double on the pairs of a counter's four words, rounded once
-  uniform,      // a + (b - a) u, u in [0, 1) from 32 bits
-  constant,     // a
-  log_uniform,  // ln(a + (b - a) u): Mamba's A_log
+  // a + b N(0, 1), Box-Muller on the pairs (w0, w1) and (w2, w3) of a counter's four words:
+  // sqrt(-2 ln((w0 + 1/2) / 2^32)) times cos and sin of 2 pi w1 / 2^32. Every value is computed in double
+  // (all but inverse_softplus with the same bits on every machine), then rounded to acc_t<T> and that to T:
+  // a bf16 parameter is its rounded master.
+  normal,
+  uniform,           // a + (b - a) u, u in [0, 1) from 32 bits
+  constant,          // a
+  log_uniform,       // ln(a + (b - a) u): Mamba's A_log
   inverse_softplus,  // t = exp(ln a + (ln b - ln a) u), t + ln(-expm1(-t)): Mamba's dt_bias
 };
 

@@ -1,7 +1,16 @@
-// The schedule of a step as data, in one total order (design: any restriction of it to a rank cannot
-// deadlock).
+// The schedule of a step as data: one total order of actions. An action names every rank that must meet in
+// it; a rank's list is the order restricted to it. Events only point backwards in the order, so the first
+// unfinished action can always run, whatever blocks: no restriction to ranks or streams can deadlock.
+//
+//   PlanGraph graph = step_graph(layout, edges, costs);   // who computes what, and how long it takes
+//   Plan plan = plan_step(graph, waves);                  // planner.cpp: the order
+//   verify(plan, graph);                                  // verify.h
+//   Timeline t = simulate(plan, graph);                   // simulate.h; draw.h shows it
+//   Executor(graph, plan, ...).step(...);                 // execute.h
 #pragma once
 #include <cstdint>
+#include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,21 +37,111 @@ std::vector<StageEdge> stage_edges(const Layout&, const ModuleEdges&);
 struct Action {
   enum class Kind : uint8_t { forward, backward, send_forward, send_backward, reduce, step_reduce, update };
   Kind kind = Kind::forward;
-  int module = -1, stage = -1, lane = -1;  // forward, backward, reduce (lane -1: all lanes)
+  int module = -1, stage = -1, lane = -1;  // transfers: of the edge's source; reduce: lane -1 is all lanes
   int wave = -1;
-  int edge = -1,
-      dst_lane = -1;  // transfers: stage edge, from `lane` to `dst_lane` (as in the forward direction)
+  int edge = -1, dst_lane = -1;  // transfers: stage edge, from `lane` to `dst_lane` (in forward direction)
   bool operator==(const Action&) const = default;
 };
-std::string to_string(const Action&, const Layout&);
+const char* name_of(Action::Kind);
 
-struct Plan {
-  std::vector<Action> order;  // the total order T
-  int waves = 0;
+// Of one wave in one lane, in any unit of time and of memory. A stage that passes gradients through frozen
+// weights pays for that alone in `backward`; where no gradient passes at all there is no backward.
+struct StageCost {
+  double forward = 1, backward = 2;
+  double memory = 1;  // what is kept on each rank from forward to backward
+  double reduce = 0;  // of the stage's gradients over its lanes, once a step
 };
 
-// The ranks that must meet in an action, sorted.
-Ranks participants(const Action&, const Layout&, const std::vector<StageEdge>&);
-Plan restrict_to(const Plan&, int rank, const Layout&, const std::vector<StageEdge>&);
+struct Costs {
+  std::vector<std::vector<StageCost>> stages;  // [module][stage]; empty: the defaults above
+  std::vector<bool> trainable;                 // [module]; empty: all
+  std::vector<double> transfer;  // [stage edge], of one lane's wave to other ranks; empty: nothing
+  double step_reduce = 0, update = 0;
+};
+
+// The nodes (module, stage, lane) of a step and the edges between them, with the ranks that compute each node
+// together. Ranks may hold any number of nodes (colocated modules, virtual stages).
+class PlanGraph {
+ public:
+  struct Node {
+    int module = 0, stage = 0, lane = 0;
+    Ranks ranks;  // tp fastest
+    StageCost cost;
+    bool trainable = true;
+  };
+  struct Edge {
+    int src, dst;         // nodes
+    double transfer = 0;  // where it crosses ranks
+    int stage_edge = -1;  // -1: its position in the list of edges
+  };
+
+  // Throws on an empty node, a rank outside the world, a cost that is negative or not finite, and a cycle.
+  PlanGraph(std::vector<std::string> modules, std::vector<Node> nodes, std::vector<Edge> edges,
+            bool forward_only = false, double step_reduce = 0, double update = 0);
+
+  const std::vector<Node>& nodes() const { return nodes_; }
+  const std::vector<Edge>& edges() const { return edges_; }
+  const std::vector<int>& in(int node) const { return in_[node]; }    // edges, ordered by stage edge and lane
+  const std::vector<int>& out(int node) const { return out_[node]; }  // edges, likewise
+  const std::vector<std::string>& modules() const { return modules_; }
+  int world() const { return world_; }
+  bool forward_only() const { return forward_only_; }
+
+  // Nodes on the longest path from here to an end of the graph, this one not counted.
+  int distance(int node) const { return distance_[node]; }
+  // It or something before it is trainable, so it has a backward; edges out of it carry gradients.
+  bool has_backward(int node) const { return has_backward_[node]; }
+  // The nodes after whose last action (backward, else forward) a wave of this one is no longer in flight:
+  // itself, or where no gradient comes back, the first nodes downstream that settle it.
+  const std::vector<int>& settled_by(int node) const { return settled_by_[node]; }
+  // The seconds (or whatever unit costs have) an action takes.
+  double duration(const Action&) const;
+
+  int node(const Action&) const;         // of a forward, backward, or a transfer's source
+  int edge(const Action&) const;         // of a transfer
+  int destination(const Action&) const;  // node of a transfer's other end
+  // The nodes whose gradients a reduce adds, lane by lane.
+  const std::vector<int>& lanes(int module, int stage) const;
+  // All (module, stage) that have gradients to reduce.
+  std::vector<std::pair<int, int>> reduced_stages() const;
+  Ranks participants(const Action&) const;  // the ranks that must meet, sorted
+  std::string describe(const Action&) const;
+
+ private:
+  std::vector<std::string> modules_;
+  std::vector<Node> nodes_;
+  std::vector<Edge> edges_;
+  bool forward_only_;
+  double step_reduce_, update_;
+  int world_ = 0;
+  std::vector<std::vector<int>> in_, out_, settled_by_;
+  std::vector<int> distance_;
+  std::vector<bool> has_backward_;
+  std::map<std::pair<int, int>, std::vector<int>> by_stage_;  // (module, stage): nodes by lane
+  std::map<std::array<int, 3>, int> edge_index_;              // (stage edge, lane, dst_lane)
+};
+
+// Stages of a module are linked lane by lane, modules where their deals can meet (lane_pairs). Costs are
+// rounded to multiples of 2^-20 of the largest: sums of them are exact, so that every rank, on whatever
+// machine, plans the very same order.
+PlanGraph step_graph(const Layout&, const ModuleEdges&, const Costs& = {}, bool forward_only = false);
+
+struct Plan {
+  std::vector<Action> order;  // the total order
+  int waves = 0;
+  std::vector<int> in_flight;  // [node], most waves between forward and settlement
+  std::string choice;          // how it was found, for people
+};
+
+struct PlanOptions {
+  double memory = std::numeric_limits<double>::infinity();  // most a rank may keep, in units of Costs
+};
+
+// The shortest order within the memory bound that an event simulation finds under several policies (least
+// memory among equals). Throws ConfigError where the bound cannot be met.
+Plan plan_step(const PlanGraph&, int waves, const PlanOptions& = {});
+
+// The actions of one rank, in order.
+Plan restrict_to(const Plan&, int rank, const PlanGraph&);
 
 }  // namespace mimo

@@ -64,7 +64,8 @@ void* Pool::take(int64_t size, int64_t& block) {
     return data;
   }
   block = size;
-  if (held + size > 2 * std::max(total.peak, total.current + size)) release();
+  const int64_t peak = std::max(total.peak, total.current + size);
+  if (held + size - peak > peak) release();
   void* data = std::aligned_alloc(kAlign, size);
   if (!data) {
     release();

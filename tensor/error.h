@@ -11,11 +11,14 @@ namespace mimo {
 struct ConfigError : std::runtime_error {
   ConfigError(std::string_view place, std::string_view what, std::string_view hint = {})
       : std::runtime_error(format(place, what, hint)) {}
+  // A message that has the form already, such as another rank's.
+  explicit ConfigError(const std::string& message) : std::runtime_error(message) {}
 
  private:
   static std::string format(std::string_view place, std::string_view what, std::string_view hint) {
-    std::string s = "[" + std::string(place) + "] " + std::string(what);
-    if (!hint.empty()) s += ". hint: " + std::string(hint);
+    std::string s("[");
+    s.append(place).append("] ").append(what);
+    if (!hint.empty()) s.append(". hint: ").append(hint);
     return s;
   }
 };

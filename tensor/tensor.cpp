@@ -13,7 +13,7 @@ void check_shape(const Dims& shape) {
   int64_t n = 1;
   for (int64_t d : shape) {
     MIMO_CHECK(d >= 0, "negative size in shape " + to_string(shape));
-    MIMO_CHECK(!__builtin_mul_overflow(n, d, &n) && n <= INT64_MAX / 8, to_string(shape) + " is too large");
+    MIMO_CHECK(!__builtin_mul_overflow(n, d, &n) && n <= INT64_MAX / 16, to_string(shape) + " is too large");
   }
 }
 

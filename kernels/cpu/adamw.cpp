@@ -39,7 +39,7 @@ void update(const AdamTensor<T>& a, const Factors<acc_t<T>>& f, int64_t begin, i
   }
   if (static_cast<void*>(a.param) == static_cast<void*>(a.master)) return;
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) a.param[i] = T(a.master[i]);
+  for (int64_t i = begin; i < end; ++i) a.param[i] = a.master[i];
 }
 
 }  // namespace

@@ -58,8 +58,11 @@ void run(const Cpu&, const CrossEntropySum<T>& op) {
   for (int64_t r = 0; r < op.rows; ++r) {
     const T* z = op.logits + r * op.ld;
     double sum = 0;
-    for (int64_t begin = 0; begin < op.cols; begin += kSpan)
-      sum += double(sum_exp(z + begin, std::min(kSpan, op.cols - begin), op.max[r]));
+    for (int64_t begin = 0; begin < op.cols; begin += kSpan) {
+      const int64_t end = std::min(op.cols, begin + kSpan);
+      prefetch(z + end, std::min(kSpan, op.cols - end));
+      sum += double(sum_exp(z + begin, end - begin, op.max[r]));
+    }
     op.sum[r] = A(sum);
     const int64_t label = op.labels[r] - op.first;
     const bool here = op.labels[r] >= 0 && label >= 0 && label < op.cols;
@@ -83,9 +86,13 @@ void run(const Cpu&, const CrossEntropyGrad<T>& op) {
     const int64_t label = op.labels[r] - op.first;
     const bool here = label >= 0 && label < op.cols;
     const A at_label = here ? (fast_exp(A(z[label]) - max) / op.sum[r] - A(1)) * op.dloss : A(0);
+    for (int64_t begin = 0; begin < op.cols; begin += kSpan) {
+      const int64_t end = std::min(op.cols, begin + kSpan);
+      prefetch(z + end, std::min(kSpan, op.cols - end));
 #pragma omp simd
-    for (int64_t i = 0; i < op.cols; ++i) z[i] = T(fast_exp(A(z[i]) - max) * scale);
-    if (here) z[label] = T(at_label);
+      for (int64_t i = begin; i < end; ++i) z[i] = fast_exp(A(z[i]) - max) * scale;
+    }
+    if (here) z[label] = at_label;
   }
 }
 

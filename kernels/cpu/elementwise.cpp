@@ -23,7 +23,7 @@ void run(const Cpu&, const Add<T>& op) {
                   const T *a = op.a + row * op.a_ld, *b = op.b + row * op.b_ld;
                   T* y = op.y + row * op.y_ld;
 #pragma omp simd
-                  for (int64_t c = begin; c < end; ++c) y[c] = T(A(a[c]) + A(b[c]));
+                  for (int64_t c = begin; c < end; ++c) y[c] = A(a[c]) + A(b[c]);
                 });
 }
 
@@ -44,7 +44,7 @@ void run(const Cpu&, const Scale<T>& op) {
   for_each_span(1, op.n, true, 2 * op.n * int64_t{sizeof(T)}, [&](int64_t, int64_t begin, int64_t end) {
     T* x = op.x;
 #pragma omp simd
-    for (int64_t i = begin; i < end; ++i) x[i] = T(A(x[i]) * factor);
+    for (int64_t i = begin; i < end; ++i) x[i] = A(x[i]) * factor;
   });
 }
 
@@ -72,7 +72,7 @@ void run(const Cpu&, const FromAcc<T>& op) {
                   const acc_t<T>* x = op.x;
                   T* y = op.y;
 #pragma omp simd
-                  for (int64_t i = begin; i < end; ++i) y[i] = T(x[i]);
+                  for (int64_t i = begin; i < end; ++i) y[i] = x[i];
                 });
 }
 

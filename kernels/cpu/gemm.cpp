@@ -4,6 +4,7 @@
 #include "kernels/gemm.h"
 
 #include <dnnl.h>
+#include <omp.h>
 
 #include <algorithm>
 
@@ -12,8 +13,24 @@
 namespace mimo {
 namespace {
 
+// Threads cost more than they save below about a MFLOP, where the library would use them already; while other
+// ranks compete for the cores, a thread that is not running costs milliseconds.
+class ThreadsFor {
+ public:
+  explicit ThreadsFor(int64_t multiply_adds) : before_(omp_get_max_threads()) {
+    if (multiply_adds < 1 << 19) omp_set_num_threads(1);
+  }
+  ~ThreadsFor() { omp_set_num_threads(before_); }
+  ThreadsFor(const ThreadsFor&) = delete;
+  ThreadsFor& operator=(const ThreadsFor&) = delete;
+
+ private:
+  int before_;
+};
+
 void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a,
              int64_t a_ld, const float* b, int64_t b_ld, float beta, float* c, int64_t c_ld) {
+  const ThreadsFor threads(m * n * k);
   const dnnl_status_t status =
       dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, a_ld, b, b_ld, beta, c, c_ld);
   if (status != dnnl_success)

@@ -41,7 +41,7 @@ void backward_row(int cols, const T* x, const T* w, const T* dy, Moments<acc_t<T
 #pragma omp simd
   for (int c = 0; c < cols; ++c) {
     const A xhat = (A(x[c]) - m.mean) * m.rstd;
-    dx[c] = T(m.rstd * (A(w[c]) * A(dy[c]) - mean_g - xhat * mean_gx));
+    dx[c] = m.rstd * (A(w[c]) * A(dy[c]) - mean_g - xhat * mean_gx);
   }
   if (!dw) return;
 #pragma omp simd
@@ -62,7 +62,7 @@ void run(const Cpu&, const LayerNorm<T>& op) {
     T* y = op.y + i * op.y_ld;
     const auto m = moments(x, op.cols, op.eps);
 #pragma omp simd
-    for (int c = 0; c < op.cols; ++c) y[c] = T(A(w[c]) * ((A(x[c]) - m.mean) * m.rstd) + A(b[c]));
+    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * ((A(x[c]) - m.mean) * m.rstd) + A(b[c]);
     if (op.mean) op.mean[i] = m.mean, op.rstd[i] = m.rstd;
   }
 }

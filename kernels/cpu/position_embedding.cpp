@@ -41,10 +41,10 @@ void run(const Cpu&, const PositionEmbedding<T>& op) {
     };
     if (in) {
 #pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) out[c] = T(A(in[c]) + value(c));
+      for (int64_t c = 0; c < cols; ++c) out[c] = A(in[c]) + value(c);
     } else {
 #pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) out[c] = T(value(c));
+      for (int64_t c = 0; c < cols; ++c) out[c] = value(c);
     }
   }
 }

@@ -18,16 +18,16 @@ template <class T>
 Partial sum_squares(const T* x, int64_t n) {
   using A = acc_t<T>;
   double sum = 0;
-  int64_t finite = 0;
-#pragma omp simd reduction(+ : sum, finite)
+  A non_finite = 0;  // a whole number below 2^24
+#pragma omp simd reduction(+ : sum, non_finite)
   for (int64_t i = 0; i < n; ++i) {
     const A v = A(x[i]);
-    const bool ok = std::fabs(v) <= std::numeric_limits<A>::max();
-    const double d = ok ? double(v) : 0.0;
+    const bool finite = std::fabs(v) <= std::numeric_limits<A>::max();
+    const double d = finite ? v : A(0);
     sum += d * d;
-    finite += ok;
+    non_finite += finite ? A(0) : A(1);
   }
-  return {sum, double(n - finite)};
+  return {sum, double(non_finite)};
 }
 
 template <class T>

@@ -25,7 +25,7 @@ void backward_row(int cols, const T* x, const T* w, const T* dy, acc_t<T> r, T* 
   for (int c = 0; c < cols; ++c) sum += A(x[c]) * A(w[c]) * A(dy[c]);
   const A mean = sum * r / A(cols);
 #pragma omp simd
-  for (int c = 0; c < cols; ++c) dx[c] = T(r * (A(w[c]) * A(dy[c]) - A(x[c]) * r * mean));
+  for (int c = 0; c < cols; ++c) dx[c] = r * (A(w[c]) * A(dy[c]) - A(x[c]) * r * mean);
   if (!dw) return;
 #pragma omp simd
   for (int c = 0; c < cols; ++c) dw[c] += A(dy[c]) * A(x[c]) * r;
@@ -42,7 +42,7 @@ void run(const Cpu&, const RmsNorm<T>& op) {
     T* y = op.y + i * op.y_ld;
     const A r = A(1) / std::sqrt(mean_square(x, op.cols) + op.eps);
 #pragma omp simd
-    for (int c = 0; c < op.cols; ++c) y[c] = T(A(w[c]) * A(x[c]) * r);
+    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * A(x[c]) * r;
     if (op.r) op.r[i] = r;
   }
 }

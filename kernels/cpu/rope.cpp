@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/portable_math.h"
 #include "kernels/cpu/threads.h"
 
 namespace mimo {
@@ -11,6 +12,7 @@ void run(const Cpu&, const Rope<T>& op) {
   using A = acc_t<T>;
   constexpr int kPairs = 64;  // frequencies handled at a time, on the stack
   const int half = op.rotary / 2;
+  const double sign = op.inverse ? -1 : 1;
   const int64_t bytes = 2 * op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)};
 
   if (op.y != op.x && op.rotary < op.head_dim) {
@@ -28,10 +30,11 @@ void run(const Cpu&, const Rope<T>& op) {
 #pragma omp parallel for schedule(static) if (bytes > kThreadBytes)
     for (int64_t t = 0; t < op.tokens; ++t) {
       A cosine[kPairs], sine[kPairs];
+#pragma omp simd
       for (int j = 0; j < n; ++j) {
-        const double angle = op.positions[t] * frequency[j];
-        cosine[j] = A(std::cos(angle));
-        sine[j] = A(op.inverse ? -std::sin(angle) : std::sin(angle));
+        const SinCos angle = sin_cos(op.positions[t] * frequency[j]);
+        cosine[j] = static_cast<A>(angle.cos);
+        sine[j] = static_cast<A>(sign * angle.sin);
       }
       for (int64_t h = 0; h < op.heads; ++h) {
         const T* x = op.x + t * op.x_ld + h * op.head_dim + begin;
@@ -39,8 +42,8 @@ void run(const Cpu&, const Rope<T>& op) {
 #pragma omp simd
         for (int j = 0; j < n; ++j) {
           const A x1 = A(x[j]), x2 = A(x[j + half]);
-          y[j] = T(x1 * cosine[j] - x2 * sine[j]);
-          y[j + half] = T(x2 * cosine[j] + x1 * sine[j]);
+          y[j] = x1 * cosine[j] - x2 * sine[j];
+          y[j + half] = x2 * cosine[j] + x1 * sine[j];
         }
       }
     }

@@ -31,7 +31,7 @@ void run(const Cpu&, const ScatterAddRows<T>& op) {
     const T* x = op.x + i * op.x_ld;
     T* out = op.out + op.rows[i] * op.out_ld;
 #pragma omp simd
-    for (int64_t c = 0; c < op.cols; ++c) out[c] = T(A(out[c]) + A(x[c]));
+    for (int64_t c = 0; c < op.cols; ++c) out[c] = A(out[c]) + A(x[c]);
   }
 }
 

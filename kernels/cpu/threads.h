@@ -54,6 +54,13 @@ void for_each_span(int64_t rows, int64_t cols, bool dense, int64_t bytes, F&& f)
   }
 }
 
+// Asks for x[0..n) ahead of a long loop over what lies before it: between long computations the hardware
+// alone keeps too few lines in flight.
+template <class T>
+void prefetch(const T* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / int64_t{sizeof(T)}) __builtin_prefetch(x + i, 0, 2);
+}
+
 // Which image a packed row belongs to, by its first rows cu[0..images]; scale: rows of cu per row here.
 inline int image_of(int64_t row, const int32_t* cu, int images, int64_t scale = 1) {
   return static_cast<int>(std::upper_bound(cu, cu + images + 1, row * scale) - cu) - 1;

@@ -82,6 +82,43 @@ TEST(SwiGlu, Table) {
   for (int64_t rows : {0, 1, 5})
     for (int64_t cols : {0, 1, 33}) check_op(SwiGluCase{rows, cols});
 }
+// In float, in units in the last place: also far to the left, where 1 + erf would have no digits left.
+TEST(Activation, FloatAccuracy) {
+  for (ActivationKind kind : kKinds) {
+    const int64_t n = 100001;
+    std::vector<float> x(n), y(n);
+    for (int64_t i = 0; i < n; ++i) x[i] = -12.5f + 25 * float(i) / float(n);
+    run_op(Activation<float>{kind, 1, n, x.data(), n, y.data(), n});
+    double worst = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double want = formula(kind, x[i]);
+      if (kind == ActivationKind::gelu_tanh && x[i] < -4) continue;  // 1 + tanh of the formula cancels
+      const float nearest = std::fabs(float(want));
+      const double unit =
+          double(std::nextafter(nearest, std::numeric_limits<float>::infinity())) - double(nearest);
+      worst = std::max(worst, std::fabs(double(y[i]) - want) / unit);
+    }
+    // quick_gelu's and gelu_tanh's arguments of exp, up to 21 and 16, are themselves rounded, as silu's is
+    // not.
+    EXPECT_LE(worst, kind == ActivationKind::quick_gelu || kind == ActivationKind::gelu_tanh ? 32 : 7)
+        << int(kind);
+  }
+}
+
+// Values far outside come out as their limits, not as NaN; NaN stays.
+TEST(Activation, Extremes) {
+  const float x[] = {-1e30f, -200.f, 200.f, std::numeric_limits<float>::infinity(), std::nanf("")};
+  for (ActivationKind kind : kKinds) {
+    float y[5];
+    run_op(Activation<float>{kind, 1, 5, x, 5, y, 5});
+    EXPECT_EQ(y[0], 0) << int(kind);
+    EXPECT_EQ(y[1], 0) << int(kind);
+    EXPECT_EQ(y[2], kind == ActivationKind::relu2 ? 40000.f : 200.f) << int(kind);
+    EXPECT_EQ(y[3], x[3]) << int(kind);
+    EXPECT_TRUE(std::isnan(y[4])) << int(kind);
+  }
+}
+
 TEST(Activation, SameBitsForAnyNumberOfThreads) {
   for (ActivationKind kind : kKinds) check_threads(ActivationCase{kind, 333, 200, 0});
   check_threads(SwiGluCase{333, 100});

@@ -52,8 +52,9 @@ struct LayerNormCase {
 };
 
 TEST(LayerNorm, Table) {
-  for (int64_t rows : {0, 1, 3, 70})
+  for (int64_t rows : {0, 1, 3})
     for (int cols : {1, 7, 64, 100}) check_op(LayerNormCase{rows, cols});
+  check_op(LayerNormCase{70, 5});  // several blocks of the two-stage sums
 }
 TEST(LayerNorm, SameBitsForAnyNumberOfThreads) { check_threads(LayerNormCase{333, 200}); }
 

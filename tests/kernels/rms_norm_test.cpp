@@ -46,8 +46,9 @@ struct RmsNormCase {
 };
 
 TEST(RmsNorm, Table) {
-  for (int64_t rows : {0, 1, 3, 70})
+  for (int64_t rows : {0, 1, 3})
     for (int cols : {1, 7, 64, 100}) check_op(RmsNormCase{rows, cols});
+  check_op(RmsNormCase{70, 5});  // several blocks of the two-stage sums
 }
 TEST(RmsNorm, SameBitsForAnyNumberOfThreads) { check_threads(RmsNormCase{333, 200}); }
 

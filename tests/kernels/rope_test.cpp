@@ -53,6 +53,52 @@ TEST(Rope, Table) {
     for (int rotary : {0, 2, 10, 16}) check_op(RopeCase{tokens, 3, 16, rotary});
   check_op(RopeCase{3, 2, 160, 160, 1e6});
 }
+// A rotation keeps lengths, and its inverse undoes it, to rounding; y may be x.
+TEST(Rope, InverseUndoesItInPlace) {
+  const RopeCase op{5, 3, 16, 10};
+  const auto v = random_values(5 * 48, 1);
+  Matrix<double> x({5, 48, 4}, v);
+  op.apply(x, x, false);
+  const auto turned = x.values();
+  EXPECT_NE(turned, v);
+  for (int64_t head = 0; head < 15; ++head) {
+    double before = 0, after = 0;
+    for (int64_t i = head * 16; i < head * 16 + 16; ++i)
+      before += v[i] * v[i], after += turned[i] * turned[i];
+    EXPECT_NEAR(after, before, 32 * 0x1p-52 * before);
+  }
+  op.apply(x, x, true);
+  expect_near<double>(x.values(), v, 4, "inverse of forward");
+}
+
+// The product of a turned query and a turned key depends on the distance of their positions alone.
+TEST(Rope, ProductsDependOnDistance) {
+  const int dim = 32;
+  const auto v = random_values(2 * dim, 1);
+  const auto product = [&](int32_t at_q, int32_t at_k) {
+    const int32_t positions[] = {at_q, at_k};
+    std::vector<double> y(2 * dim);
+    run_op(Rope<double>{2, 1, dim, dim, 10000, positions, false, v.data(), dim, y.data(), dim});
+    double sum = 0;
+    for (int d = 0; d < dim; ++d) sum += y[d] * y[dim + d];
+    return sum;
+  };
+  // The angle of the first pair is the position, rounded to eps times it.
+  for (int32_t shift : {1, 77, 100000})
+    EXPECT_NEAR(product(9 + shift, 2 + shift), product(9, 2), 1e-15 * dim * (9 + shift));
+}
+
+// Far positions keep full accuracy: angles are taken in double also where the data is float.
+TEST(Rope, FarPositions) {
+  const float x[] = {1, 0};
+  for (int32_t position : {1 << 20, 123456789, 2147483647}) {
+    float y[2];
+    run_op(Rope<float>{1, 1, 2, 2, 10000, &position, false, x, 2, y, 2});
+    EXPECT_NEAR(y[0], std::cos(double(position)), 0x1p-24);
+    EXPECT_NEAR(y[1], std::sin(double(position)), 0x1p-24);
+  }
+}
+
 TEST(Rope, SameBitsForAnyNumberOfThreads) { check_threads(RopeCase{333, 4, 64, 32}); }
 
 }  // namespace

@@ -1,0 +1,73 @@
+// Which samples a step takes, and packed batches of them, prepared ahead by threads.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "data/dataset.h"
+#include "data/random.h"
+#include "parallel/batch.h"
+
+namespace mimo {
+
+// Global position p is sample perm_e(p mod n) of epoch e = p / n: epochs follow each other without a gap, so
+// no sample is dropped, and the order depends on (seed, position) only.
+class SampleOrder {
+ public:
+  SampleOrder(int64_t samples, uint64_t seed) : samples_(samples), seed_(seed) {}
+  std::vector<int64_t> samples(int64_t position, int64_t count) const;
+
+ private:
+  int64_t samples_;
+  uint64_t seed_;
+};
+
+// Packs samples end to end. wants_pixels by modality: patches are left undefined where it is false.
+PackedBatch pack(const Split&, const DatasetHeader&, const std::vector<ItemCut>&,
+                 const std::vector<int64_t>& samples, const std::vector<bool>& wants_pixels, DType dtype);
+// The same of samples already in hand.
+PackedBatch pack(const std::vector<Sample>&, const DatasetHeader&, const std::vector<ItemCut>&,
+                 const std::vector<bool>& wants_pixels, DType dtype);
+
+// Prepares requested batches in threads; results come in the order of the requests, whatever the number of
+// threads.
+class Loader {
+ public:
+  struct Request {
+    std::vector<int64_t> samples;
+    std::vector<bool> wants_pixels;
+  };
+  // workers = 0 packs in take() itself.
+  Loader(const Split&, DatasetHeader, std::vector<ItemCut>, DType, int workers);
+  ~Loader();
+  Loader(const Loader&) = delete;
+
+  void submit(Request);
+  PackedBatch take();  // the oldest request not yet taken; rethrows what went wrong in a worker
+  size_t pending() const { return submitted_ - taken_; }
+
+ private:
+  struct Done {
+    PackedBatch batch;
+    std::exception_ptr error;
+  };
+  PackedBatch make(const Request&) const;
+  void work();
+
+  const Split& split_;
+  DatasetHeader header_;
+  std::vector<ItemCut> cuts_;
+  DType dtype_;
+  size_t submitted_ = 0, taken_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::pair<size_t, Request>> queue_;
+  std::map<size_t, Done> done_;
+  bool stop_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace mimo

@@ -1,0 +1,68 @@
+// Checkpoints: write-once shards, one HDF5 file a rank, and a manifest that is written last.
+//
+//   checkpoints/step_00000010/
+//     rank_00003.h5     what rank 3 is the first holder of: /NAME/PART/box0, box1, ... with attributes
+//     `start`
+//                       and `shape` (global), where PART is value or a moment of the optimizer
+//     index.h5          every tensor whole, as a virtual dataset /NAME/PART, for any HDF5 client
+//     manifest.json     files with size and XXH3-128, tensors with shape, dtype and the place of every box,
+//                       step and scalars
+//
+// A save goes to step_00000010.tmp and is renamed when all files, the manifest last, are on disk: a directory
+// that has its final name is complete, whatever was killed when. A save that fails on any rank leaves the
+// earlier checkpoints as they were and throws the same error on all ranks.
+// Reading uses the manifest and the shards alone, by any number of ranks with any sharding.
+#pragma once
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "tensor/parameter.h"
+
+namespace mimo {
+
+// This rank's part of a global tensor under its name in the checkpoint. All ranks together hold every
+// element; of several holders of the same shard one has `writes`.
+struct ShardedTensor {
+  std::string name;  // language.layers.3.mixer.in_proj.weight/value
+  Dims shape;        // global, at least one axis
+  Shard shard;
+  Tensor tensor;  // local, contiguous, in host memory: the shard's elements in storage order
+  bool writes = true;
+};
+
+// A tensor laid out as the parameter: its value, master copy or a moment.
+ShardedTensor sharded(const Parameter&, const std::string& part, const Tensor&, int rank);
+
+using Scalar = std::variant<int64_t, double, std::string>;
+
+struct TrainingState {
+  int64_t step = 0;
+  std::map<std::string, Scalar> scalars;  // data position, configuration, layout, ...
+};
+
+// Collective over `comm`; every rank passes the same state and `keep`. Afterwards only the `keep` newest
+// checkpoints remain (0: all), and none of later steps: those belong to a course that the run has left by
+// resuming from an earlier one. Throws std::runtime_error where a file cannot be written, on all ranks.
+void save_checkpoint(Communicator& comm, const std::filesystem::path& checkpoints, const TrainingState&,
+                     std::span<const ShardedTensor>, int64_t keep = 0);
+
+// Complete checkpoints by step. Anything without a manifest or of another name is ignored.
+std::map<int64_t, std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);
+std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& checkpoints);
+
+// Step and scalars only, from the manifest; not collective.
+TrainingState read_training_state(const std::filesystem::path& checkpoint);
+
+// Fills the tensors. Collective; the ranks' tensors together must be those of the checkpoint, of the same
+// global shapes and dtypes. Sizes and checksums of all files are verified, each by one rank. Throws
+// ConfigError, the same on all ranks, naming the file or tensor, what was expected and what was found.
+TrainingState load_checkpoint(Communicator& comm, const std::filesystem::path& checkpoint,
+                              std::span<const ShardedTensor>);
+
+}  // namespace mimo

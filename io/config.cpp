@@ -1,0 +1,619 @@
+#include "io/config.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <numeric>
+#include <sstream>
+
+#include <toml++/toml.h>
+
+#include "io/file.h"
+#include "tensor/error.h"
+
+namespace mimo {
+namespace {
+
+std::string text_of(int64_t v) { return std::to_string(v); }
+
+// Shortest form that reads back to the same double, marked as a float as TOML wants it.
+std::string text_of(double v) {
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, v).ptr;
+  std::string s(buffer, end);
+  if (s.find_first_of(".en") == std::string::npos) s += ".0";
+  return s;
+}
+
+std::string text_of(bool v) { return v ? "true" : "false"; }
+
+std::string text_of(const std::string& v) {
+  std::string s = "\"";
+  for (unsigned char c : v) {
+    if (c == '"' || c == '\\') {
+      s += '\\';
+      s += static_cast<char>(c);
+    } else if (c < 0x20 || c == 0x7f) {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\u%04X", c);
+      s += escape;
+    } else {
+      s += static_cast<char>(c);
+    }
+  }
+  return s + '"';
+}
+
+template <class T>
+std::string text_of(const std::vector<T>& items) {
+  std::string s = "[";
+  for (const T& item : items) s += (s.size() > 1 ? ", " : "") + text_of(item);
+  return s + ']';
+}
+
+std::string text_of(const ConfigValue& v) {
+  return std::visit([](const auto& x) { return text_of(x); }, v);
+}
+
+// A bound as a person writes it: 1 and not 1.0.
+std::string bound(double v) {
+  std::string s = text_of(v);
+  return s.ends_with(".0") ? s.substr(0, s.size() - 2) : s;
+}
+
+std::string joined(std::span<const std::string> words) {
+  std::string s;
+  for (const std::string& w : words) s += (s.empty() ? "" : ", ") + w;
+  return s;
+}
+
+bool plain_name(std::string_view s) {
+  return !s.empty() && std::all_of(s.begin(), s.end(),
+                                   [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
+}
+
+// Edit distance with neighbours swapped as one edit (optimal string alignment).
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
+  for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
+  for (size_t i = 1; i <= a.size(); ++i)
+    for (size_t j = 1; j <= b.size(); ++j) {
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+    }
+  return d[a.size()][b.size()];
+}
+
+std::string_view section_of(std::string_view key) {
+  const size_t dot = key.rfind('.');
+  return dot == std::string_view::npos ? std::string_view() : key.substr(0, dot);
+}
+std::string_view leaf_of(std::string_view key) {
+  const size_t dot = key.rfind('.');
+  return dot == std::string_view::npos ? key : key.substr(dot + 1);
+}
+
+}  // namespace
+
+std::string nearest(std::string_view word, std::span<const std::string> candidates) {
+  std::string best;
+  size_t least = std::max<size_t>(2, leaf_of(word).size() / 3) + 1;
+  for (const std::string& c : candidates)
+    if (const size_t d = distance(word, c); d < least) {
+      least = d;
+      best = c;
+    }
+  return best;
+}
+
+// Schema
+
+Key& Key::fallback(ConfigValue v) {
+  MIMO_CHECK(v.index() == type.index(), "the fallback of " + name + " has another type");
+  value = std::move(v);
+  return *this;
+}
+Key& Key::range(double lo, double hi) {
+  least = lo;
+  most = hi;
+  return *this;
+}
+Key& Key::above(double lo) {
+  least = lo;
+  open = true;
+  return *this;
+}
+Key& Key::one_of(std::vector<std::string> c) {
+  choices = std::move(c);
+  return *this;
+}
+Key& Key::or_number() {
+  number = true;
+  return *this;
+}
+
+std::string Key::expected() const {
+  static const char* const singles[] = {"true or false", "an integer", "a number",
+                                        "a string",      "integers",   "strings"};
+  std::string s = singles[type.index()];
+  if (!choices.empty()) s = std::string(type.index() == 3 ? "" : "a list of ") + "one of " + joined(choices);
+  if (number) s += " or a whole number";
+  if (type.index() >= 4 && choices.empty()) s = "a list of " + s;
+  if (std::isfinite(least)) s += (open ? " above " : " from ") + bound(least);
+  if (std::isfinite(most)) s += " to " + bound(most);
+  return s;
+}
+
+Key& Keys::add(std::string name, std::string help, ConfigValue type) {
+  MIMO_CHECK(!find(name), "key " + name + " is declared twice");
+  Key key;
+  key.name = std::move(name);
+  key.help = std::move(help);
+  key.type = std::move(type);
+  return keys_.emplace_back(std::move(key));
+}
+Key& Keys::boolean(std::string name, std::string help) {
+  return add(std::move(name), std::move(help), false);
+}
+Key& Keys::integer(std::string name, std::string help) {
+  return add(std::move(name), std::move(help), int64_t{0});
+}
+Key& Keys::real(std::string name, std::string help) { return add(std::move(name), std::move(help), 0.0); }
+Key& Keys::string(std::string name, std::string help) {
+  return add(std::move(name), std::move(help), std::string());
+}
+Key& Keys::integers(std::string name, std::string help) {
+  return add(std::move(name), std::move(help), std::vector<int64_t>());
+}
+Key& Keys::strings(std::string name, std::string help) {
+  return add(std::move(name), std::move(help), std::vector<std::string>());
+}
+
+const Key* Keys::find(std::string_view name) const {
+  const auto k = std::find_if(keys_.begin(), keys_.end(), [&](const Key& key) { return key.name == name; });
+  return k == keys_.end() ? nullptr : &*k;
+}
+
+Schema::Schema() {
+  kind_.name = "kind";
+  kind_.help = "what the module is";
+  kind_.type = std::string();
+}
+
+Keys& Schema::kind(const std::string& name, const std::string& help) {
+  for (const Kind& k : kinds_) MIMO_CHECK(k.name != name, "kind " + name + " is declared twice");
+  kinds_.push_back({name, help, {}});
+  kind_.choices.push_back(name);
+  return kinds_.back().keys;
+}
+
+std::vector<const Key*> Schema::keys_of_kind(std::string_view kind) const {
+  std::vector<const Key*> keys = {&kind_};
+  for (const Key& key : every_kind_.all()) keys.push_back(&key);
+  for (const Kind& k : kinds_)
+    if (k.name == kind)
+      for (const Key& key : k.keys.all()) keys.push_back(&key);
+  return keys;
+}
+
+std::string Schema::help() const {
+  std::ostringstream out;
+  const auto line = [&](const std::string& prefix, const Key& key) {
+    std::string option = "  --" + prefix + key.name + '=';
+    if (!key.value)
+      option += "...";
+    else if (const auto* s = std::get_if<std::string>(&*key.value))
+      option += *s;
+    else
+      option += text_of(*key.value);
+    out << option << std::string(option.size() < 40 ? 40 - option.size() : 2, ' ') << key.help << ": "
+        << key.expected() << (key.value ? "" : " (required)") << '\n';
+  };
+  for (const Key& key : all()) line("", key);
+  for (const Kind& kind : kinds_) {
+    out << "\n[module.NAME] kind = \"" << kind.name << "\": " << kind.help << '\n';
+    for (const Key* key : keys_of_kind(kind.name))
+      if (key->name != "kind") line("module.NAME.", *key);
+  }
+  if (!kinds_.empty()) out << "\n[layout]\n  --layout.NAME=tp1,pp1,dp1@0           the ranks of a module\n";
+  return out.str();
+}
+
+void declare_run_keys(Schema& s) {
+  s.string("resume", "the checkpoint to go on from").fallback("auto").one_of({"auto", "never"}).or_number();
+  s.string("device", "where to compute").fallback("auto").one_of({"auto", "cpu", "cuda"});
+
+  s.string("run.name", "names the run's directory runs/NAME; empty: the configuration's name").fallback("");
+  s.string("run.dir", "the run's directory; empty: runs/NAME").fallback("");
+  s.real("run.hang_timeout", "seconds an action may take before the job is ended").fallback(300.0).above(0);
+
+  s.integer("train.steps", "optimizer steps").fallback(300).range(0);
+  s.integer("train.seed", "of initial weights and data order").fallback(1).range(0);
+  s.integer("train.global_batch", "samples a step").fallback(32).range(1);
+  s.integer("train.micro_batch", "samples a lane of the language model and wave, on average")
+      .fallback(8)
+      .range(1);
+  s.real("train.lr", "largest learning rate").fallback(1e-3).range(0);
+  s.real("train.min_lr", "learning rate at the last step").fallback(0.0).range(0);
+  s.integer("train.warmup", "steps over which the learning rate rises from 0").fallback(0).range(0);
+  s.string("train.schedule", "how the learning rate falls after the warmup")
+      .fallback("cosine")
+      .one_of({"cosine", "linear", "constant"});
+  s.real("train.beta1", "AdamW: decay of the first moment").fallback(0.9).range(0, 1);
+  s.real("train.beta2", "AdamW: decay of the second moment").fallback(0.95).range(0, 1);
+  s.real("train.eps", "AdamW: added to the root of the second moment").fallback(1e-8).above(0);
+  s.real("train.weight_decay", "AdamW: decoupled decay of matrices").fallback(0.1).range(0);
+  s.real("train.clip", "largest norm of all gradients together; 0: not clipped").fallback(1.0).range(0);
+  s.string("train.dtype", "of weights and activations").fallback("f32").one_of({"f32", "bf16"});
+  s.boolean("train.recompute", "keep only layer inputs and compute the rest again in backward")
+      .fallback(false);
+
+  s.string("data.path", "the dataset, an HDF5 file").fallback("");
+  s.integer("data.seq_length", "the longest sample that is accepted, in tokens").fallback(1024).range(1);
+  s.integer("data.workers", "threads that load samples; 0: the training thread itself")
+      .fallback(1)
+      .range(0, 1024);
+  s.integer("data.prefetch", "steps that are loaded ahead").fallback(2).range(1, 1024);
+
+  s.integer("checkpoint.every", "steps between checkpoints; 0: none").fallback(100).range(0);
+  s.integer("checkpoint.keep", "newest checkpoints that are kept; 0: all").fallback(2).range(0);
+  s.integer("eval.every", "steps between evaluations; 0: only at the end").fallback(0).range(0);
+  s.integer("eval.samples", "samples an evaluation reads").fallback(256).range(0);
+}
+
+// Config
+
+const Config::Entry& Config::entry(std::string_view key) const {
+  const auto i = index_.find(key);
+  if (i == index_.end()) throw std::logic_error("configuration key " + std::string(key) + " is not declared");
+  return entries_[i->second];
+}
+
+template <class T>
+const T& Config::get(std::string_view key) const {
+  const T* v = std::get_if<T>(&entry(key).value);
+  if (!v) throw std::logic_error("configuration key " + std::string(key) + " is asked for as another type");
+  return *v;
+}
+template const bool& Config::get(std::string_view) const;
+template const int64_t& Config::get(std::string_view) const;
+template const double& Config::get(std::string_view) const;
+template const std::string& Config::get(std::string_view) const;
+template const std::vector<int64_t>& Config::get(std::string_view) const;
+template const std::vector<std::string>& Config::get(std::string_view) const;
+
+bool Config::given(std::string_view key) const { return entry(key).given; }
+std::string Config::place(std::string_view key) const { return entry(key).place; }
+
+bool Config::operator==(const Config& c) const {
+  return entries_ == c.entries_ && modules_ == c.modules_ && layout_ == c.layout_;
+}
+
+std::string Config::to_toml(std::string_view heading) const {
+  std::string out;
+  for (size_t begin = 0; begin < heading.size();) {
+    const size_t end = std::min(heading.find('\n', begin), heading.size());
+    out += "# " + std::string(heading.substr(begin, end - begin)) + '\n';
+    begin = end + 1;
+  }
+  // TOML wants the keys above all sections first, and each section once.
+  std::vector<std::string> sections = {""};
+  for (const Entry& e : entries_)
+    if (std::find(sections.begin(), sections.end(), section_of(e.key)) == sections.end())
+      sections.emplace_back(section_of(e.key));
+  for (const std::string& section : sections) {
+    if (!section.empty()) out += "\n[" + section + "]\n";
+    for (const Entry& e : entries_)
+      if (section_of(e.key) == section)
+        out += std::string(leaf_of(e.key)) + " = " + text_of(e.value) + "  # " + e.help + '\n';
+  }
+  if (!layout_.empty()) out += "\n[layout]\n";
+  for (const auto& [module, text] : layout_) out += module + " = " + text_of(text) + '\n';
+  return out;
+}
+
+// Reads what is given, checks it against the schema, and fills in the rest.
+class ConfigReader {
+ public:
+  ConfigReader(const Schema& schema, std::string file) : schema_(schema), file_(std::move(file)) {}
+
+  void read_toml(std::string_view text) {
+    try {
+      table_ = toml::parse(text, file_);
+    } catch (const toml::parse_error& e) {
+      throw ConfigError(place_of(e.source()), "not TOML: " + std::string(e.description()));
+    }
+    read_table(table_, "");
+  }
+
+  void read_override(const std::string& argument) {
+    const size_t equals = argument.find('=');
+    if (!argument.starts_with("--") || equals == std::string::npos || equals < 3)
+      throw ConfigError("command line", "expected --section.key=value, found " + argument,
+                        argument.starts_with("--") && equals == std::string::npos ? argument + "=VALUE" : "");
+    Given g;
+    g.key = argument.substr(2, equals - 2);
+    g.text = argument.substr(equals + 1);
+    g.place = "command line " + g.key;
+    for (const Given& other : given_)
+      if (other.key == g.key && other.text)
+        throw ConfigError(g.place, "given twice: expected it once, found " + *other.text + " and " + *g.text);
+    // The place in the file decides the order of modules and of the layout.
+    const auto same = std::find_if(given_.begin(), given_.end(), [&](auto& o) { return o.key == g.key; });
+    if (same != given_.end())
+      *same = std::move(g);
+    else
+      given_.push_back(std::move(g));
+  }
+
+  Config resolve() {
+    find_modules();
+    for (const Given& g : given_)
+      if (!g.key.starts_with("layout.") && !find_key(g.key)) refuse_unknown(g.key, g.place);
+    Config config;
+    for (const Key& key : schema_.all()) set(config, key.name, key);
+    for (const auto& [name, kind] : modules_) {
+      config.modules_.push_back(name);
+      for (const Key* key : schema_.keys_of_kind(kind)) set(config, "module." + name + "." + key->name, *key);
+    }
+    Key line;
+    line.type = std::string();
+    for (const Given& g : given_)
+      if (g.key.starts_with("layout.")) {
+        const std::string module = g.key.substr(7);
+        if (!plain_name(module)) refuse_name(module, g.place);
+        config.layout_.emplace_back(module, std::get<std::string>(value_of(line, g)));
+      }
+    return config;
+  }
+
+ private:
+  // What the file (node) or the command line (text) says of a key.
+  struct Given {
+    std::string key, place;
+    const toml::node* node = nullptr;
+    std::optional<std::string> text;
+  };
+
+  std::string place_of(const toml::source_region& source, std::string_view key = {}) const {
+    std::string s =
+        file_ + ':' + std::to_string(source.begin.line) + ':' + std::to_string(source.begin.column);
+    if (!key.empty()) s += ' ' + std::string(key);
+    return s;
+  }
+
+  // toml++ sorts tables by name; the file's order is that of the keys' positions.
+  void read_table(const toml::table& table, const std::string& prefix) {
+    std::vector<std::pair<const toml::key*, const toml::node*>> items;
+    for (const auto& [key, node] : table) items.emplace_back(&key, &node);
+    std::sort(items.begin(), items.end(), [](const auto& a, const auto& b) {
+      const auto x = a.first->source().begin, y = b.first->source().begin;
+      return std::pair(x.line, x.column) < std::pair(y.line, y.column);
+    });
+    for (const auto& [key, node] : items) {
+      const std::string name(key->str()), path = prefix + name;
+      const std::string place = place_of(key->source(), path);
+      if (!plain_name(name)) refuse_name(name, place);
+      if (const toml::table* section = node->as_table()) {
+        if (!is_section(path)) refuse_unknown(path, place);
+        if (prefix == "module.") module_places_.emplace_back(name, place);
+        read_table(*section, path + '.');
+      } else {
+        given_.push_back({path, place, node, {}});
+      }
+    }
+  }
+
+  bool is_section(const std::string& path) const {
+    if (path == "layout" || (path == "module" && !schema_.kinds().empty())) return true;
+    if (path.starts_with("module.")) return path.find('.', 7) == std::string::npos;
+    const auto& keys = schema_.all();
+    return std::any_of(keys.begin(), keys.end(),
+                       [&](const Key& k) { return k.name.starts_with(path + '.'); });
+  }
+
+  // Modules in order of their first mention, each with its kind.
+  void find_modules() {
+    for (const Given& g : given_)
+      if (g.key.starts_with("module.")) {
+        const size_t dot = g.key.find('.', 7);
+        if (dot == std::string::npos) refuse_unknown(g.key, g.place);
+        const std::string name = g.key.substr(7, dot - 7);
+        if (!plain_name(name)) refuse_name(name, g.place);
+        module_places_.emplace_back(name, g.place);
+      }
+    for (const auto& [name, place] : module_places_) {
+      if (std::any_of(modules_.begin(), modules_.end(), [&](auto& m) { return m.first == name; })) continue;
+      const Key& kind = *schema_.keys_of_kind("").front();
+      const std::string key = "module." + name + ".kind";
+      const Given* g = find(key);
+      if (!g) throw ConfigError(place, key + " is missing: expected " + kind.expected() + ", found nothing");
+      modules_.emplace_back(name, std::get<std::string>(value_of(kind, *g)));
+    }
+  }
+
+  const Given* find(const std::string& key) const {
+    const auto g = std::find_if(given_.begin(), given_.end(), [&](const Given& x) { return x.key == key; });
+    return g == given_.end() ? nullptr : &*g;
+  }
+
+  const Key* find_key(const std::string& path) const {
+    for (const auto& [name, kind] : modules_)
+      if (path.starts_with("module." + name + '.'))
+        for (const Key* key : schema_.keys_of_kind(kind))
+          if (path == "module." + name + '.' + key->name) return key;
+    return schema_.find(path);
+  }
+
+  [[noreturn]] void refuse_name(const std::string& name, const std::string& place) const {
+    throw ConfigError(place, "bad name: expected letters, digits, _ and -, found " + text_of(name));
+  }
+
+  [[noreturn]] void refuse_unknown(const std::string& path, const std::string& place) const {
+    std::vector<std::string> known;
+    const auto add = [&](const std::string& key) {
+      known.push_back(key);
+      if (const std::string section(section_of(key)); !section.empty() && section != section_of(path))
+        known.push_back(section);
+    };
+    std::string of_kind;
+    for (const auto& [name, kind] : modules_) {
+      if (path.starts_with("module." + name + '.')) of_kind = ", of a module of kind " + kind;
+      for (const Key* key : schema_.keys_of_kind(kind)) add("module." + name + '.' + key->name);
+    }
+    for (const Key& key : schema_.all()) add(key.name);
+    if (!schema_.kinds().empty()) known.insert(known.end(), {"module", "layout"});
+    std::string near;
+    for (const std::string& key : known)  // the right key of another section, or a key without its section
+      if (near.empty() && leaf_of(key) == leaf_of(path)) near = key;
+    if (const std::string n = nearest(path, known); !n.empty()) near = n;
+    throw ConfigError(place, "unknown key: expected one that exists" + of_kind + ", found " + path,
+                      near.empty() ? "--help lists all keys" : "did you mean " + near + "?");
+  }
+
+  void set(Config& config, const std::string& name, const Key& key) const {
+    Config::Entry e;
+    e.key = name;
+    e.help = key.help;
+    e.place = file_ + ' ' + name;
+    if (const Given* g = find(name)) {
+      e.given = true;
+      e.place = g->place;
+      e.value = value_of(key, *g);
+    } else if (key.value) {
+      e.value = *key.value;
+    } else {
+      throw ConfigError(e.place, "missing: expected " + key.expected() + ", found nothing", key.help);
+    }
+    config.index_.emplace(name, config.entries_.size());
+    config.entries_.push_back(std::move(e));
+  }
+
+  static std::string found(const toml::node& node) {
+    if (const auto* s = node.as_string()) return text_of(s->get()) + ", a string";
+    if (node.is_array()) return "a list";
+    if (node.is_table()) return "a section";
+    std::ostringstream out;
+    node.visit([&](const auto& n) {
+      if constexpr (toml::is_value<decltype(n)>) out << n.get();
+    });
+    return node.is_boolean() ? (**node.as_boolean() ? "true" : "false") : out.str();
+  }
+
+  [[noreturn]] static void refuse(const Key& key, const Given& g, const std::string& found) {
+    std::string hint;
+    if (g.text && key.type.index() == 3 && !key.choices.empty()) hint = nearest(*g.text, key.choices);
+    if (g.node && g.node->is_string() && !key.choices.empty())
+      hint = nearest(**g.node->as_string(), key.choices);
+    throw ConfigError(g.place, "wrong value: expected " + key.expected() + ", found " + found,
+                      hint.empty() ? hint : "did you mean " + hint + "?");
+  }
+
+  ConfigValue value_of(const Key& key, const Given& g) const {
+    if (g.node) return value_of(key, g, *g.node);
+    // The command line: TOML where it reads as such, else bare strings and lists split at commas.
+    const std::string& text = *g.text;
+    const bool quoted = text.starts_with('"') || text.starts_with('\'');
+    if (key.type.index() == 3 && !quoted) return value_of(key, g, toml::value<std::string>(text));
+    if (double v = 0; key.type.index() == 2) {  // TOML's integers end at 2^63
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+      if (error == std::errc() && end == text.data() + text.size())
+        return value_of(key, g, toml::value<double>(v));
+    }
+    toml::table table;
+    try {
+      table = toml::parse("value = " + text);
+    } catch (const toml::parse_error&) {
+    }
+    const bool list = key.type.index() >= 4;
+    const toml::node* node = table.size() == 1 ? table.get("value") : nullptr;
+    if (node && node->is_array() == list) return value_of(key, g, *node);
+    if (!list) refuse(key, g, text.empty() ? "nothing" : text);
+    toml::array items;
+    std::istringstream in(text.starts_with('[') && text.ends_with(']') ? text.substr(1, text.size() - 2)
+                                                                       : text);
+    for (std::string item; std::getline(in, item, ',');) {
+      int64_t i = 0;
+      const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), i);
+      const bool whole = error == std::errc() && end == item.data() + item.size();
+      if (key.type.index() == 4 && whole)
+        items.push_back(i);
+      else
+        items.push_back(item);
+    }
+    return value_of(key, g, items);
+  }
+
+  ConfigValue value_of(const Key& key, const Given& g, const toml::node& node) const {
+    const auto integer = [&](const toml::node& n) {
+      if (!n.is_integer()) refuse(key, g, found(n));
+      const int64_t v = **n.as_integer();
+      const auto x = static_cast<double>(v);
+      if (x < key.least || x > key.most || (key.open && x == key.least)) refuse(key, g, text_of(v));
+      return v;
+    };
+    const auto string = [&](const toml::node& n) {
+      if (key.number && n.is_integer() && **n.as_integer() >= 0) return text_of(**n.as_integer());
+      if (!n.is_string()) refuse(key, g, found(n));
+      const std::string& v = **n.as_string();
+      const auto digit = [](unsigned char c) { return std::isdigit(c) != 0; };
+      if (key.number && !v.empty() && v.size() < 19 && std::all_of(v.begin(), v.end(), digit)) return v;
+      if (!key.choices.empty() && std::find(key.choices.begin(), key.choices.end(), v) == key.choices.end())
+        refuse(key, g, text_of(v));
+      return v;
+    };
+    const auto items = [&]() -> const toml::array& {
+      if (!node.is_array()) refuse(key, g, found(node));
+      return *node.as_array();
+    };
+    switch (key.type.index()) {
+      case 0:
+        if (!node.is_boolean()) refuse(key, g, found(node));
+        return **node.as_boolean();
+      case 1:
+        return integer(node);
+      case 2: {
+        if (!node.is_integer() && !node.is_floating_point()) refuse(key, g, found(node));
+        const double v = node.value<double>().value();
+        if (!std::isfinite(v) || v < key.least || v > key.most || (key.open && v == key.least))
+          refuse(key, g, found(node));
+        return v;
+      }
+      case 3:
+        return string(node);
+      case 4: {
+        std::vector<int64_t> v;
+        for (const toml::node& n : items()) v.push_back(integer(n));
+        return v;
+      }
+      default: {
+        std::vector<std::string> v;
+        for (const toml::node& n : items()) v.push_back(string(n));
+        return v;
+      }
+    }
+  }
+
+  const Schema& schema_;
+  std::string file_;
+  toml::table table_;
+  std::vector<Given> given_;  // in file order, then the command line's
+  std::vector<std::pair<std::string, std::string>> module_places_, modules_;  // name and place, name and kind
+};
+
+Config parse_config(const Schema& schema, std::string_view text, const std::string& name,
+                    std::span<const std::string> overrides) {
+  ConfigReader reader(schema, name);
+  reader.read_toml(text);
+  for (const std::string& o : overrides) reader.read_override(o);
+  return reader.resolve();
+}
+
+Config read_config(const Schema& schema, const std::filesystem::path& file,
+                   std::span<const std::string> overrides) {
+  return parse_config(schema, read_text(file), file.string(), overrides);
+}
+
+}  // namespace mimo

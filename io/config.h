@@ -1,0 +1,149 @@
+// Configuration: a Schema says which keys exist, a Config holds a value for every one of them, read from a
+// TOML file and `--section.key=value` overrides. What is wrong is refused at once, with a message that names
+// file, line and column, key, expected and found, and the nearest known key.
+//
+//   train.steps             keys of fixed sections ("resume" and "device" are above all sections)
+//   module.NAME.KEY         modules in file order; their keys depend on module.NAME.kind
+//   layout.NAME = "tp2,..." one string per module, in file order
+#pragma once
+#include <deque>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace mimo {
+
+using ConfigValue =
+    std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
+
+// One key: its type is that of the value. Without a fallback it is required.
+struct Key {
+  std::string name, help;
+  ConfigValue type;  // an empty value of the type
+  std::optional<ConfigValue> value;
+  double least = -std::numeric_limits<double>::infinity();  // of a number, or of each in a list
+  double most = std::numeric_limits<double>::infinity();
+  bool open = false;                 // `least` itself is excluded
+  std::vector<std::string> choices;  // of a string, or of each in a list
+  bool number = false;               // a string that may also be a whole number from 0, as in resume = 100
+
+  Key& fallback(ConfigValue v);
+  Key& range(double lo, double hi = std::numeric_limits<double>::infinity());
+  Key& above(double lo);
+  Key& one_of(std::vector<std::string> c);
+  Key& or_number();
+  std::string expected() const;  // "an integer from 1 to 8", "one of f32, bf16"
+};
+
+// Keys in the order in which they are declared and written.
+class Keys {
+ public:
+  Key& boolean(std::string name, std::string help);
+  Key& integer(std::string name, std::string help);
+  Key& real(std::string name, std::string help);
+  Key& string(std::string name, std::string help);
+  Key& integers(std::string name, std::string help);
+  Key& strings(std::string name, std::string help);
+  const Key* find(std::string_view name) const;
+  const std::deque<Key>& all() const { return keys_; }
+
+ private:
+  Key& add(std::string name, std::string help, ConfigValue type);
+  std::deque<Key> keys_;  // a reference to a key stays good while more are declared
+};
+
+class Schema : public Keys {
+ public:
+  Schema();
+  // The keys below module.NAME of modules of this kind; `kind` itself is implied.
+  Keys& kind(const std::string& name, const std::string& help);
+  // Keys that modules of every kind have.
+  Keys& every_kind() { return every_kind_; }
+
+  struct Kind {
+    std::string name, help;
+    Keys keys;
+  };
+  const std::deque<Kind>& kinds() const { return kinds_; }
+  // `kind`, the keys of every kind, then the kind's own.
+  std::vector<const Key*> keys_of_kind(std::string_view kind) const;
+  std::string help() const;  // for --help: every key with type, default and meaning
+
+ private:
+  Key kind_;  // the key `kind` itself, whose choices are the kinds
+  Keys every_kind_;
+  std::deque<Kind> kinds_;
+};
+
+// The keys that every program shares: run, train, data, checkpoint, eval, resume, device.
+void declare_run_keys(Schema&);
+
+class Config {
+ public:
+  // T is bool, int64_t, double, std::string or a vector of int64_t or of std::string. A key that the schema
+  // does not have, or of another type, is a mistake of the program: std::logic_error.
+  template <class T>
+  const T& get(std::string_view key) const;
+  bool given(std::string_view key) const;         // by the file or the command line
+  std::string place(std::string_view key) const;  // "FILE:LINE:COLUMN key", for errors found later
+
+  const std::vector<std::string>& modules() const { return modules_; }  // in file order
+  const std::vector<std::pair<std::string, std::string>>& layout() const { return layout_; }
+  void set_layout(std::vector<std::pair<std::string, std::string>> lines) { layout_ = std::move(lines); }
+
+  // The keys under a prefix: config.section("module.vision").get<int64_t>("hidden").
+  class Section {
+   public:
+    Section(const Config& config, std::string prefix) : config_(&config), prefix_(std::move(prefix) + '.') {}
+    template <class T>
+    const T& get(std::string_view key) const {
+      return config_->get<T>(prefix_ + std::string(key));
+    }
+    std::string place(std::string_view key) const { return config_->place(prefix_ + std::string(key)); }
+
+   private:
+    const Config* config_;
+    std::string prefix_;
+  };
+  Section section(std::string prefix) const { return Section(*this, std::move(prefix)); }
+  Section module(const std::string& name) const { return section("module." + name); }
+
+  // Every key with its value, in declared order, with its help as a comment; reads back to an equal Config.
+  // Each line of `heading` becomes a comment at the top.
+  std::string to_toml(std::string_view heading = {}) const;
+  bool operator==(const Config&) const;  // of values; places do not count
+
+ private:
+  friend class ConfigReader;
+  struct Entry {
+    std::string key, help, place;
+    ConfigValue value;
+    bool given = false;
+    bool operator==(const Entry& e) const { return key == e.key && value == e.value; }
+  };
+  const Entry& entry(std::string_view key) const;
+  std::vector<Entry> entries_;
+  std::map<std::string, size_t, std::less<>> index_;
+  std::vector<std::string> modules_;
+  std::vector<std::pair<std::string, std::string>> layout_;
+};
+
+// Overrides come as "--train.steps=100"; strings and lists may be bare (--train.dtype=bf16,
+// --module.vision.sizes=1,2). Throws ConfigError.
+Config read_config(const Schema&, const std::filesystem::path& file,
+                   std::span<const std::string> overrides = {});
+// The same from text; `name` stands for the file in messages.
+Config parse_config(const Schema&, std::string_view text, const std::string& name,
+                    std::span<const std::string> overrides = {});
+
+// The candidate with the smallest edit distance, where it is near enough to be meant; else empty.
+std::string nearest(std::string_view word, std::span<const std::string> candidates);
+
+}  // namespace mimo

@@ -1,0 +1,225 @@
+// Work is cut into blocks of rows and tiles of channels. Inputs are addressed by their place v in a sequence
+// with its width - 1 rows of state before it: v < width - 1 is a row of state_in, or zero.
+#include "kernels/causal_conv.h"
+
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/threads.h"
+
+namespace mimo {
+namespace {
+
+constexpr int kTile = 64;  // channels
+
+template <class F>
+void with_width(int width, F&& f) {
+  switch (width) {
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    case 4:
+      return f.template operator()<4>();
+    case 5:
+      return f.template operator()<5>();
+    case 6:
+      return f.template operator()<6>();
+    case 7:
+      return f.template operator()<7>();
+    case 8:
+      return f.template operator()<8>();
+  }
+  throw std::invalid_argument("causal_conv: width: expected 2 to 8, found " + std::to_string(width));
+}
+
+// The inputs, weights and bias of one tile of channels.
+template <class Op, class T, int W>
+struct Tile {
+  using A = acc_t<T>;
+  const Op& op;
+  int first, cols;
+  A weight[W][kTile], bias[kTile];
+  T zero[kTile] = {};
+
+  Tile(const Op& o, int tile) : op(o), first(tile * kTile), cols(std::min(kTile, o.channels - first)) {
+    for (int c = 0; c < cols; ++c) {
+      for (int k = 0; k < W; ++k) weight[k][c] = op.weight[int64_t{first + c} * W + k];
+      bias[c] = op.bias ? A(op.bias[first + c]) : A(0);
+    }
+  }
+  const T* input(int s, int64_t v) const {
+    if (v >= W - 1) return op.x + (op.cu[s] + v - (W - 1)) * op.x_ld + first;
+    return op.state_in ? op.state_in + (int64_t{s} * (W - 1) + v) * op.channels + first : zero;
+  }
+  // The inputs of row t of sequence s, oldest first.
+  void inputs(int s, int64_t t, const T* (&x)[W]) const {
+    for (int k = 0; k < W; ++k) x[k] = input(s, t + k);
+  }
+  A u(const T* const (&x)[W], int c) const {
+    A sum = bias[c];
+#pragma GCC unroll 8
+    for (int k = 0; k < W; ++k) sum += weight[k][c] * A(x[k][c]);
+    return sum;
+  }
+};
+
+// Calls f(sequence, begin, end) for the rows [begin, end) of each sequence, counted from its start, that lie
+// in the packed rows [from, to).
+template <class F>
+void for_each_part(const int32_t* cu, int sequences, int64_t from, int64_t to, F&& f) {
+  if (from >= to) return;
+  for (int s = static_cast<int>(std::upper_bound(cu, cu + sequences + 1, from) - cu) - 1;
+       s < sequences && cu[s] < to; ++s) {
+    const int64_t begin = std::max<int64_t>(from, cu[s]), end = std::min<int64_t>(to, cu[s + 1]);
+    if (begin < end) f(s, begin - cu[s], end - cu[s]);
+  }
+}
+
+template <int W, class T>
+void forward(const CausalConv<T>& op) {
+  using A = acc_t<T>;
+  const Blocks blocks(op.tokens, 64, 1 << 20);
+  const int tiles = (op.channels + kTile - 1) / kTile;
+#pragma omp parallel for collapse(2) \
+    schedule(static) if (op.tokens * op.channels * int64_t{2 * sizeof(T)} > kThreadBytes)
+  for (int64_t b = 0; b < blocks.count; ++b)
+    for (int i = 0; i < tiles; ++i) {
+      const Tile<CausalConv<T>, T, W> tile(op, i);
+      for_each_part(op.cu, op.sequences, blocks.begin(b), blocks.end(b),
+                    [&](int s, int64_t begin, int64_t end) {
+                      for (int64_t t = begin; t < end; ++t) {
+                        const T* x[W];
+                        tile.inputs(s, t, x);
+                        T* y = op.y + (op.cu[s] + t) * op.y_ld + tile.first;
+#pragma omp simd
+                        for (int c = 0; c < tile.cols; ++c) {
+                          const A u = tile.u(x, c);
+                          y[c] = T(u * sigmoid(u));
+                        }
+                      }
+                    });
+    }
+  if (!op.state_out) return;
+  for (int i = 0; i < tiles; ++i) {
+    const Tile<CausalConv<T>, T, W> tile(op, i);
+    for (int s = 0; s < op.sequences; ++s)
+      for (int m = 0; m < W - 1; ++m)
+        std::copy_n(tile.input(s, op.cu[s + 1] - op.cu[s] + m), tile.cols,
+                    op.state_out + (int64_t{s} * (W - 1) + m) * op.channels + tile.first);
+  }
+}
+
+// Rows [begin, end) of sequence s. du runs width - 1 rows ahead of the row whose dx it completes, so that it
+// is needed beyond `end` (recomputed there by the next block too); it is zero beyond the sequence.
+template <int W, class T>
+void backward_part(const CausalConvBackward<T>& op, const Tile<CausalConvBackward<T>, T, W>& tile, int s,
+                   int64_t begin, int64_t end, acc_t<T> (&dw)[W + 1][kTile]) {
+  using A = acc_t<T>;
+  A du[W][kTile] = {};  // a ring, row t at t mod W
+  const int64_t length = op.cu[s + 1] - op.cu[s];
+  const int cols = tile.cols;
+  for (int64_t t = begin; t < end + W - 1; ++t) {
+    A* now = du[t % W];
+    if (t < length) {
+      const T* x[W];
+      tile.inputs(s, t, x);
+      const T* dy = op.dy + (op.cu[s] + t) * op.dy_ld + tile.first;
+#pragma omp simd
+      for (int c = 0; c < cols; ++c) {
+        const A u = tile.u(x, c), g = sigmoid(u);
+        now[c] = A(dy[c]) * g * (1 + u * (1 - g));
+      }
+      if (t < end) {
+        for (int k = 0; k < W; ++k)
+#pragma omp simd
+          for (int c = 0; c < cols; ++c) dw[k][c] += now[c] * A(x[k][c]);
+#pragma omp simd
+        for (int c = 0; c < cols; ++c) dw[W][c] += now[c];
+      }
+    } else {
+      std::fill_n(now, cols, A(0));
+    }
+    // The gradient of input v = t: of row t - (W - 1), or of the state before row 0.
+    const int64_t row = t - (W - 1);
+    T* dx;
+    if (row >= begin)
+      dx = op.dx + (op.cu[s] + row) * op.dx_ld + tile.first;
+    else if (begin == 0 && op.dstate_in)
+      dx = op.dstate_in + (int64_t{s} * (W - 1) + t) * op.channels + tile.first;
+    else
+      continue;
+    const T* dstate = op.dstate_out && t >= length
+                          ? op.dstate_out + (int64_t{s} * (W - 1) + t - length) * op.channels + tile.first
+                          : tile.zero;
+    const A* ring[W];
+    for (int k = 0; k < W; ++k) ring[k] = du[(t - k + W) % W];
+#pragma omp simd
+    for (int c = 0; c < cols; ++c) {
+      A sum = dstate[c];
+#pragma GCC unroll 8
+      for (int k = 0; k < W; ++k) sum += tile.weight[k][c] * ring[k][c];
+      dx[c] = T(sum);
+    }
+  }
+}
+
+template <int W, class T>
+void backward(const CausalConvBackward<T>& op, acc_t<T>* partial) {
+  using A = acc_t<T>;
+  const Blocks blocks(op.tokens);
+  const int tiles = (op.channels + kTile - 1) / kTile;
+#pragma omp parallel for collapse(2) \
+    schedule(static) if (op.tokens * op.channels * int64_t{3 * sizeof(T)} > kThreadBytes)
+  for (int64_t b = 0; b < blocks.count; ++b)
+    for (int i = 0; i < tiles; ++i) {
+      const Tile<CausalConvBackward<T>, T, W> tile(op, i);
+      A dw[W + 1][kTile] = {};
+      for_each_part(
+          op.cu, op.sequences, blocks.begin(b), blocks.end(b),
+          [&](int s, int64_t begin, int64_t end) { backward_part<W>(op, tile, s, begin, end, dw); });
+      for (int k = 0; k <= W; ++k)
+        std::copy_n(dw[k], tile.cols, partial + (b * (W + 1) + k) * op.channels + tile.first);
+    }
+  for (int s = 0; op.dstate_in && s < op.sequences; ++s) {  // an empty sequence hands its state on
+    if (op.cu[s + 1] > op.cu[s]) continue;
+    const int64_t size = int64_t{W - 1} * op.channels;
+    T* out = op.dstate_in + s * size;
+    op.dstate_out ? std::copy_n(op.dstate_out + s * size, size, out) : std::fill_n(out, size, T(0.f));
+  }
+  const int64_t ld = int64_t{W + 1} * op.channels;
+  if (op.dbias) add_partial_sums(blocks.count, op.channels, partial + int64_t{W} * op.channels, ld, op.dbias);
+#pragma omp parallel for schedule(static) if (blocks.count * ld * int64_t{sizeof(A)} > kThreadBytes)
+  for (int i = 0; i < tiles; ++i)
+    for (int k = 0; k < W; ++k) {
+      A sum[kTile] = {};
+      const int first = i * kTile, cols = std::min(kTile, op.channels - first);
+      for (int64_t b = 0; b < blocks.count; ++b) {
+        const A* p = partial + b * ld + int64_t{k} * op.channels + first;
+#pragma omp simd
+        for (int c = 0; c < cols; ++c) sum[c] += p[c];
+      }
+      for (int c = 0; c < cols; ++c) op.dweight[int64_t{first + c} * W + k] += sum[c];
+    }
+}
+
+}  // namespace
+
+template <class T>
+void run(const Cpu&, const CausalConv<T>& op) {
+  with_width(op.width, [&]<int W>() { forward<W>(op); });
+}
+
+template <class T>
+int64_t workspace(const Cpu&, const CausalConvBackward<T>& op) {
+  return Blocks(op.tokens).count * (op.width + 1) * op.channels * int64_t{sizeof(acc_t<T>)};
+}
+
+template <class T>
+void run(const Cpu& cpu, const CausalConvBackward<T>& op) {
+  with_width(op.width, [&]<int W>() { backward<W>(op, static_cast<acc_t<T>*>(cpu.ws.data)); });
+}
+
+MIMO_CPU_KERNEL(CausalConv);
+MIMO_CPU_KERNEL(CausalConvBackward);
+MIMO_CPU_WORKSPACE(CausalConvBackward);
+
+}  // namespace mimo

@@ -1,0 +1,100 @@
+#include "kernels/gated_norm.h"
+
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/threads.h"
+
+namespace mimo {
+namespace {
+
+template <class Op>
+void check(const Op& op) {
+  if (op.groups < 1 || op.cols % op.groups)
+    throw std::invalid_argument("gated_norm: groups: expected a divisor of " + std::to_string(op.cols) +
+                                ", found " + std::to_string(op.groups));
+}
+
+template <class T>
+acc_t<T> forward_group(int n, const T* y, const T* z, const T* w, acc_t<T> eps, T* out) {
+  using A = acc_t<T>;
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int c = 0; c < n; ++c) {
+    const A u = A(y[c]) * A(z[c]) * sigmoid(A(z[c]));
+    sum += u * u;
+  }
+  const A r = A(1) / std::sqrt(sum / A(n) + eps);
+#pragma omp simd
+  for (int c = 0; c < n; ++c) out[c] = T(A(w[c]) * A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * r);
+  return r;
+}
+
+// dw is this block's partial sum, or null.
+template <class T>
+void backward_group(int n, const T* y, const T* z, const T* w, acc_t<T> r, const T* dout, T* dy, T* dz,
+                    acc_t<T>* dw) {
+  using A = acc_t<T>;
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int c = 0; c < n; ++c) sum += A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * A(w[c]) * A(dout[c]);
+  const A mean = sum * r / A(n);
+  if (dw) {
+#pragma omp simd
+    for (int c = 0; c < n; ++c) dw[c] += A(dout[c]) * A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * r;
+  }
+#pragma omp simd
+  for (int c = 0; c < n; ++c) {
+    const A yc = y[c], zc = z[c], s = sigmoid(zc);
+    const A du = r * (A(w[c]) * A(dout[c]) - yc * zc * s * r * mean);
+    dy[c] = T(du * zc * s);
+    dz[c] = T(du * yc * s * (1 + zc * (1 - s)));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void run(const Cpu&, const GatedNorm<T>& op) {
+  check(op);
+  const int n = op.cols / op.groups;
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > kThreadBytes)
+  for (int64_t i = 0; i < op.rows; ++i)
+    for (int g = 0; g < op.groups; ++g) {
+      const int at = g * n;
+      const auto r = forward_group(n, op.y + i * op.y_ld + at, op.z + i * op.z_ld + at, op.w + at, op.eps,
+                                   op.out + i * op.out_ld + at);
+      if (op.r) op.r[i * op.groups + g] = r;
+    }
+}
+
+template <class T>
+int64_t workspace(const Cpu&, const GatedNormBackward<T>& op) {
+  return op.dw ? Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+}
+
+template <class T>
+void run(const Cpu& cpu, const GatedNormBackward<T>& op) {
+  using A = acc_t<T>;
+  check(op);
+  const int n = op.cols / op.groups;
+  const Blocks blocks(op.rows);
+  A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
+#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{5 * sizeof(T)} > kThreadBytes)
+  for (int64_t b = 0; b < blocks.count; ++b) {
+    A* dw = partial ? partial + b * op.cols : nullptr;
+    if (dw) std::fill_n(dw, op.cols, A(0));
+    for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
+      for (int g = 0; g < op.groups; ++g) {
+        const int at = g * n;
+        backward_group(n, op.y + i * op.y_ld + at, op.z + i * op.z_ld + at, op.w + at,
+                       op.r[i * op.groups + g], op.dout + i * op.dout_ld + at, op.dy + i * op.dy_ld + at,
+                       op.dz + i * op.dz_ld + at, dw ? dw + at : nullptr);
+      }
+  }
+  if (partial) add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
+}
+
+MIMO_CPU_KERNEL(GatedNorm);
+MIMO_CPU_KERNEL(GatedNormBackward);
+MIMO_CPU_WORKSPACE(GatedNormBackward);
+
+}  // namespace mimo

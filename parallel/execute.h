@@ -1,0 +1,108 @@
+// Runs one rank's part of a plan: stages, transfers, and the hooks that reduce gradients and update weights.
+// It follows the list and decides nothing.
+//
+// A transfer posts its messages and returns; whoever uses what it brings waits for it. A receiver that is
+// itself among the sender's ranks (colocated modules) takes what lies there: the very tensor where it is all
+// of the input, else a copy. Else rank j of the receiving block gets it from rank j mod size of the sending
+// one; the same holds backwards, because all ranks of a block hold the same output and the same gradient of
+// their input.
+#pragma once
+#include <functional>
+#include <map>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/plan.h"
+#include "parallel/route.h"
+#include "parallel/stage.h"
+
+namespace mimo {
+
+// What crosses a stage edge: tensors [rows, width], samples laid end to end.
+struct EdgeSpec {
+  int64_t width = 0;
+  DType dtype = DType::f32;
+  std::function<int64_t(const SampleSizes&)> rows;  // of one sample
+};
+
+// Called where the plan says so.
+struct StepHooks {
+  std::function<void(int module, int stage)> reduce;  // this rank's gradients of a stage, over its lanes
+  std::function<void(Statistics&)> step_reduce;       // sums the statistics (and norms) over the world
+  std::function<void()> update;
+};
+
+// The samples of a wave that this rank's lane of a module owns; valid until the stage's forward returns.
+using Batches = std::function<const PackedBatch&(int module, int wave)>;
+
+class Executor {
+ public:
+  // `plan` is the whole plan, verified; `edges` are in the order of stage_edges; `stages` holds one for every
+  // (module, stage) that this rank has a node of. The two communicators span the world and carry nothing
+  // else: messages of a pair of ranks match in the order of the plan. All references must outlive the
+  // executor.
+  Executor(const PlanGraph& graph, const Plan& plan, std::vector<EdgeSpec> edges, int rank,
+           const std::map<std::pair<int, int>, Stage*>& stages, Communicator& transfers_forward,
+           Communicator& transfers_backward);
+
+  // One step. `waves` (as many as the plan has) say which lane owns which sample, `sizes` how large the
+  // step's samples are; with a forward-only plan nothing is recorded. The observer is told of every action
+  // when it begins and ends, and again of a transfer while the rank waits for it. Returns the statistics,
+  // after the hook has summed them.
+  Statistics step(std::span<const Wave> waves, std::span<const SampleSizes> sizes, const Batches& batches,
+                  const StepHooks& hooks, Observer& observer);
+
+ private:
+  // A node this rank takes part in.
+  struct Local {
+    Stage* stage = nullptr;
+    std::vector<int> in, out;                 // stage edges
+    int transfers_in = 0, transfers_out = 0;  // of a wave: gradients sent to sources, outputs to destinations
+  };
+  // What a node keeps of a wave.
+  struct Held {
+    std::vector<Tensor> inputs;           // [in], until forward
+    std::vector<NodePtr> leaves;          // [in], from forward to backward; null where no gradient is wanted
+    NodePtr node;                         // the output's, from forward to backward
+    Tensor output;                        // until the last of its transfers is posted
+    std::vector<Tensor> gradients;        // [out], of the output, until backward
+    std::vector<Tensor> input_gradients;  // [in], until the last of their transfers is posted
+    int transfers_left = 0;
+  };
+  struct Pending {
+    Work work;
+    Action action;
+    int from, to;  // nodes
+  };
+
+  void forward(const Action&);
+  void backward(const Action&);
+  void transfer(const Action&);
+  void bind_routes();
+  void progress();
+  void wait_for(const std::function<bool(const Pending&)>& wanted);
+  int64_t rows(int stage_edge, int wave, bool source, int lane) const;
+  bool mine(int node) const { return local_.count(node) != 0; }
+
+  const PlanGraph& graph_;
+  Plan plan_;  // of this rank
+  std::vector<EdgeSpec> edges_;
+  int rank_;
+  Communicator &transfers_forward_, &transfers_backward_;
+  std::map<int, Local> local_;          // by node
+  std::vector<bool> carries_gradient_;  // [stage edge]
+
+  // Of the step in hand.
+  std::span<const Wave> waves_;
+  std::span<const SampleSizes> sizes_;
+  const Batches* batches_ = nullptr;
+  Observer* observer_ = nullptr;
+  Statistics statistics_;
+  std::map<std::pair<int, int>, std::vector<Route>> routes_;  // (stage edge, wave)
+  std::map<std::pair<int, int>, Held> held_;                  // (node, wave)
+  std::vector<Pending> pending_;
+};
+
+}  // namespace mimo

@@ -1,0 +1,237 @@
+#include "io/hdf5.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+
+#include "io/file.h"
+#include "tests/io/temp_dir.h"
+
+namespace mimo {
+namespace {
+
+template <class T>
+class Hdf5Types : public testing::Test {};
+using AllTypes = testing::Types<float, bf16, double, int32_t, int64_t, uint8_t>;
+TYPED_TEST_SUITE(Hdf5Types, AllTypes);
+
+TYPED_TEST(Hdf5Types, RoundTripsWholeAndByBox) {
+  TempDir dir;
+  std::vector<TypeParam> values;
+  for (int i = 0; i < 24; ++i) values.push_back(static_cast<TypeParam>(static_cast<float>(i * 7 % 24)));
+  {
+    h5::File f = h5::File::create(dir / "a.h5");
+    f.write("/group/x", values, {2, 3, 4});
+    f.write("/empty", std::vector<TypeParam>{}, {0, 5});
+    f.close();
+  }
+  const h5::File f = h5::File::open(dir / "a.h5");
+  const h5::Dataset x = f.dataset("/group/x");
+  EXPECT_EQ(x.shape(), (Dims{2, 3, 4}));
+  EXPECT_EQ(x.dtype(), dtype_of<TypeParam>());
+  const auto same = [](const std::vector<TypeParam>& a, const std::vector<TypeParam>& b) {
+    return a.size() == b.size() &&
+           (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(TypeParam)) == 0);
+  };
+  EXPECT_TRUE(same(f.read<TypeParam>("/group/x"), values));
+  EXPECT_TRUE(
+      same(x.read<TypeParam>(Box{{1, 1, 2}, {1, 2, 2}}), {values[18], values[19], values[22], values[23]}));
+  EXPECT_TRUE(same(x.read<TypeParam>(Box{{1, 1, 2}, {1, 0, 2}}), {}));
+  EXPECT_TRUE(same(f.read<TypeParam>("/empty"), {}));
+  EXPECT_EQ(f.dataset("/empty").shape(), (Dims{0, 5}));
+}
+
+TEST(Hdf5, BoxesWriteTheirElementsOnly) {
+  TempDir dir;
+  h5::File f = h5::File::create(dir / "a.h5");
+  h5::Dataset x = f.create_dataset("x", DType::i32, {3, 3});
+  const std::vector<int32_t> ones(4, 1), two = {2};
+  x.write({{1, 0}, {2, 2}}, DType::i32, ones.data());
+  x.write({{0, 2}, {1, 1}}, DType::i32, two.data());
+  EXPECT_EQ(x.read<int32_t>(), (std::vector<int32_t>{0, 0, 2, 1, 1, 0, 1, 1, 0}));
+}
+
+TEST(Hdf5, Bf16IsAFloatThatOtherProgramsConvert) {
+  TempDir dir;
+  const std::vector<float> numbers = {0, -0.0f, 1, -2.5, 3.140625, 1e38f, 1e-38f, 9.2e-41f, INFINITY, NAN};
+  const std::vector<bf16> values(numbers.begin(), numbers.end());
+  h5::File f = h5::File::create(dir / "a.h5");
+  f.write("x", values);
+  f.close();
+  // As a client without this type does: reads it as float.
+  std::vector<float> read(values.size());
+  const h5::Handle file(H5Fopen((dir / "a.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
+  const h5::Handle x(H5Dopen2(file, "x", H5P_DEFAULT), H5Dclose);
+  ASSERT_GE(H5Dread(x, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, read.data()), 0);
+  for (size_t i = 0; i + 1 < values.size(); ++i) EXPECT_EQ(read[i], static_cast<float>(values[i])) << i;
+  EXPECT_TRUE(std::isnan(read.back()));
+}
+
+TEST(Hdf5, AttributesAndStrings) {
+  TempDir dir;
+  h5::File f = h5::File::create(dir / "a.h5");
+  h5::Group g = f.create_group("deep/er");
+  g.set_attribute("text", "h\xc3\xa9llo\nthere");
+  g.set_attribute("nothing", "");
+  g.set_attribute("long", std::string(100000, 'x'));
+  g.set_attribute("n", int64_t{-3});
+  g.set_attribute("n", int64_t{-4});  // replaces
+  g.set_attribute("v", std::vector<double>{0.1, 1e300});
+  const std::vector<std::string> words = {"", "a", "\xe4\xb8\xad\xe6\x96\x87", std::string(5000, 'y')};
+  f.write_strings("words", words);
+  f.write_strings("none", {});
+  f.close();
+  const h5::File r = h5::File::open(dir / "a.h5");
+  const h5::Group h = r.group("deep/er");
+  EXPECT_EQ(h.text_attribute("text"), "h\xc3\xa9llo\nthere");
+  EXPECT_EQ(h.text_attribute("nothing"), "");
+  EXPECT_EQ(h.text_attribute("long"), std::string(100000, 'x'));
+  EXPECT_EQ(h.integer_attribute("n"), -4);
+  EXPECT_EQ(h.attribute<double>("v"), (std::vector<double>{0.1, 1e300}));
+  EXPECT_TRUE(h.has_attribute("n"));
+  EXPECT_FALSE(h.has_attribute("m"));
+  EXPECT_EQ(r.read_strings("words"), words);
+  EXPECT_EQ(r.read_strings("none"), std::vector<std::string>{});
+  EXPECT_EQ(r.names(), (std::vector<std::string>{"deep", "none", "words"}));
+  EXPECT_TRUE(r.exists("deep/er"));
+  EXPECT_TRUE(r.exists("/deep"));
+  EXPECT_FALSE(r.exists("deep/est"));
+  EXPECT_FALSE(r.exists("no/such/thing"));
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { h.integer_attribute("m"); }),
+                  "a.h5:/deep/er] attribute missing: expected m");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { h.integer_attribute("v"); }), "expected i64, found f64");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { h.text_attribute("n"); }), "expected a string, found i64");
+}
+
+TEST(Hdf5, DatasetsGrow) {
+  TempDir dir;
+  h5::File f = h5::File::create(dir / "a.h5");
+  h5::Dataset x = f.create_dataset("x", DType::i32, {0, 2}, 3);
+  std::vector<int32_t> expected;
+  for (int rows : {1, 0, 5, 2}) {
+    std::vector<int32_t> more;
+    for (int i = 0; i < rows * 2; ++i) more.push_back(static_cast<int32_t>(expected.size()) + i);
+    x.append(DType::i32, more.data(), rows);
+    expected.insert(expected.end(), more.begin(), more.end());
+  }
+  EXPECT_EQ(x.shape(), (Dims{8, 2}));
+  EXPECT_EQ(f.read<int32_t>("x"), expected);
+}
+
+TEST(Hdf5, VirtualDatasetsShowPartsAsOneAndNaNWhereAFileIsMissing) {
+  TempDir dir;
+  for (int i = 0; i < 2; ++i) {
+    h5::File f = h5::File::create(dir / ("part" + std::to_string(i) + ".h5"));
+    f.write("half", std::vector<bf16>(4, bf16(static_cast<float>(i + 1))), {2, 2});
+    f.close();
+  }
+  {
+    h5::File f = h5::File::create(dir / "index.h5");
+    const std::vector<h5::Source> sources = {{"part0.h5", "half", {{0, 0}, {2, 2}}},
+                                             {"part1.h5", "half", {{0, 2}, {2, 2}}}};
+    f.create_virtual_dataset("x", DType::bf16, {2, 4}, sources);
+    f.close();
+  }
+  std::vector<float> row;
+  for (bf16 v : h5::File::open(dir / "index.h5").read<bf16>("x")) row.push_back(v);
+  EXPECT_EQ(row, (std::vector<float>{1, 1, 2, 2, 1, 1, 2, 2}));
+  std::filesystem::remove(dir / "part1.h5");
+  row.clear();
+  for (bf16 v : h5::File::open(dir / "index.h5").read<bf16>("x")) row.push_back(v);
+  EXPECT_EQ(row[1], 1);
+  EXPECT_TRUE(std::isnan(row[2]));
+}
+
+TEST(Hdf5, SameCallsGiveTheSameBytes) {
+  TempDir dir;
+  const auto make = [&](const char* name) {
+    h5::File f = h5::File::create(dir / name);
+    f.write("/g/x", std::vector<float>(100, 1.5f), {10, 10});
+    f.create_dataset("/g/y", DType::i32, {4}, 2).set_attribute("a", "text");
+    f.write_strings("s", {"a", "bc"});
+    f.close();
+    return read_text(dir / name);
+  };
+  EXPECT_TRUE(make("a.h5") == make("b.h5"));
+  // Not by luck: nothing holds a time.
+  const h5::Handle file(H5Fopen((dir / "a.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
+  for (const char* name : {"/", "g", "g/x", "g/y", "s"}) {
+    H5O_info_t info;
+    ASSERT_GE(H5Oget_info_by_name(file, name, &info, H5P_DEFAULT), 0);
+    EXPECT_EQ(info.ctime + info.mtime + info.atime + info.btime, 0) << name;
+  }
+}
+
+TEST(Hdf5, ErrorsNameFileObjectExpectedAndFound) {
+  TempDir dir;
+  {
+    h5::File f = h5::File::create(dir / "a.h5");
+    f.write("x", std::vector<float>(1000), {10, 100});
+    f.create_group("g");
+    f.write_strings("s", {"a"});
+    f.close();
+  }
+  const auto open = [&](const std::string& name) {
+    return thrown<ConfigError>([&] { h5::File::open(dir / name); });
+  };
+  EXPECT_CONTAINS(open("none.h5"), "none.h5] no such file: expected an HDF5 file, found nothing");
+  EXPECT_CONTAINS(open("."), "found a directory");
+  std::ofstream(dir / "text.h5") << "hello";
+  EXPECT_CONTAINS(open("text.h5"), "text.h5] not HDF5");
+  std::ofstream(dir / "empty.h5").close();
+  EXPECT_CONTAINS(open("empty.h5"), "empty.h5] not HDF5");
+  std::filesystem::copy_file(dir / "a.h5", dir / "short.h5");
+  std::filesystem::resize_file(dir / "short.h5", 700);
+  EXPECT_CONTAINS(open("short.h5"), "short.h5] damaged or cut short (HDF5: truncated file");
+
+  const h5::File f = h5::File::open(dir / "a.h5");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.dataset("y"); }),
+                  "a.h5:/y] missing: expected a dataset, found nothing");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.dataset("g"); }), "a.h5:/g] expected a dataset");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.group("x"); }), "a.h5:/x] expected a group");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.group("h"); }), "a.h5:/h] missing: expected a group");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.dataset("s"); }), "found strings");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.read_strings("x"); }),
+                  "expected strings of variable length, found f32");
+  const h5::Dataset x = f.dataset("/x");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { x.read<double>(); }),
+                  "a.h5:/x] wrong type: expected f64, found f32");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] {
+                    x.read<float>(Box{{0}, {1}});
+                  }),
+                  "expected 1, found shape [10, 100]");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { x.read<float>(Box{{5, 0}, {6, 1}}); }), "a.h5:/x] too small");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { x.read<float>(Box{{-1, 0}, {1, 1}}); }), "a.h5:/x] too small");
+  EXPECT_CONTAINS(thrown<std::runtime_error>([&] { h5::File::create(dir / "no" / "such.h5"); }),
+                  "such.h5] cannot create");
+}
+
+TEST(Hdf5, AFullDiskIsAnErrorNotACrash) {
+  TempDir dir;
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{100000, 100000};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    const std::string message = thrown<std::runtime_error>([&] {
+      h5::File f = h5::File::create(dir / "a.h5");
+      f.write("x", std::vector<float>(100000));
+      f.close();
+    });
+    const bool good = contains(message, "cannot") && contains(message, "File too large");
+    if (!good) std::fprintf(stderr, "%s\n", message.c_str());
+    std::exit(good ? 0 : 1);  // through HDF5's own clean-up
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+}  // namespace
+}  // namespace mimo

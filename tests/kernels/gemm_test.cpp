@@ -1,0 +1,136 @@
+#include "kernels/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace mimo {
+namespace {
+
+struct Case {
+  int64_t m, n, k;
+  double alpha, beta;
+  int64_t gap;  // elements between the end of a row and the start of the next
+  bool bias;
+};
+
+const Case cases[] = {
+    {1, 1, 1, 1, 0, 0, false},     {1, 32, 256, 1, 0, 0, true},      {7, 33, 65, 1, 1, 3, true},
+    {64, 96, 384, 1, 0, 0, false}, {129, 257, 31, -2, 0.5, 1, true}, {400, 64, 64, 1, 1, 8, false},
+    {3, 5, 0, 1, 0, 2, true},      {3, 5, 0, 1, 2, 2, false},        {0, 5, 4, 1, 0, 0, true},
+    {5, 0, 4, 1, 0, 0, false},     {130, 140, 300, 1, 0, 5, true},   {2, 2, 1000, 0, 1, 0, false},
+};
+
+// A matrix whose gaps hold a value that must survive and must never be read.
+template <class T>
+struct Matrix {
+  int64_t rows, cols, ld;
+  std::vector<T> data;
+  Matrix(int64_t r, int64_t c, int64_t gap, std::mt19937& random)
+      : rows(r), cols(c), ld(c + gap), data(rows > 0 ? (rows - 1) * ld + cols : 0, poison()) {
+    std::normal_distribution<double> normal;
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j) at(i, j) = T(static_cast<float>(normal(random)));
+  }
+  static T poison() { return T(std::numeric_limits<float>::quiet_NaN()); }
+  T& at(int64_t i, int64_t j) { return data[i * ld + j]; }
+  double value(bool transposed, int64_t i, int64_t j) { return transposed ? at(j, i) : at(i, j); }
+  void expect_gaps_untouched() {
+    for (int64_t i = 0; i + 1 < rows; ++i)
+      for (int64_t j = cols; j < ld; ++j)
+        EXPECT_TRUE(std::isnan(static_cast<double>(at(i, j)))) << i << ", " << j;
+  }
+};
+
+// The unit roundoff of a type.
+template <class T>
+double roundoff() {
+  return std::is_same_v<T, double> ? 0x1p-53 : std::is_same_v<T, float> ? 0x1p-24 : 0x1p-8;
+}
+
+// |computed - exact| <= (k + 4) u |alpha| |A||B| + 3 u (|beta C| + |bias|) for sums in any order (Higham),
+// and the rounding of the result to C.
+template <class T, class C, template <class> class Op>
+void check(const Case& c, bool trans_a, bool trans_b) {
+  SCOPED_TRACE(testing::Message() << c.m << "x" << c.n << "x" << c.k << " alpha " << c.alpha << " beta "
+                                  << c.beta << (trans_a ? " T" : " N") << (trans_b ? "T " : "N ")
+                                  << sizeof(T));
+  using A = acc_t<T>;
+  std::mt19937 random(1);
+  Matrix<T> a(trans_a ? c.k : c.m, trans_a ? c.m : c.k, c.gap, random);
+  Matrix<T> b(trans_b ? c.n : c.k, trans_b ? c.k : c.n, c.gap, random);
+  Matrix<C> y(c.m, c.n, c.gap, random);
+  Matrix<T> bias(1, c.n, 0, random);
+  if (c.beta == 0) std::fill(y.data.begin(), y.data.end(), y.poison());
+  Matrix<C> before = y;
+
+  Op<T> op{};
+  op.trans_a = trans_a, op.trans_b = trans_b, op.m = c.m, op.n = c.n, op.k = c.k;
+  op.alpha = static_cast<A>(c.alpha), op.beta = static_cast<A>(c.beta);
+  op.a = a.data.data(), op.a_ld = a.ld, op.b = b.data.data(), op.b_ld = b.ld, op.c = y.data.data(),
+  op.c_ld = y.ld;
+  bool with_bias = false;
+  if constexpr (requires { op.bias; }) {
+    with_bias = c.bias;
+    op.bias = c.bias ? bias.data.data() : nullptr;
+  }
+  Cpu cpu;
+  std::vector<char> ws(workspace(cpu, op));
+  cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
+  run(cpu, op);
+
+  for (int64_t i = 0; i < c.m; ++i)
+    for (int64_t j = 0; j < c.n; ++j) {
+      double sum = 0, size = 0;
+      for (int64_t p = 0; p < c.k; ++p) {
+        const double x = a.value(trans_a, i, p) * b.value(trans_b, p, j);
+        sum += x, size += std::abs(x);
+      }
+      const double old = c.beta == 0 ? 0 : c.beta * static_cast<double>(before.at(i, j));
+      const double shift = with_bias ? static_cast<double>(bias.at(0, j)) : 0;
+      const double exact = c.alpha * sum + old + shift;
+      const double u = roundoff<A>();
+      const double in_sum = static_cast<double>(c.k + 4) * u * std::abs(c.alpha) * size +
+                            3 * u * (std::abs(old) + std::abs(shift));
+      // A double result is compared with sums in double: both sides err.
+      const double bound =
+          (std::is_same_v<T, double> ? 2 : 1) * in_sum + roundoff<C>() * (std::abs(exact) + in_sum);
+      ASSERT_LE(std::abs(static_cast<double>(y.at(i, j)) - exact), bound) << "at " << i << ", " << j;
+    }
+  y.expect_gaps_untouched();
+}
+
+template <class T>
+class GemmOf : public testing::Test {};
+using Types = testing::Types<float, bf16, double>;
+TYPED_TEST_SUITE(GemmOf, Types);
+
+TYPED_TEST(GemmOf, MatchesTheSum) {
+  for (const Case& c : cases)
+    for (const int t : {0, 1, 2, 3}) check<TypeParam, TypeParam, Gemm>(c, t & 1, t & 2);
+}
+
+TYPED_TEST(GemmOf, AccumulateMatchesTheSum) {
+  for (const Case& c : cases)
+    for (const int t : {0, 1, 2, 3}) check<TypeParam, acc_t<TypeParam>, GemmAccumulate>(c, t & 1, t & 2);
+}
+
+TEST(Gemm, RefusesAStrideShorterThanItsRow) {
+  std::vector<float> x(64);
+  Gemm<float> op{false, false, 4, 4, 4, 1, x.data(), 3, x.data() + 16, 4, 0, x.data() + 32, 4, nullptr};
+  EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
+}
+
+TEST(Gemm, RefusesAShortWorkspace) {
+  std::vector<bf16> x(64);
+  std::vector<char> ws(16);
+  Gemm<bf16> op{false, false, 4, 4, 4, 1, x.data(), 4, x.data() + 16, 4, 0, x.data() + 32, 4, nullptr};
+  EXPECT_THROW(run(Cpu{{ws.data(), 16}}, op), std::invalid_argument);
+  EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace mimo

@@ -1,0 +1,65 @@
+#include "kernels/activation.h"
+
+#include "tools/bench/bench.h"
+
+namespace mimo::bench {
+namespace {
+
+constexpr int64_t kRows = 2048, kCols = 3072;
+
+// Work of a kind: about 20 operations for an exponential or erf and its surroundings.
+double flop(ActivationKind kind, int64_t n) {
+  return (kind == ActivationKind::relu2 ? 2.0 : 20.0) * double(n);
+}
+
+template <class T>
+void activation(benchmark::State& state) {
+  const auto kind = static_cast<ActivationKind>(state.range(0));
+  const int64_t n = kRows * kCols;
+  const auto x = operand<T>(n);
+  std::vector<T> y(n);
+  measure(state, Activation<T>{kind, kRows, kCols, x.data(), kCols, y.data(), kCols}, flop(kind, n),
+          2.0 * n * sizeof(T));
+}
+
+template <class T>
+void activation_backward(benchmark::State& state) {
+  const auto kind = static_cast<ActivationKind>(state.range(0));
+  const int64_t n = kRows * kCols;
+  const auto x = operand<T>(n), dy = operand<T>(n);
+  std::vector<T> dx(n);
+  measure(state,
+          ActivationBackward<T>{kind, kRows, kCols, x.data(), kCols, dy.data(), kCols, dx.data(), kCols},
+          flop(kind, n), 3.0 * n * sizeof(T));
+}
+
+template <class T>
+void swiglu(benchmark::State& state) {
+  const int64_t n = kRows * kCols;
+  const auto x = operand<T>(2 * n);
+  std::vector<T> y(n);
+  measure(state, SwiGlu<T>{kRows, kCols, x.data(), 2 * kCols, y.data(), kCols}, 21.0 * n,
+          3.0 * n * sizeof(T));
+}
+
+template <class T>
+void swiglu_backward(benchmark::State& state) {
+  const int64_t n = kRows * kCols;
+  const auto x = operand<T>(2 * n), dy = operand<T>(n);
+  std::vector<T> dx(2 * n);
+  measure(state, SwiGluBackward<T>{kRows, kCols, x.data(), 2 * kCols, dy.data(), kCols, dx.data(), 2 * kCols},
+          27.0 * n, 5.0 * n * sizeof(T));
+}
+
+void kinds(benchmark::internal::Benchmark* b) {  // 0 relu2, 1 gelu_erf, 2 gelu_tanh, 3 quick_gelu, 4 silu
+  b->ArgName("kind")->DenseRange(0, 4);
+}
+void once(benchmark::internal::Benchmark*) {}
+
+MIMO_BENCHMARK(activation, kinds);
+MIMO_BENCHMARK(activation_backward, kinds);
+MIMO_BENCHMARK(swiglu, once);
+MIMO_BENCHMARK(swiglu_backward, once);
+
+}  // namespace
+}  // namespace mimo::bench

@@ -1,0 +1,86 @@
+#include "kernels/patchify.h"
+#include "kernels/pixel_shuffle.h"
+#include "kernels/position_embedding.h"
+#include "tools/bench/bench.h"
+
+namespace mimo::bench {
+namespace {
+
+// Images of `side` by `side` patches of 3 x 16 x 16 pixels, embedded in 1280 columns from a 128 x 128 table.
+template <class T>
+struct Images {
+  int images, side;
+  static constexpr int channels = 3, patch = 16, features = channels * patch * patch, cols = 1280, grid = 128;
+  std::vector<int32_t> sizes, cu{0};
+  std::vector<int64_t> first_pixel;
+
+  explicit Images(const benchmark::State& state)
+      : images(static_cast<int>(state.range(0))),
+        side(static_cast<int>(state.range(1))),
+        sizes(2 * images, side) {
+    for (int i = 0; i < images; ++i) {
+      first_pixel.push_back(int64_t{cu.back()} * features);
+      cu.push_back(cu.back() + side * side);
+    }
+  }
+  int64_t rows() const { return cu.back(); }
+};
+
+template <class T>
+void patchify(benchmark::State& state) {
+  const Images<T> in(state);
+  const int64_t n = in.rows() * in.features;
+  const auto pixels = operand<T>(n);
+  std::vector<T> patches(n);
+  measure(state,
+          Patchify<T>{in.images, in.first_pixel.data(), in.sizes.data(), in.cu.data(), in.channels, in.patch,
+                      pixels.data(), patches.data()},
+          0, 2.0 * n * sizeof(T));
+}
+
+template <class T>
+void position_embedding(benchmark::State& state) {
+  const Images<T> in(state);
+  const int64_t n = in.rows() * in.cols;
+  const auto table = operand<T>(int64_t{in.grid} * in.grid * in.cols), x = operand<T>(n);
+  std::vector<T> out(n);
+  measure(state,
+          PositionEmbedding<T>{in.images, in.sizes.data(), in.cu.data(), in.grid, in.cols, table.data(),
+                               x.data(), in.cols, out.data(), in.cols},
+          8.0 * n, 6.0 * n * sizeof(T));
+}
+
+template <class T>
+void position_embedding_backward(benchmark::State& state) {
+  const Images<T> in(state);
+  const int64_t n = in.rows() * in.cols;
+  const auto dout = operand<T>(n);
+  std::vector<acc_t<T>> dtable(int64_t{in.grid} * in.grid * in.cols);
+  measure(state,
+          PositionEmbeddingBackward<T>{in.images, in.sizes.data(), in.cu.data(), in.grid, in.cols,
+                                       dout.data(), in.cols, dtable.data()},
+          8.0 * n, n * double(sizeof(T) + 8 * sizeof(acc_t<T>)));
+}
+
+template <class T>
+void pixel_shuffle(benchmark::State& state) {
+  const Images<T> in(state);
+  const int64_t n = in.rows() * in.cols;
+  const auto x = operand<T>(n);
+  std::vector<T> y(n);
+  measure(state,
+          PixelShuffle<T>{in.images, in.sizes.data(), in.cu.data(), in.cols, false, x.data(), y.data()}, 0,
+          2.0 * n * sizeof(T));
+}
+
+void sizes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"images", "side"})->Args({64, 4})->Args({4, 32});
+}
+
+MIMO_BENCHMARK(patchify, sizes);
+MIMO_BENCHMARK(position_embedding, sizes);
+MIMO_BENCHMARK(position_embedding_backward, sizes);
+MIMO_BENCHMARK(pixel_shuffle, sizes);
+
+}  // namespace
+}  // namespace mimo::bench

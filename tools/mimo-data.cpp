@@ -1,0 +1,103 @@
+// mimo-data: makes datasets, and shows what is in them.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "data/digits.h"
+#include "data/tokenizer.h"
+
+using namespace mimo;
+
+namespace {
+
+const Split& split_of(const DataFile& d, const std::string& name) {
+  return name == "train" ? d.train : d.heldout;
+}
+
+void info(const std::string& file) {
+  const auto d = open_dataset(file);
+  fmt::print("{}\n  vocab {}, channels {}, mean {:.4f}, std {:.4f}\n  {}\n", file, d->header.vocab,
+             d->header.channels, d->header.mean, d->header.std, d->header.license);
+  for (const char* name : {"train", "heldout"}) {
+    const Split& s = split_of(*d, name);
+    std::map<std::string, int64_t> kinds;
+    for (int64_t i = 0; i < s.samples(); ++i) ++kinds[d->header.kinds[static_cast<size_t>(s.kind(i))]];
+    fmt::print("  {:8} {:7} samples", name, s.samples());
+    for (const auto& [kind, n] : kinds) fmt::print(", {} {}", n, kind);
+    fmt::print("\n");
+  }
+}
+
+void show(const std::string& file, const std::string& split, int64_t index, const std::string& png) {
+  const auto d = open_dataset(file);
+  const Split& s = split_of(*d, split);
+  if (index < 0 || index >= s.samples())
+    throw ConfigError("--sample", fmt::format("no such sample in {}: expected 0 to {}, found {}", split,
+                                              s.samples() - 1, index));
+  const Sample sample = s.read(index);
+  fmt::print("{}\n", Tokenizer::decode(sample.tokens));
+  for (size_t i = 0; i < sample.items.size(); ++i) {
+    fmt::print("{}\n", draw(sample.items[i].image));
+    if (png.empty()) continue;
+    std::filesystem::path out = png;
+    if (i > 0) out.replace_filename(out.stem().string() + "-" + std::to_string(i) + out.extension().string());
+    write_png(sample.items[i].image, out);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Makes datasets for mimo and shows what is in them.");
+  app.footer(
+      "examples:\n  ./mimo-data info data/digits.h5\n  ./mimo-data show data/digits.h5 --split heldout "
+      "--sample 3 --png digits.png\n"
+      "  ./mimo-data digits --csv data/optdigits/digits.csv --out digits.h5 --samples 40000");
+  app.require_subcommand(1);
+
+  std::string csv = "data/optdigits/digits.csv", out = "data/digits.h5", file, split = "train", png;
+  int64_t sample = 0;
+  DigitsOptions o;
+  CLI::App* digits =
+      app.add_subcommand("digits", "compose the digits task from the 1,797 handwritten digits");
+  digits->add_option("--csv", csv, "digits.csv")->capture_default_str();
+  digits->add_option("--out", out, "the dataset to write")->capture_default_str();
+  digits->add_option("--samples", o.samples, "training samples")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000000));
+  digits->add_option("--seed", o.seed, "of composition and distortion")->capture_default_str();
+  digits->add_option("--shift", o.augmentation.shift, "distortion: pixels")->capture_default_str();
+  digits->add_option("--rotate", o.augmentation.rotate, "distortion: degrees")->capture_default_str();
+  digits->add_option("--scale", o.augmentation.scale, "distortion: of the logarithm of the size")
+      ->capture_default_str();
+  digits->add_option("--shear", o.augmentation.shear, "distortion: x by y")->capture_default_str();
+  digits->add_option("--gain", o.augmentation.gain, "distortion: of the logarithm of the ink")
+      ->capture_default_str();
+  digits->add_option("--noise", o.augmentation.noise, "distortion: standard deviation")
+      ->capture_default_str();
+  CLI::App* infos = app.add_subcommand("info", "sizes, kinds and licence of a dataset");
+  infos->add_option("file", file, "the dataset")->required();
+  CLI::App* shows = app.add_subcommand("show", "draw one sample in the terminal");
+  shows->add_option("file", file, "the dataset")->required();
+  shows->add_option("--split", split, "train or heldout")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"train", "heldout"}));
+  shows->add_option("--sample", sample, "its index")->capture_default_str();
+  shows->add_option("--png", png, "also write its images to this file");
+  try {
+    app.parse(argc, argv);
+    if (*digits) write_digits(read_digits(csv), o, out), info(out);
+    if (*infos) info(file);
+    if (*shows) show(file, split, sample, png);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  } catch (const ConfigError& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    return 2;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    return 1;
+  }
+  return 0;
+}
