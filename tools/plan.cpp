@@ -39,7 +39,8 @@ std::string bytes_text(double bytes) {
     bytes /= 1000;
     unit = next;
   }
-  return bytes < 10 && *unit != 'B' ? fmt::format("{:.1f} {}", bytes, unit) : fmt::format("{:.0f} {}", bytes, unit);
+  return bytes < 10 && *unit != 'B' ? fmt::format("{:.1f} {}", bytes, unit)
+                                    : fmt::format("{:.0f} {}", bytes, unit);
 }
 
 int show_plan(const CommandLine& line, int world) {

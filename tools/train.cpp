@@ -26,16 +26,24 @@ double now() {
 
 void on_signal(int) { Trainer::signal_stop = 1; }
 
+// Whether people see our output as it comes. mpirun gives its ranks a pseudo-terminal wherever its own output
+// goes, so under it the question is what its parent process writes to.
+bool output_is_terminal() {
+  if (!isatty(STDOUT_FILENO)) return false;
+  if (!std::getenv("OMPI_COMM_WORLD_SIZE")) return true;
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), error);
+  return !error && (target.string().starts_with("/dev/pts") || target.string().starts_with("/dev/tty"));
+}
+
 // One line that stays where it is on a terminal; plain lines, fewer of them, elsewhere.
 class Progress {
  public:
-  explicit Progress(bool shown) : shown_(shown), terminal_(isatty(STDOUT_FILENO)) {}
+  explicit Progress(bool shown) : shown_(shown), terminal_(output_is_terminal()) {}
   void update(const std::string& text, bool line_here) {
     if (!shown_) return;
-    if (terminal_)
-      fmt::print("\r\033[K{}", text);
-    else if (line_here)
-      fmt::print("{}\n", text);
+    if (!terminal_ && line_here) fmt::print("{}\n", text);
+    if (terminal_ && (line_here || now() - drawn_ > 0.1)) fmt::print("\r\033[K{}", text), drawn_ = now();
     std::fflush(stdout);
   }
   void say(const std::string& text) {
@@ -46,6 +54,7 @@ class Progress {
 
  private:
   bool shown_, terminal_;
+  double drawn_ = 0;
 };
 
 std::string time_text(double seconds) {
@@ -59,9 +68,9 @@ struct ModuleTimes {
   double idle = 0;  // share of time that ranks wait for others
 };
 
-class Run {
+class TrainingRun {
  public:
-  Run(const CommandLine& line, World& world)
+  TrainingRun(const CommandLine& line, World& world)
       : line_(line), world_(world), comm_(world.world()), progress_(comm_.rank() == 0) {}
 
   int operator()() {
@@ -392,6 +401,6 @@ class Run {
 
 }  // namespace
 
-int train(const CommandLine& line, World& world) { return Run(line, world)(); }
+int train(const CommandLine& line, World& world) { return TrainingRun(line, world)(); }
 
 }  // namespace mimo
