@@ -69,10 +69,7 @@ PackedBatch pack(const std::vector<Sample>& samples, const DatasetHeader& header
     PackedItems& items = b.items[m];
     const int64_t features = int64_t{header.channels} * cuts[m].patch * cuts[m].patch;
     items.patches = Tensor::empty({items.cu_items.back(), features}, dtype);
-    if (dtype == DType::bf16)
-      cut_patches<bf16>(images[m], header, cuts[m].patch, items);
-    else
-      cut_patches<float>(images[m], header, cuts[m].patch, items);
+    dispatch(dtype, [&]<class T>() { cut_patches<T>(images[m], header, cuts[m].patch, items); });
   }
   return b;
 }
