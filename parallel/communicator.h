@@ -84,7 +84,7 @@ std::shared_ptr<Communicator> self_communicator(int world_rank = 0);
 struct Limits {
   int64_t message = (int64_t{1} << 30) - 1;  // elements of one message
   int64_t scratch = int64_t{1} << 24;        // bytes of received data that await their sum
-  int64_t direct = int64_t{1} << 17;         // extra bytes a rank may receive to save a round of messages
+  int64_t direct = int64_t{1} << 16;         // extra bytes a rank may receive to save a round of messages
 };
 
 // The world and the groups cut from it.
