@@ -75,7 +75,7 @@ void sum_blocks(int64_t blocks, int64_t rows, int cols, const A* sums, T* out, i
     for (int n = 0; n < cols; ++n) {
       A sum = 0;
       for (int64_t b = 0; b < blocks; ++b) sum += row[b * rows * cols + n];
-      out[i * ld + n] = T(sum);
+      out[i * ld + n] = sum;
     }
   }
 }

@@ -29,7 +29,7 @@ template <class T, class A>
 void store_tile(int rows, int cols, const A* in, int in_ld, T* y, int64_t y_ld) {
   for (int i = 0; i < rows; ++i, y += y_ld, in += in_ld) {
 #pragma omp simd
-    for (int c = 0; c < cols; ++c) y[c] = T(in[c]);
+    for (int c = 0; c < cols; ++c) y[c] = in[c];
   }
 }
 

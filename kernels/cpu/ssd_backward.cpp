@@ -219,7 +219,7 @@ class Backward {
 #pragma omp simd reduction(+ : ddt)
       for (int p = 0; p < t.p; ++p) {
         ddt += x[p] * u[p];
-        dx[p] = T(dt[j] * u[p] + d * dy[p]);
+        dx[p] = dt[j] * u[p] + d * dy[p];
       }
       ddt = (ddt + a * m.da[j]) * slope[j];
       op.ddt[(row + j) * op.ddt_ld + head_index] = T(ddt);
