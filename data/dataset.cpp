@@ -56,6 +56,7 @@ Split::Split(const h5::File& file, const std::filesystem::path& path, const std:
   const int64_t n = g.integer_attribute("samples");
   max_tokens_ = g.integer_attribute("max_tokens");
   max_pixels_ = g.integer_attribute("max_pixels");
+  headline_ = g.integer_attribute("headline");
   token_offsets_ = g.read<int64_t>("token_offsets");
   item_offsets_ = g.read<int64_t>("item_offsets");
   pixel_offsets_ = g.read<int64_t>("pixel_offsets");
@@ -266,6 +267,7 @@ void write_dataset(const std::filesystem::path& path, const DatasetHeader& heade
     flat("kind", kind);
     flat("length", length);
     g.set_attribute("samples", source.samples);
+    g.set_attribute("headline", source.headline);
     g.set_attribute("max_tokens", max_tokens);
     g.set_attribute("max_counted", max_counted);
     g.set_attribute("max_items", max_items);

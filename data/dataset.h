@@ -79,6 +79,7 @@ class Split {
   int kind(int64_t sample) const { return kind_[sample]; }
   int length(int64_t sample) const { return length_[sample]; }
   Sample read(int64_t sample, bool pixels = true) const;
+  int64_t headline() const { return headline_; }
 
  private:
   void check(const DatasetHeader&) const;
@@ -86,7 +87,7 @@ class Split {
   std::string place_;
   std::vector<ItemCut> cuts_;
   int channels_ = 1;
-  int64_t max_tokens_ = 0, max_pixels_ = 0;
+  int64_t max_tokens_ = 0, max_pixels_ = 0, headline_ = 0;
   std::vector<int64_t> token_offsets_, item_offsets_, pixel_offsets_;
   std::vector<int32_t> items_, counted_sum_;
   std::vector<uint8_t> kind_, length_;
@@ -104,7 +105,7 @@ std::shared_ptr<DataFile> open_dataset(const std::filesystem::path&);
 // Writes a dataset; samples come from a function of the index, so that they need not fit in memory together.
 struct SplitSource {
   std::string name;
-  int64_t samples;
+  int64_t samples, headline;
   std::function<Sample(int64_t)> make;
 };
 void write_dataset(const std::filesystem::path&, const DatasetHeader&, const std::vector<SplitSource>&);

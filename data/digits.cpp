@@ -120,7 +120,7 @@ Sample train_sample(const Digits& digits, const DigitsOptions& o, int64_t i) {
 
 Sample heldout_sample(const Digits& digits, uint64_t seed, int64_t i) {
   RandomStream random(seed, "digits.heldout", static_cast<uint64_t>(i));
-  if (i < 1200) return make_sample(digits, one_image, {3}, false, nullptr, random);
+  if (i < kHeadline) return make_sample(digits, one_image, {3}, false, nullptr, random);
   if (i < 2200)
     return make_sample(digits, one_image, {std::array{1, 2, 4, 5, 6}[static_cast<size_t>(i % 5)]}, false,
                        nullptr, random);
@@ -140,8 +140,9 @@ void write_digits(const Digits& digits, const DigitsOptions& o, const std::files
   const DatasetHeader header{Tokenizer::vocab, 1, mean, std, {"image"}, {"one image", "two images", "sum"},
                              kLicense};
   write_dataset(out, header,
-                {{"train", o.samples, [&](int64_t i) { return train_sample(digits, o, i); }},
-                 {"heldout", kHeldoutSamples, [&](int64_t i) { return heldout_sample(digits, o.seed, i); }}});
+                {{"train", o.samples, o.samples, [&](int64_t i) { return train_sample(digits, o, i); }},
+                 {"heldout", kHeldoutSamples, kHeadline,
+                  [&](int64_t i) { return heldout_sample(digits, o.seed, i); }}});
 }
 
 }  // namespace mimo

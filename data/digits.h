@@ -34,7 +34,8 @@ Sample train_sample(const Digits&, const DigitsOptions&, int64_t i);
 // Sample i of the held-out split: 1,200 images of three digits, 200 each of 1, 2, 4, 5 and 6, 200 of two
 // images, 200 sums.
 Sample heldout_sample(const Digits&, uint64_t seed, int64_t i);
-inline constexpr int64_t kHeldoutSamples = 1200 + 5 * 200 + 200 + 200;
+inline constexpr int64_t kHeadline = 1200;
+inline constexpr int64_t kHeldoutSamples = kHeadline + 5 * 200 + 200 + 200;
 
 void write_digits(const Digits&, const DigitsOptions&, const std::filesystem::path& out);
 

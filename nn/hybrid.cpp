@@ -12,10 +12,9 @@ class HybridStage : public LanguageStage {
   HybridStage(const HybridOptions& o, const ModuleContext& context, int begin, int end, bool recompute)
       : o_(o), set_(context), recompute_(recompute) {
     const std::string symbols = layer_symbols(o.pattern);
-    const double std = context.init_std;
     const Cut vocabulary{0, {}, true};
     if (begin == 0)
-      embedding_ = &set_.make("embeddings.weight", {o.vocab, o.hidden}, vocabulary, normal(std));
+      embedding_ = &set_.make("embeddings.weight", {o.vocab, o.hidden}, vocabulary, normal(o.embedding_std));
     for (int i = begin; i < end; ++i) {
       const std::string prefix = "layers." + std::to_string(i);
       Parameter& norm = set_.make(prefix + ".norm.weight", {o.hidden}, kReplicated, constant(1));
@@ -23,7 +22,8 @@ class HybridStage : public LanguageStage {
     }
     if (end == static_cast<int>(symbols.size())) {
       norm_ = &set_.make("norm_f.weight", {o.hidden}, kReplicated, constant(1));
-      head_.weight = &set_.make("lm_head.weight", {o.vocab, o.hidden}, vocabulary, normal(std));
+      head_.weight =
+          &set_.make("lm_head.weight", {o.vocab, o.hidden}, vocabulary, normal(context.std_of(o.hidden)));
       head_.group = set_.group();
     }
     first_row_ = o.vocab * context.coord.tp / context.grid.tp;

@@ -18,7 +18,7 @@ struct ModuleSpec {
   VitOptions vit;        // kind vit
   HybridOptions hybrid;  // kind hybrid
   bool trainable = true;
-  double init_std = 0.02;
+  double init_std = 0.02;  // 0: 1 / sqrt(inputs)
   int layers() const;
 };
 

@@ -8,20 +8,16 @@
 namespace mimo {
 namespace {
 
-// Output projections start smaller, so that the residual stream does not grow with depth (GPT-2, Megatron).
-double output_std(const ParameterSet& set, const HybridOptions& o) {
-  return set.context().init_std / std::sqrt(2.0 * layer_symbols(o.pattern).size());
-}
+int depth(const HybridOptions& o) { return static_cast<int>(layer_symbols(o.pattern).size()); }
 
 class AttentionMixer : public Mixer {
  public:
   AttentionMixer(ParameterSet& set, const std::string& prefix, const HybridOptions& o)
       : shape_{o.heads / set.tp(), o.kv_heads / set.tp(), o.head_dim, true, o.rope_theta} {
     const int64_t q = int64_t{o.heads} * o.head_dim, kv = int64_t{o.kv_heads} * o.head_dim;
-    const double std = set.context().init_std;
     // q, k and v are one parameter laid out q | k | v: one product instead of three.
-    qkv_ = column_linear(set, prefix + ".qkv_proj", o.hidden, q + 2 * kv, false, std, {q, kv, kv});
-    out_ = row_linear(set, prefix + ".o_proj", q, o.hidden, false, output_std(set, o));
+    qkv_ = column_linear(set, prefix + ".qkv_proj", o.hidden, q + 2 * kv, false, {q, kv, kv});
+    out_ = row_linear(set, prefix + ".o_proj", q, o.hidden, false, depth(o));
   }
   Tensor operator()(const Tensor& x, const Sequences& s) const override {
     return out_(attention(qkv_(x), shape_, s));
@@ -36,14 +32,13 @@ class MlpMixer : public Mixer {
  public:
   MlpMixer(ParameterSet& set, const std::string& prefix, const HybridOptions& o)
       : gated_(o.activation == "swiglu") {
-    const double std = set.context().init_std;
     if (gated_) {
-      up_ = column_linear(set, prefix + ".gate_up_proj", o.hidden, 2 * o.ffn, false, std, {o.ffn, o.ffn});
+      up_ = column_linear(set, prefix + ".gate_up_proj", o.hidden, 2 * o.ffn, false, {o.ffn, o.ffn});
     } else {
-      up_ = column_linear(set, prefix + ".up_proj", o.hidden, o.ffn, false, std);
+      up_ = column_linear(set, prefix + ".up_proj", o.hidden, o.ffn, false);
       kind_ = activation_kind(o.activation);
     }
-    down_ = row_linear(set, prefix + ".down_proj", o.ffn, o.hidden, false, output_std(set, o));
+    down_ = row_linear(set, prefix + ".down_proj", o.ffn, o.hidden, false, depth(o));
   }
   Tensor operator()(const Tensor& x, const Sequences&) const override {
     const Tensor u = up_(x);
@@ -69,7 +64,7 @@ class Mamba2Mixer : public Mixer {
     const double bound = 1 / std::sqrt(static_cast<double>(o.conv_width));
     const Initializer uniform{Distribution::uniform, -bound, bound};
     using P = ParameterSet::Precision;
-    in_ = column_linear(set, prefix + ".in_proj", o.hidden, whole.projected(), false, set.context().init_std,
+    in_ = column_linear(set, prefix + ".in_proj", o.hidden, whole.projected(), false,
                         {inner, inner, bc, bc, o.ssm_heads});
     p_.conv_weight = &set.make(prefix + ".conv1d.weight", {whole.conv(), 1, o.conv_width}, conv, uniform);
     p_.conv_bias = &set.make(prefix + ".conv1d.bias", {whole.conv()}, conv, uniform);
@@ -79,7 +74,7 @@ class Mamba2Mixer : public Mixer {
         &set.make(prefix + ".A_log", {o.ssm_heads}, kRows, {Distribution::log_uniform, 1, 16}, P::full);
     p_.d = &set.make(prefix + ".D", {o.ssm_heads}, kRows, constant(1), P::full);
     p_.norm_weight = &set.make(prefix + ".norm.weight", {inner}, kRows, constant(1));
-    out_ = row_linear(set, prefix + ".out_proj", inner, o.hidden, false, output_std(set, o));
+    out_ = row_linear(set, prefix + ".out_proj", inner, o.hidden, false, depth(o));
   }
   Tensor operator()(const Tensor& x, const Sequences& s) const override {
     return out_(mamba2(in_(x), shape_, p_, eps_, s));
@@ -97,13 +92,13 @@ class Mamba1Mixer : public Mixer {
   Mamba1Mixer(ParameterSet& set, const std::string& prefix, const HybridOptions& o)
       : inner_(o.scan_inner / set.tp()), state_(o.scan_state), dt_rank_(o.scan_dt_rank), group_(set.group()) {
     const int64_t inner = o.scan_inner;
-    const double std = set.context().init_std, bound = 1 / std::sqrt(static_cast<double>(o.conv_width));
+    const double bound = 1 / std::sqrt(static_cast<double>(o.conv_width));
     const Initializer uniform{Distribution::uniform, -bound, bound};
     using P = ParameterSet::Precision;
-    in_ = column_linear(set, prefix + ".in_proj", o.hidden, 2 * inner, false, std, {inner, inner});
+    in_ = column_linear(set, prefix + ".in_proj", o.hidden, 2 * inner, false, {inner, inner});
     conv_weight_ = &set.make(prefix + ".conv1d.weight", {inner, 1, o.conv_width}, kRows, uniform);
     conv_bias_ = &set.make(prefix + ".conv1d.bias", {inner}, kRows, uniform);
-    x_ = row_linear(set, prefix + ".x_proj", inner, dt_rank_ + 2L * state_, false, std);
+    x_ = row_linear(set, prefix + ".x_proj", inner, dt_rank_ + 2L * state_, false);
     const double dt_bound = 1 / std::sqrt(static_cast<double>(dt_rank_));
     dt_.weight = &set.make(prefix + ".dt_proj.weight", {inner, dt_rank_}, kRows,
                            {Distribution::uniform, -dt_bound, dt_bound});
@@ -113,7 +108,7 @@ class Mamba1Mixer : public Mixer {
         &set.make(prefix + ".A_log", {inner, state_}, kRows, {Distribution::log_uniform, 1, 16}, P::full);
     d_ = &set.make(prefix + ".D", {inner}, kRows, constant(1), P::full);
     a_log_->decay = false;
-    out_ = row_linear(set, prefix + ".out_proj", inner, o.hidden, false, output_std(set, o));
+    out_ = row_linear(set, prefix + ".out_proj", inner, o.hidden, false, depth(o));
   }
   Tensor operator()(const Tensor& x, const Sequences& s) const override {
     const std::vector<Tensor> xz = split_columns(in_(x), {inner_, inner_});

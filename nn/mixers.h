@@ -23,6 +23,7 @@ struct HybridOptions {
   // Mamba-1
   int scan_inner = 0, scan_state = 0, scan_dt_rank = 0;
   double eps = 1e-5;
+  double embedding_std = 0.02;  // initial token embedding
   int64_t vocab = 0;
 };
 

@@ -1,12 +1,17 @@
 #include "nn/module.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "nn/ops.h"
 #include "parallel/collectives.h"
 
 namespace mimo {
+
+double ModuleContext::std_of(int64_t inputs) const {
+  return init_std > 0 ? init_std : 1 / std::sqrt(static_cast<double>(inputs));
+}
 
 Parameter& ParameterSet::make(const std::string& name, Dims shape, const Cut& cut, Initializer init,
                               Precision precision) {
@@ -48,23 +53,25 @@ Tensor Linear::operator()(const Tensor& x) const {
 }
 
 Linear column_linear(ParameterSet& set, const std::string& name, int64_t in, int64_t out, bool bias,
-                     double std, std::vector<int64_t> blocks) {
+                     std::vector<int64_t> blocks) {
   const Cut cut{0, std::move(blocks), false};
-  Linear l{&set.make(name + ".weight", {out, in}, cut, normal(std)), nullptr, set.group(), false};
+  Linear l{&set.make(name + ".weight", {out, in}, cut, normal(set.context().std_of(in))), nullptr,
+           set.group(), false};
   if (bias) l.bias = &set.make(name + ".bias", {out}, cut, constant(0));
   return l;
 }
 
 Linear row_linear(ParameterSet& set, const std::string& name, int64_t in, int64_t out, bool bias,
-                  double std) {
+                  int residual_layers) {
+  const double std = set.context().std_of(in) / std::sqrt(residual_layers > 0 ? 2.0 * residual_layers : 1.0);
   Linear l{&set.make(name + ".weight", {out, in}, kColumns, normal(std)), nullptr, set.group(), true};
   if (bias) l.bias = &set.make(name + ".bias", {out}, kReplicated, constant(0));
   return l;
 }
 
-Linear replicated_linear(ParameterSet& set, const std::string& name, int64_t in, int64_t out, bool bias,
-                         double std) {
-  Linear l{&set.make(name + ".weight", {out, in}, kReplicated, normal(std)), nullptr, nullptr, false};
+Linear replicated_linear(ParameterSet& set, const std::string& name, int64_t in, int64_t out, bool bias) {
+  Linear l{&set.make(name + ".weight", {out, in}, kReplicated, normal(set.context().std_of(in))), nullptr,
+           nullptr, false};
   if (bias) l.bias = &set.make(name + ".bias", {out}, kReplicated, constant(0));
   return l;
 }

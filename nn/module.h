@@ -31,7 +31,8 @@ struct ModuleContext {
   DType dtype = DType::f32;
   uint64_t seed = 0;
   bool trainable = true;
-  double init_std = 0.02;
+  double init_std = 0.02;  // of linear layers; 0: 1 / sqrt(inputs)
+  double std_of(int64_t inputs) const;
 };
 
 class ParameterSet {
@@ -68,11 +69,13 @@ struct Linear {
   bool row_parallel = false;
   Tensor operator()(const Tensor& x) const;
 };
-Linear column_linear(ParameterSet&, const std::string& name, int64_t in, int64_t out, bool bias, double std,
+Linear column_linear(ParameterSet&, const std::string& name, int64_t in, int64_t out, bool bias,
                      std::vector<int64_t> blocks = {});
-Linear row_linear(ParameterSet&, const std::string& name, int64_t in, int64_t out, bool bias, double std);
-Linear replicated_linear(ParameterSet&, const std::string& name, int64_t in, int64_t out, bool bias,
-                         double std);
+// `residual` layers, of a model that has that many, start smaller by sqrt(2 layers), so that the residual
+// stream does not grow with depth (GPT-2, Megatron); 0: as the others.
+Linear row_linear(ParameterSet&, const std::string& name, int64_t in, int64_t out, bool bias,
+                  int residual_layers = 0);
+Linear replicated_linear(ParameterSet&, const std::string& name, int64_t in, int64_t out, bool bias);
 
 // A contiguous cut of layers over stages that makes the dearest stage as cheap as possible: stage s gets
 // [result[s], result[s + 1]). Every stage gets at least one layer. Throws where there are fewer layers than

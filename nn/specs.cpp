@@ -32,6 +32,7 @@ VitOptions vit_options(const Config::Section& s, const DataSpec& data, int64_t o
   o.grid = to_int(s, "grid");
   o.activation = s.get<std::string>("activation");
   o.eps = s.get<double>("norm_eps");
+  o.position_std = s.get<double>("position_std");
   o.pixel_shuffle = s.get<bool>("pixel_shuffle");
   o.projector = s.get<std::string>("projector");
   o.projector_ffn = s.get<int64_t>("projector_ffn");
@@ -64,6 +65,7 @@ HybridOptions hybrid_options(const Config::Section& s, const DataSpec& data) {
   o.scan_state = to_int(s, "scan_state");
   o.scan_dt_rank = to_int(s, "scan_dt_rank");
   o.eps = s.get<double>("norm_eps");
+  o.embedding_std = s.get<double>("embedding_std");
   o.vocab = data.vocab;
   const size_t odd = o.pattern.find_first_not_of("MS*-|");
   if (odd != std::string::npos)
@@ -86,7 +88,9 @@ HybridOptions hybrid_options(const Config::Section& s, const DataSpec& data) {
 void declare_model_keys(Schema& schema) {
   Keys& every = schema.every_kind();
   every.boolean("freeze", "keep the module's weights as they are").fallback(false);
-  every.real("init_std", "standard deviation of initial weights").fallback(0.02).above(0);
+  every.real("init_std", "standard deviation of initial linear weights; 0: 1 / sqrt(inputs)")
+      .fallback(0.02)
+      .range(0);
 
   Keys& vit = schema.kind("vit", "RADIO-style vision transformer with its projector");
   vit.string("modality", "which of the dataset's modalities it encodes").fallback(std::string("image"));
@@ -102,6 +106,9 @@ void declare_model_keys(Schema& schema) {
   vit.string("activation", "of the MLP")
       .fallback(std::string("gelu"))
       .one_of({"gelu", "gelu_tanh", "quick_gelu", "relu2", "silu"});
+  vit.real("position_std", "standard deviation of the initial position table and class tokens")
+      .fallback(0.02)
+      .range(0);
   vit.real("norm_eps", "of the layer norms").fallback(1e-6).above(0);
   vit.boolean("pixel_shuffle", "join 2 x 2 patches into one row of the token stream").fallback(true);
   vit.string("projector", "affine: one linear layer; mlp: norm, linear, relu2, linear")
@@ -129,6 +136,7 @@ void declare_model_keys(Schema& schema) {
   lm.integer("scan_inner", "Mamba-1: channels").fallback(int64_t{256}).range(1);
   lm.integer("scan_state", "Mamba-1: state of a channel").fallback(int64_t{16}).range(1, 1024);
   lm.integer("scan_dt_rank", "Mamba-1: rank of the time step projection").fallback(int64_t{8}).range(1);
+  lm.real("embedding_std", "standard deviation of the initial token embedding").fallback(0.02).range(0);
   lm.real("norm_eps", "of the RMS norms").fallback(1e-5).above(0);
 }
 

@@ -17,7 +17,6 @@ class Block {
  public:
   Block(ParameterSet& set, int index, const VitOptions& o) : kind_(activation_kind(o.activation)) {
     const std::string prefix = "blocks." + std::to_string(index);
-    const double std = set.context().init_std, out_std = std / std::sqrt(2.0 * o.layers);
     const auto norm = [&](const std::string& name) {
       return Norm{&set.make(name + ".weight", {o.hidden}, kReplicated, constant(1)),
                   &set.make(name + ".bias", {o.hidden}, kReplicated, constant(0)), o.eps};
@@ -25,12 +24,12 @@ class Block {
     const int heads = o.heads / set.tp();
     shape_ = {heads, heads, static_cast<int>(o.hidden / o.heads), false};
     norm1_ = norm(prefix + ".norm1");
-    qkv_ = column_linear(set, prefix + ".attn.qkv", o.hidden, 3 * o.hidden, true, std,
+    qkv_ = column_linear(set, prefix + ".attn.qkv", o.hidden, 3 * o.hidden, true,
                          {o.hidden, o.hidden, o.hidden});
-    proj_ = row_linear(set, prefix + ".attn.proj", o.hidden, o.hidden, true, out_std);
+    proj_ = row_linear(set, prefix + ".attn.proj", o.hidden, o.hidden, true, o.layers);
     norm2_ = norm(prefix + ".norm2");
-    fc1_ = column_linear(set, prefix + ".mlp.fc1", o.hidden, o.ffn, true, std);
-    fc2_ = row_linear(set, prefix + ".mlp.fc2", o.ffn, o.hidden, true, out_std);
+    fc1_ = column_linear(set, prefix + ".mlp.fc1", o.hidden, o.ffn, true);
+    fc2_ = row_linear(set, prefix + ".mlp.fc2", o.ffn, o.hidden, true, o.layers);
   }
   Tensor operator()(const Tensor& x, const Sequences& s) const {
     const Tensor h = add(x, proj_(attention(qkv_(norm1_(x)), shape_, s)));
@@ -48,24 +47,25 @@ class VitStage : public Stage {
  public:
   VitStage(const VitOptions& o, const ModuleContext& context, int begin, int end, bool recompute)
       : o_(o), set_(context), first_(begin == 0), last_(end == o.layers), recompute_(recompute) {
-    const double std = context.init_std;
     if (first_) {
       embed_ = replicated_linear(set_, "patch_generator.embedder", int64_t{o.channels} * o.patch * o.patch,
-                                 o.hidden, false, std);
+                                 o.hidden, false);
       positions_ = &set_.make("patch_generator.pos_embed", {int64_t{o.grid} * o.grid, o.hidden}, kReplicated,
-                              normal(std));
+                              normal(o.position_std));
       if (o.class_tokens > 0)
-        class_tokens_ =
-            &set_.make("patch_generator.cls_token", {o.class_tokens, o.hidden}, kReplicated, normal(std));
+        class_tokens_ = &set_.make("patch_generator.cls_token", {o.class_tokens, o.hidden}, kReplicated,
+                                   normal(o.position_std));
     }
+    for (Parameter* p : {positions_, class_tokens_})
+      if (p) p->decay = false;
     for (int i = begin; i < end; ++i) blocks_.emplace_back(set_, i, o);
     if (!last_) return;
     if (o.projector == "affine") {
-      up_ = replicated_linear(set_, "projector", o.features(), o.out, false, std);
+      up_ = replicated_linear(set_, "projector", o.features(), o.out, false);
     } else {
       norm_ = &set_.make("projector.norm.weight", {o.features()}, kReplicated, constant(1));
-      up_ = column_linear(set_, "projector.linear1", o.features(), o.projector_ffn, false, std);
-      down_ = row_linear(set_, "projector.linear2", o.projector_ffn, o.out, false, std);
+      up_ = column_linear(set_, "projector.linear1", o.features(), o.projector_ffn, false);
+      down_ = row_linear(set_, "projector.linear2", o.projector_ffn, o.out, false);
     }
   }
 

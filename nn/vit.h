@@ -24,6 +24,7 @@ struct VitOptions {
   int class_tokens = 0, grid = 0;  // side of the position table
   std::string activation = "gelu";
   double eps = 1e-6;
+  double position_std = 0.02;     // initial position table and class tokens
   bool pixel_shuffle = true;      // 2 x 2 patches become one row of the token stream
   std::string projector = "mlp";  // affine: one linear layer; mlp: RMSNorm, linear, relu2, linear
   int64_t projector_ffn = 0;

@@ -21,13 +21,21 @@ namespace {
 
 using Kind = Action::Kind;
 
-enum class Policy { backward_by_wave, backward_deepest, backward_shallowest, by_wave, forward_first };
-constexpr std::array<std::pair<Policy, const char*>, 5> kPolicies{{
+enum class Policy {
+  backward_by_wave,
+  backward_deepest,
+  backward_shallowest,
+  by_wave,
+  forward_by_wave,
+  forward_deepest
+};
+constexpr std::array<std::pair<Policy, const char*>, 6> kPolicies{{
     {Policy::backward_by_wave, "backward first, by wave"},
     {Policy::backward_deepest, "backward first, deepest stage first"},
     {Policy::backward_shallowest, "backward first, shallowest stage first"},
     {Policy::by_wave, "by wave"},
-    {Policy::forward_first, "forward first"},
+    {Policy::forward_by_wave, "forward first, by wave"},
+    {Policy::forward_deepest, "forward first, deepest stage first"},
 }};
 
 // Smallest first, among compute actions that can start at the same time.
@@ -41,8 +49,10 @@ std::array<int, 3> priority(Policy policy, bool backward, int wave, int distance
       return {!backward, -distance, wave};
     case Policy::by_wave:
       return {wave, !backward, distance};
-    case Policy::forward_first:
+    case Policy::forward_by_wave:
       return {backward, wave, distance};
+    case Policy::forward_deepest:
+      return {backward, distance, wave};
   }
   return {};
 }

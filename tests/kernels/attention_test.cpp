@@ -250,7 +250,7 @@ void expect_close(const char* what, const std::vector<double>& got, const std::v
   const double u = std::is_same_v<T, double> ? 0x1p-53 : std::is_same_v<T, float> ? 0x1p-24 : 0x1p-8;
   const double unit = u * std::max(largest(truth), 1.0);
   const Error error(got, truth), measure(plain_result, truth);
-  EXPECT_LE(std::sqrt(error.mean_square), std::max(2 * std::sqrt(measure.mean_square), 2 * unit)) << what;
+  EXPECT_LE(std::sqrt(error.mean_square), std::max(2 * std::sqrt(measure.mean_square), 4 * unit)) << what;
   const double bound = std::max(4 * measure.largest, 8 * unit);
   for (size_t i = 0; i < got.size(); ++i) {
     if (got[i] == truth[i]) continue;

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <iostream>
+#include <map>
 
 #include "parallel/threads.h"
 #include "parallel/watchdog.h"
@@ -10,6 +11,23 @@ namespace mimo {
 namespace {
 
 World* world = nullptr;
+
+std::map<std::string, Role>& roles() {
+  static std::map<std::string, Role> all;
+  return all;
+}
+
+int run_role(const std::string& name, int* argc, char*** argv) {
+  const auto opened = open_world(argc, argv);
+  share_cores(opened->node_rank(), opened->node_size());
+  int status = 1;
+  try {
+    status = roles().at(name)(*opened);
+  } catch (const std::exception& e) {
+    opened->world().abort(e.what());
+  }
+  return status;
+}
 
 // After each test rank 0 hears what failed elsewhere; a rank that left the others in a collective does not
 // hang the program but is named by the watchdog.
@@ -53,6 +71,7 @@ class Gather : public testing::EmptyTestEventListener {
 
 World& test_world() { return *world; }
 Communicator& test_comm() { return world->world(); }
+bool add_role(const std::string& name, Role role) { return roles().emplace(name, role).second; }
 
 }  // namespace mimo
 
@@ -61,6 +80,8 @@ int main(int argc, char** argv) {
     std::cout << kRanks << "\n";
     return 0;
   }
+  if (argc > 2 && std::strcmp(argv[1], "--role") == 0) return mimo::run_role(argv[2], &argc, &argv);
+  testing::GTEST_FLAG(color) = "no";  // mpirun gives its ranks a terminal
   testing::InitGoogleTest(&argc, argv);
   const auto opened = mimo::open_world(&argc, &argv);
   mimo::world = opened.get();

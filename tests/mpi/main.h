@@ -3,6 +3,8 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "parallel/communicator.h"
 
 // The rank counts this program wants, as in "1 2 4"; tests/run.sh runs it once with each.
@@ -12,5 +14,10 @@ namespace mimo {
 
 World& test_world();
 Communicator& test_comm();  // the world's
+
+// What each rank of `mpirun PROGRAM --role NAME` does instead of the tests, with the errors and exit status
+// of a real program: for tests of jobs that end badly.
+using Role = int (*)(World&);
+bool add_role(const std::string& name, Role);
 
 }  // namespace mimo

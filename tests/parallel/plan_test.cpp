@@ -71,7 +71,7 @@ TEST(Plan, ColocatedEncoder) {
   const StageCost cost{.forward = 0.5, .backward = 1};
   g.nodes = {{0, 0, 0, {0}, cost}, {0, 0, 1, {1}, cost}, {1, 0, 0, {0}, {}}, {1, 1, 0, {1}, {}}};
   g.edges = {{2, 3}, {0, 2, 0, 1}, {1, 2, 0, 1}};
-  EXPECT_LE(planned(g.build(), 8).time.makespan, 37);
+  EXPECT_EQ(planned(g.build(), 8).time.makespan, 36);  // the work of a rank: no bubble at all
 }
 
 TEST(Plan, InterleavedVirtualStages) {

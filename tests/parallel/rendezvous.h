@@ -19,9 +19,12 @@ class Rendezvous {
 
   class Endpoint : public Communicator {
    public:
-    Endpoint(Rendezvous& meeting, int rank) : meeting_(meeting), rank_(rank) {}
+    Endpoint(Rendezvous& meeting, int rank) : meeting_(meeting), rank_(rank) {
+      for (int r = 0; r < meeting.size_; ++r) ranks_.push_back(r);
+    }
     int rank() const override { return rank_; }
     int size() const override { return meeting_.size_; }
+    const Ranks& ranks() const override { return ranks_; }
     Work exchange(std::span<const P2P> messages, Stream&) override { return meeting_.post(rank_, messages); }
     Work all_reduce(Buffer, ReduceOp, Stream&) override { none(); }
     Work all_gather(Buffer, Buffer, std::span<const int64_t>, Stream&) override { none(); }
@@ -37,6 +40,7 @@ class Rendezvous {
     [[noreturn]] static void none() { throw std::logic_error("transfers only exchange"); }
     Rendezvous& meeting_;
     int rank_;
+    Ranks ranks_;
   };
 
   int64_t messages() const { return count_; }

@@ -1,0 +1,195 @@
+// Nothing hangs: jobs of three ranks in which something goes wrong, watched from outside.
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "main.h"
+#include "parallel/agreement.h"
+#include "parallel/watchdog.h"
+
+const char* const kRanks = "1";
+
+namespace mimo {
+namespace {
+
+struct Outcome {
+  int status;
+  double seconds;
+  std::string output;
+  int count(const std::string& what) const {
+    int n = 0;
+    for (size_t at = output.find(what); at != std::string::npos; at = output.find(what, at + 1)) ++n;
+    return n;
+  }
+};
+
+Outcome job(const std::string& role, int ranks = 3) {
+  char self[4096] = "";
+  const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+  MIMO_CHECK(length > 0, "no /proc/self/exe");
+  // An environment of its own: this program is itself a rank of a job.
+  const std::string command =
+      "env -i PATH=\"$PATH\" HOME=/tmp OMPI_ALLOW_RUN_AS_ROOT=1 "
+      "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout -s KILL 30 mpirun --oversubscribe -n " +
+      std::to_string(ranks) + " " + std::string(self, length) + " --role " + role + " 2>&1";
+  const auto start = std::chrono::steady_clock::now();
+  FILE* pipe = popen(command.c_str(), "r");
+  MIMO_CHECK(pipe, "popen");
+  Outcome out{};
+  char buffer[4096];
+  while (const size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) out.output.append(buffer, n);
+  const int status = pclose(pipe);
+  out.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return out;
+}
+
+#define ROLE(name)                                 \
+  int name(World&);                                \
+  const bool name##_added = add_role(#name, name); \
+  int name([[maybe_unused]] World& world)
+
+ROLE(finishes) {
+  world.world().barrier();
+  return agree(world.world(), std::string()) ? 0 : 2;
+}
+
+TEST(Failure, NoneIsStatusZero) {
+  const Outcome o = job("finishes");
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.output, "");
+}
+
+ROLE(disagrees) {
+  const int me = world.world().rank();
+  const bool agreed = agree(world.world(), [&] {
+    if (me > 0)
+      throw ConfigError("train.steps", "expected 1 or more, found " + std::to_string(-me),
+                        "give a positive number");
+  });
+  return agreed ? 0 : 2;
+}
+
+TEST(Failure, ConfigurationErrorsAreAgreedOnAndPrintedOnce) {
+  const Outcome o = job("disagrees");
+  EXPECT_EQ(o.status, 2) << o.output;
+  EXPECT_LT(o.seconds, 5);
+  EXPECT_EQ(o.count("error: [train.steps] expected 1 or more, found -1. hint: give a positive number\n"), 1)
+      << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
+}
+
+TEST(Failure, ConfigurationErrorOfASingleRank) {
+  const Outcome o = job("disagrees", 2);
+  EXPECT_EQ(o.status, 2) << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
+}
+
+ROLE(throws) {
+  if (world.world().rank() == 1) throw std::runtime_error("disk full");
+  world.world().barrier();
+  return 0;
+}
+
+TEST(Failure, ARankThatThrowsEndsTheJob) {
+  const Outcome o = job("throws");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 10);
+  EXPECT_EQ(o.count("error: rank 1: disk full\n"), 1) << o.output;
+  EXPECT_LT(o.output.find("error: rank 1"), o.output.find("MPI_ABORT")) << "our message comes first";
+}
+
+ROLE(dies) {
+  if (world.world().rank() == 1) std::raise(SIGKILL);
+  float x = 1;
+  world.world().all_reduce({&x, 1, DType::f32}, ReduceOp::sum, current_stream()).wait();
+  return 0;
+}
+
+TEST(Failure, AKilledRankEndsTheJob) {
+  const Outcome o = job("dies");
+  EXPECT_NE(o.status, 0) << o.output;
+  EXPECT_LT(o.seconds, 10);
+}
+
+ROLE(stops) {
+  Watchdog watchdog(world.world(), 1,
+                    [](const Action& a) { return "forward of stage " + std::to_string(a.stage); });
+  watchdog.begin("a checkpoint");
+  world.world().barrier();
+  watchdog.end();
+  if (world.world().rank() == 1) std::raise(SIGSTOP);
+  Action action;
+  action.stage = 7;
+  watchdog.begin(action);
+  world.world().barrier();
+  watchdog.end(action);
+  return 0;
+}
+
+TEST(Failure, AStoppedRankIsFoundByTheOthersWatchdogs) {
+  const Outcome o = job("stops");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 11);
+  EXPECT_GE(o.count("no progress for 1"), 1) << o.output;
+  EXPECT_GE(o.count("s (run.hang_timeout) in forward of stage 7"), 1) << o.output;
+  EXPECT_EQ(o.count("error: rank 1"), 0) << o.output;
+}
+
+ROLE(is_slow) {
+  Watchdog watchdog(world.world(), 0.4);
+  for (int i = 0; i < 5; ++i) {  // each shorter than the limit, all together longer
+    watchdog.begin("part " + std::to_string(i));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  watchdog.end();
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));  // nothing in hand
+  return 0;
+}
+
+TEST(Failure, AWatchdogLeavesSlowJobsAlone) {
+  const Outcome o = job("is_slow", 1);
+  EXPECT_EQ(o.status, 0) << o.output;
+}
+
+ROLE(sends_too_much) {
+  const int me = world.world().rank();
+  if (me < 2) {
+    const P2P message{me == 0, 1 - me, Tensor::zeros({me == 0 ? 5 : 4}, DType::f32)};
+    world.world().exchange(std::span(&message, 1), current_stream()).wait();
+  }
+  world.world().barrier();
+  return 0;
+}
+
+TEST(Failure, AMessageOfAnotherSizeEndsTheJob) {
+  const Outcome o = job("sends_too_much");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_EQ(o.count("error: rank 1: message from rank 0 of the group: expected 4 elements of f32"), 1)
+      << o.output;
+}
+
+ROLE(unwinds) {
+  if (world.world().rank() == 1) {
+    const P2P message{false, 0, Tensor::zeros({4}, DType::f32)};
+    const Work never = world.world().exchange(std::span(&message, 1), current_stream());
+    throw std::runtime_error("while a message is awaited");
+  }
+  world.world().barrier();
+  return 0;
+}
+
+TEST(Failure, UnwindingDoesNotWaitForMessages) {
+  const Outcome o = job("unwinds");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 10);
+  EXPECT_EQ(o.count("error: rank 1: while a message is awaited\n"), 1) << o.output;
+}
+
+}  // namespace
+}  // namespace mimo

@@ -1,0 +1,27 @@
+// The commands of ./mimo. Each returns the exit status.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "parallel/communicator.h"
+
+namespace mimo {
+
+struct CommandLine {
+  std::string config = "tools/configs/digits.toml";
+  std::vector<std::string> overrides;      // --section.key=value
+  std::string image, prompt = "<image>=";  // generate
+  int64_t greedy = 0;                      // eval: samples also read token by token
+  int ranks = 0;                           // plan: 0 is the number running
+  std::string svg;                         // plan: also draw to this file
+};
+
+int train(const CommandLine&, World&);
+int evaluate(const CommandLine&, World&);
+int generate(const CommandLine&, World&);
+int show_plan(const CommandLine&, int world);
+
+// "4.2 GB", "310 KB"
+std::string bytes_text(double bytes);
+
+}  // namespace mimo

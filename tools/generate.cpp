@@ -1,0 +1,118 @@
+// ./mimo eval and ./mimo generate: what a trained run can do.
+#include <fmt/format.h>
+
+#include "data/tokenizer.h"
+#include "parallel/agreement.h"
+#include "tools/commands.h"
+#include "tools/trainer.h"
+
+namespace mimo {
+namespace {
+
+std::filesystem::path newest_checkpoint(const Job& job) {
+  const auto found = latest_checkpoint(job.run_dir / "checkpoints");
+  if (!found)
+    throw ConfigError(
+        "run.dir",
+        "no checkpoint: expected one in " + (job.run_dir / "checkpoints").string() + ", found none",
+        "train first, or name the run with --run.dir");
+  return *found;
+}
+
+// Reads until <end>, or as many tokens as fit.
+std::vector<int32_t> read_on(Trainer& trainer, Sample sample, int64_t seq_length) {
+  std::vector<int32_t> out;
+  for (int64_t used = static_cast<int64_t>(sample.tokens.size()); used < seq_length; ++used) {
+    const int32_t token = trainer.next_token(sample);
+    out.push_back(token);
+    if (token == Tokenizer::end) break;
+    sample.tokens.push_back(token);
+  }
+  return out;
+}
+
+}  // namespace
+
+int evaluate(const CommandLine& line, World& world) {
+  Communicator& comm = world.world();
+  Job job;
+  std::filesystem::path checkpoint;
+  if (!agree(comm, [&] {
+        job = make_job(line.config, line.overrides, comm.size());
+        checkpoint = newest_checkpoint(job);
+        if (line.greedy > 0 && comm.size() > 1)
+          throw ConfigError(
+              "--greedy",
+              fmt::format("reading token by token runs on one rank: expected 1, found {}", comm.size()));
+      }))
+    return 2;
+  Trainer trainer(job, world);
+  const int64_t step = trainer.load(checkpoint);
+  const Evaluation e = trainer.evaluate(job.data->heldout.samples());
+  if (comm.rank() != 0) return 0;
+  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} over {} samples\n", job.run_dir.string(),
+             step, e.loss, e.exact_match, e.samples);
+  for (const auto& [kind, f] : e.by_kind)
+    fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
+  for (const auto& [length, f] : e.by_length)
+    fmt::print("  length {:5} {:5} of {:5}  {:.4f}\n", length, f.first, f.second,
+               double(f.first) / double(f.second));
+  if (line.greedy > 0) {
+    const int64_t n = std::min(line.greedy, e.samples);
+    int64_t same = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t id = i * e.samples / n;  // of all kinds and lengths
+      Sample s = job.data->heldout.read(id), prompt = s;
+      std::vector<int32_t> answer;
+      prompt.tokens.clear();
+      for (size_t t = 0; t < s.tokens.size(); ++t)
+        (s.counted[t] ? answer : prompt.tokens).push_back(s.tokens[t]);
+      same += (read_on(trainer, prompt, job.config.get<int64_t>("data.seq_length")) == answer) ==
+              e.right[static_cast<size_t>(id)];
+    }
+    fmt::print("token by token: {} of {} samples judged as above\n", same, n);
+    if (same != n) return 1;
+  }
+  return 0;
+}
+
+int generate(const CommandLine& line, World& world) {
+  if (world.world().size() > 1)
+    throw ConfigError("generate",
+                      fmt::format("runs on one rank: expected 1, found {}", world.world().size()));
+  Job job = make_job(line.config, line.overrides, 1);
+  const int64_t seq_length = job.config.get<int64_t>("data.seq_length");
+  Sample s;
+  std::string prompt = line.prompt;
+  if (!line.image.empty() && prompt.find("<image>") == std::string::npos) prompt = "<image>" + prompt;
+  if (!prompt.starts_with("<begin>")) prompt = "<begin>" + prompt;
+  s.tokens = Tokenizer::encode(prompt);
+  int64_t tokens = static_cast<int64_t>(s.tokens.size());
+  for (size_t t = 0; t < s.tokens.size(); ++t) {
+    if (s.tokens[t] != Tokenizer::image) continue;
+    if (line.image.empty())
+      throw ConfigError("--image", "the prompt has an <image>: expected a PNG file, found none");
+    if (!s.items.empty()) throw ConfigError("--prompt", "expected one <image>, found more");
+    const Image image = read_png(line.image, job.data->header.channels);
+    const ItemCut& cut = job.cuts.at(0);
+    const int side = cut.patch * (cut.pixel_shuffle ? 2 : 1);
+    if (image.height % side != 0 || image.width % side != 0)
+      throw ConfigError(line.image, fmt::format("patches do not divide the image: expected height and width "
+                                                "to be multiples of {}, found {} x {}",
+                                                side, image.height, image.width));
+    tokens += int64_t{image.height / side} * (image.width / side) * (cut.pixel_shuffle ? 1 : 1) - 1;
+    s.items.push_back({static_cast<int>(t), 0, image});
+  }
+  if (tokens >= seq_length)
+    throw ConfigError(
+        "--prompt",
+        fmt::format("too long: expected fewer than data.seq_length {} tokens, found {}", seq_length, tokens));
+  Trainer trainer(job, world);
+  trainer.load(newest_checkpoint(job));
+  std::vector<int32_t> out = read_on(trainer, s, seq_length - tokens + static_cast<int64_t>(s.tokens.size()));
+  if (!out.empty() && out.back() == Tokenizer::end) out.pop_back();
+  fmt::print("{}\n", Tokenizer::decode(out));
+  return 0;
+}
+
+}  // namespace mimo

@@ -1,0 +1,97 @@
+#include "tools/job.h"
+
+#include <algorithm>
+
+#include "data/loader.h"
+#include "nn/specs.h"
+
+namespace mimo {
+namespace {
+
+constexpr double kBytesPerSecond = 5e9;  // between ranks, where nothing better is known
+
+Layout ordered_layout(const Job& job, int world) {
+  const std::vector<std::string> names = job.model.names();
+  const Layout parsed = parse_layout(job.config.layout(), names, world);
+  Layout layout{{}, parsed.world};
+  for (const std::string& name : names) layout.modules.emplace_back(name, parsed.grid(name));
+  return layout;
+}
+
+}  // namespace
+
+Schema run_schema() {
+  Schema schema;
+  declare_run_keys(schema);
+  declare_model_keys(schema);
+  return schema;
+}
+
+Job make_job(const std::filesystem::path& file, const std::vector<std::string>& overrides, int world) {
+  Job job;
+  job.config = read_config(run_schema(), file, overrides);
+  const Config& c = job.config;
+  if (c.get<std::string>("device") == "cuda")
+    throw ConfigError(c.place("device"), "built without CUDA: expected auto or cpu, found cuda",
+                      "this version runs on the CPU only");
+  if (c.get<std::string>("data.path").empty())
+    throw ConfigError(c.place("data.path"), "no dataset: expected the path of an HDF5 file, found nothing",
+                      "make one with mimo-data");
+  job.data = open_dataset(c.get<std::string>("data.path"));
+  job.model = model_spec(c, {job.data->header.vocab, job.data->header.channels, job.data->header.modalities});
+  for (int m = 0; m < job.model.language(); ++m)
+    job.cuts.push_back({job.model.modules[m].vit.patch, job.model.modules[m].vit.pixel_shuffle});
+  job.data->train.set_cuts(job.cuts, c.get<int64_t>("data.seq_length"));
+  job.data->heldout.set_cuts(job.cuts, c.get<int64_t>("data.seq_length"));
+  job.layout = ordered_layout(job, world);
+  check_model(job.model, job.layout);
+
+  const int64_t lanes = job.layout.modules.back().second.dp, micro = c.get<int64_t>("train.micro_batch"),
+                batch = job.global_batch();
+  job.waves = static_cast<int>(std::clamp<int64_t>((batch + lanes * micro - 1) / (lanes * micro), 1, batch));
+
+  job.run_dir = c.get<std::string>("run.dir");
+  if (job.run_dir.empty()) {
+    const std::string& name = c.get<std::string>("run.name");
+    job.run_dir = std::filesystem::path("runs") / (name.empty() ? file.stem().string() : name);
+  }
+  return job;
+}
+
+std::vector<SampleSizes> sizes_of(const Split& split, const std::vector<int64_t>& samples) {
+  std::vector<SampleSizes> sizes;
+  for (int64_t s : samples) sizes.push_back(split.sizes(s));
+  return sizes;
+}
+
+PlanGraph job_graph(const Job& job, const std::vector<SampleSizes>& step, bool forward_only, double flops) {
+  Costs costs;
+  const double waves = job.waves;
+  for (size_t m = 0; m < job.model.modules.size(); ++m) {
+    const Grid& g = job.layout.modules[m].second;
+    const ModuleSpec& spec = job.model.modules[m];
+    std::vector<StageCost> stages;
+    for (int s = 0; s < g.pp; ++s) {
+      const double forward =
+          stage_flops(job.model, static_cast<int>(m), s, g.pp, step) / waves / (g.dp * g.tp) / flops;
+      const StageMemory memory = stage_memory(job.model, static_cast<int>(m), g, s, step);
+      // Weights and inputs each cost as much as forward; frozen weights need the inputs' part alone.
+      StageCost cost{forward, spec.trainable ? 2 * forward : forward,
+                     static_cast<double>(memory.activation_bytes) / waves / g.dp, 0};
+      if (g.dp > 1) cost.reduce = 4.0 * static_cast<double>(memory.parameters) / kBytesPerSecond;
+      if (job.model.recompute) cost.backward += forward;
+      stages.push_back(cost);
+    }
+    costs.stages.push_back(stages);
+    costs.trainable.push_back(spec.trainable);
+  }
+  for (const StageEdge& e : stage_edges(job.layout, job.model.edges())) {
+    double rows = 0;
+    for (const SampleSizes& s : step) rows += static_cast<double>(edge_rows(job.model, e, s));
+    const double bytes = rows * static_cast<double>(edge_width(job.model, e) * size_of(job.model.dtype));
+    costs.transfer.push_back(bytes / waves / job.layout.modules[e.dst_module].second.dp / kBytesPerSecond);
+  }
+  return step_graph(job.layout, job.model.edges(), costs, forward_only);
+}
+
+}  // namespace mimo

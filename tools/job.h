@@ -1,0 +1,41 @@
+// What a program is asked to do, checked: configuration, data, model and layout together. No rank talks to
+// another here.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "io/config.h"
+#include "nn/mimo.h"
+#include "parallel/plan.h"
+
+namespace mimo {
+
+struct Job {
+  Config config;
+  std::shared_ptr<DataFile> data;
+  std::vector<ItemCut> cuts;  // by modality
+  ModelSpec model;
+  Layout layout;  // modules in the model's order
+  int waves = 1;
+  std::filesystem::path run_dir;
+
+  int64_t global_batch() const { return config.get<int64_t>("train.global_batch"); }
+};
+
+Schema run_schema();
+
+// Reads the configuration (file, then overrides) and checks everything that needs no other rank. Throws
+// ConfigError.
+Job make_job(const std::filesystem::path& file, const std::vector<std::string>& overrides, int world);
+
+// The plan's graph with costs from the sizes of the given samples (one step's): seconds at `flops` operations
+// a second.
+PlanGraph job_graph(const Job&, const std::vector<SampleSizes>& step, bool forward_only, double flops = 5e10);
+
+// Sizes of samples of a split.
+std::vector<SampleSizes> sizes_of(const Split&, const std::vector<int64_t>& samples);
+
+}  // namespace mimo

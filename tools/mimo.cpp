@@ -1,0 +1,89 @@
+// mimo: trains multimodal models, evaluates them, reads with them, and shows plans.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+
+#include "parallel/threads.h"
+#include "tools/commands.h"
+#include "tools/job.h"
+
+using namespace mimo;
+
+namespace {
+
+constexpr const char* kExamples =
+    "examples:\n"
+    "  mpirun -n 2 ./mimo                              train on 2 ranks: vision on one, language on the "
+    "other\n"
+    "  mpirun -n 4 ./mimo --layout.vision=tp1,dp2@0 --layout.language=tp2@2 --train.steps=500\n"
+    "  ./mimo eval --run.dir=runs/digits               held-out figures of a finished run\n"
+    "  ./mimo generate --image digits.png --prompt '<image>='\n"
+    "  ./mimo plan --ranks=4 --layout.language=pp2@2   layout, memory and schedule, without running\n"
+    "  ./mimo train --help                             all configuration keys";
+
+// Waiting threads that spin take the cores from those that work; OpenMP reads this before main begins.
+void sleep_while_waiting(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  execv("/proc/self/exe", argv);  // goes on as it is where that fails
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  sleep_while_waiting(argv);
+  CommandLine line;
+  CLI::App app("Trains multimodal models: encoders and one language model, each on its own grid of ranks.");
+  app.footer(kExamples);
+  std::vector<CLI::App*> commands;
+  const auto command = [&](const char* name, const char* help) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->allow_extras();
+    sub->add_option("--config", line.config, "TOML file")->capture_default_str();
+    sub->footer("Every configuration key can be given as --section.key=value:\n" + run_schema().help());
+    commands.push_back(sub);
+    return sub;
+  };
+  app.add_option("--config", line.config, "TOML file")->capture_default_str();
+  app.allow_extras();
+  command("train", "train (the default)");
+  CLI::App* eval = command("eval", "held-out figures of a run's newest checkpoint");
+  eval->add_option("--greedy", line.greedy, "also read this many samples token by token and compare");
+  CLI::App* gen =
+      command("generate", "continue a prompt, greedily, with a run's newest checkpoint; on one rank");
+  gen->add_option("--image", line.image, "PNG file for <image> in the prompt");
+  gen->add_option("--prompt", line.prompt, "text; <image> stands for the image")->capture_default_str();
+  CLI::App* plan = command("plan", "layout, memory and schedule of a step, without running it");
+  plan->add_option("--ranks", line.ranks, "number of ranks (default: those running)");
+  plan->add_option("--svg", line.svg, "also draw the schedule to this file");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  for (CLI::App* a : {&app, app.get_subcommands().empty() ? &app : app.get_subcommands()[0]}) {
+    for (const std::string& extra : a->remaining())
+      if (std::find(line.overrides.begin(), line.overrides.end(), extra) == line.overrides.end())
+        line.overrides.push_back(extra);
+  }
+
+  try {
+    const std::unique_ptr<World> world = open_world(&argc, &argv);
+    const CoreShare share = share_cores(world->node_rank(), world->node_size());
+    if (*plan)
+      return world->world().rank() == 0 ? show_plan(line, line.ranks > 0 ? line.ranks : world->world().size())
+                                        : 0;
+    if (*eval) return evaluate(line, *world);
+    if (*gen) return generate(line, *world);
+    if (world->world().rank() == 0) fmt::print("{}\n", share.description);
+    return train(line, *world);
+  } catch (const ConfigError& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    return 2;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    return 1;
+  }
+}

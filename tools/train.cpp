@@ -1,0 +1,406 @@
+// ./mimo train: the run from start to report.
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "data/image.h"
+#include "data/tokenizer.h"
+#include "io/file.h"
+#include "io/metrics.h"
+#include "parallel/agreement.h"
+#include "parallel/draw.h"
+#include "tools/commands.h"
+#include "tools/report.h"
+#include "tools/trainer.h"
+
+namespace mimo {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void on_signal(int) { Trainer::signal_stop = 1; }
+
+// Whether people see our output as it comes. mpirun gives its ranks a pseudo-terminal wherever its own output
+// goes, so under it the question is what its parent process writes to.
+bool output_is_terminal() {
+  if (!isatty(STDOUT_FILENO)) return false;
+  if (!std::getenv("OMPI_COMM_WORLD_SIZE")) return true;
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), error);
+  return !error && (target.string().starts_with("/dev/pts") || target.string().starts_with("/dev/tty"));
+}
+
+// One line that stays where it is on a terminal; plain lines, fewer of them, elsewhere.
+class Progress {
+ public:
+  explicit Progress(bool shown) : shown_(shown), terminal_(output_is_terminal()) {}
+  void update(const std::string& text, bool line_here) {
+    if (!shown_) return;
+    if (!terminal_ && line_here) fmt::print("{}\n", text);
+    if (terminal_ && (line_here || now() - drawn_ > 0.1)) fmt::print("\r\033[K{}", text), drawn_ = now();
+    std::fflush(stdout);
+  }
+  void say(const std::string& text) {
+    if (!shown_) return;
+    fmt::print("{}{}\n", terminal_ ? "\r\033[K" : "", text);
+    std::fflush(stdout);
+  }
+
+ private:
+  bool shown_, terminal_;
+  double drawn_ = 0;
+};
+
+std::string time_text(double seconds) {
+  const auto s = static_cast<int64_t>(seconds + 0.5);
+  return s < 60 ? fmt::format("{} s", s) : fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+// Mean milliseconds a step of the busiest rank, by module and kind of work.
+struct ModuleTimes {
+  std::vector<std::pair<std::string, double>> rows;
+  double idle = 0;  // share of time that ranks wait for others
+};
+
+class TrainingRun {
+ public:
+  TrainingRun(const CommandLine& line, World& world)
+      : line_(line), world_(world), comm_(world.world()), progress_(comm_.rank() == 0) {}
+
+  int operator()() {
+    if (!agree(comm_,
+               [&] { job_ = make_job(line_.config, line_.overrides, comm_.size()), find_checkpoint(); }))
+      return 2;
+    Trainer trainer(job_, world_);
+    int64_t first = 0;
+    if (!resume_.empty()) first = trainer.load(resume_);
+    std::string failure;
+    if (comm_.rank() == 0) {
+      try {
+        std::filesystem::create_directories(job_.run_dir);
+        write_text(job_.run_dir / "config.toml", resolved());
+        metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
+      } catch (const std::exception& e) {
+        failure = fmt::format("[run.dir] cannot write {}: {}", job_.run_dir.string(), e.what());
+      }
+    }
+    if (!agree(comm_, failure)) return 2;
+    std::signal(SIGTERM, on_signal);
+    std::signal(SIGUSR1, on_signal);
+    header(trainer, first);
+    return loop(trainer, first);
+  }
+
+ private:
+  void find_checkpoint() {
+    const std::string& resume = job_.config.get<std::string>("resume");
+    if (resume == "never") return;
+    const auto all = list_checkpoints(job_.run_dir / "checkpoints");
+    if (resume == "auto") {
+      if (!all.empty()) resume_ = all.rbegin()->second;
+      return;
+    }
+    const auto found = all.find(std::stoll(resume));
+    if (found == all.end()) {
+      std::string have;
+      for (const auto& [step, path] : all) have += (have.empty() ? "" : ", ") + std::to_string(step);
+      throw ConfigError(job_.config.place("resume"),
+                        "no such checkpoint in " + job_.run_dir.string() + ": expected one of " +
+                            (have.empty() ? "none" : have) + ", found " + resume);
+    }
+    resume_ = found->second;
+  }
+
+  std::string resolved() {
+    job_.config.set_layout(layout_lines(job_.layout));
+    return job_.config.to_toml(fmt::format("mimo on {} ranks, layout {}\ncompiled {} with g++ {}",
+                                           comm_.size(), to_string(job_.layout), __DATE__, __VERSION__));
+  }
+
+  static std::vector<std::pair<std::string, std::string>> layout_lines(const Layout& layout) {
+    std::vector<std::pair<std::string, std::string>> lines;
+    for (const auto& [name, grid] : layout.modules) lines.emplace_back(name, to_string(grid));
+    return lines;
+  }
+
+  void header(Trainer& trainer, int64_t first) {
+    std::vector<double> parameters(job_.model.modules.size(), 0);
+    for (Parameter* p : trainer.parameters())
+      if (p->copies.front() == comm_.rank())
+        parameters[static_cast<size_t>(job_.layout.index(p->name.substr(0, p->name.find('.'))))] +=
+            static_cast<double>(p->value.numel());
+    comm_
+        .all_reduce(Buffer(parameters.data(), static_cast<int64_t>(parameters.size()), DType::f64),
+                    ReduceOp::sum, current_stream())
+        .wait();
+    for (size_t m = 0; m < parameters.size(); ++m)
+      progress_.say(fmt::format("{:10} {:>10} parameters on {}", job_.model.modules[m].name,
+                                static_cast<int64_t>(parameters[m]),
+                                to_string(job_.layout.modules[m].second)));
+    progress_.say(fmt::format("step: {} samples in {} waves; {} training and {} held-out samples; run in {}",
+                              job_.global_batch(), job_.waves, job_.data->train.samples(),
+                              job_.data->heldout.samples(), job_.run_dir.string()));
+    if (!resume_.empty()) {
+      progress_.say(fmt::format("resuming after step {} from {}", first, resume_.string()));
+      if (first >= job_.config.get<int64_t>("train.steps"))
+        progress_.say("nothing left to train; --resume=never begins anew");
+    }
+  }
+
+  // Gathers the clocks of all ranks: for every module the busiest rank's, and the share of time ranks wait.
+  ModuleTimes module_times(const std::vector<double>& seconds, double wall, double steps) {
+    std::vector<double> most = seconds, busy{0, wall};
+    for (size_t i = 0; i + 1 < seconds.size(); ++i) busy[0] += seconds[i];  // the last entry is waiting
+    comm_
+        .all_reduce(Buffer(most.data(), static_cast<int64_t>(most.size()), DType::f64), ReduceOp::max,
+                    current_stream())
+        .wait();
+    comm_.all_reduce(Buffer(busy.data(), 2, DType::f64), ReduceOp::sum, current_stream()).wait();
+    ModuleTimes t;
+    const size_t modules = job_.model.modules.size();
+    for (size_t m = 0; m < modules; ++m) {
+      t.rows.emplace_back(job_.model.modules[m].name + " forward", 1000 * most[2 * m] / steps);
+      t.rows.emplace_back(job_.model.modules[m].name + " backward", 1000 * most[2 * m + 1] / steps);
+    }
+    t.rows.emplace_back("reduce", 1000 * most[2 * modules] / steps);
+    t.rows.emplace_back("update", 1000 * most[2 * modules + 1] / steps);
+    t.rows.emplace_back("waiting", 1000 * most[2 * modules + 2] / steps);
+    t.idle = busy[1] > 0 ? std::max(0.0, 1 - busy[0] / busy[1]) : 0;
+    return t;
+  }
+
+  void evaluation_line(int64_t step, const Evaluation& e) {
+    progress_.say(fmt::format("held out after step {}: loss {:.4f}, exact match {:.4f} ({} samples)", step,
+                              e.loss, e.exact_match, e.samples));
+    report_.held_out.points.emplace_back(step, e.loss);
+    report_.exact_match.points.emplace_back(step, e.exact_match);
+  }
+
+  int loop(Trainer& trainer, int64_t first) {
+    const Config& c = job_.config;
+    const int64_t steps = c.get<int64_t>("train.steps"), eval_every = c.get<int64_t>("eval.every"),
+                  save_every = c.get<int64_t>("checkpoint.every"),
+                  log_every = std::max<int64_t>(1, steps / 30);
+    std::vector<double> total(trainer.clock().seconds().size(), 0.0), recent = total;
+    double train_seconds = 0, recent_seconds = 0;
+    int64_t tokens = 0, recent_steps = 0, saved = first;
+    double loss = 0;
+    std::string detail;
+    bool stopped = false;
+    while (trainer.steps_done() < steps && !stopped) {
+      trainer.clock().reset();
+      const double start = now();
+      const StepResult r = trainer.step();
+      const double seconds = now() - start;
+      train_seconds += seconds, recent_seconds += seconds, tokens += r.tokens, ++recent_steps;
+      for (size_t i = 0; i < total.size(); ++i)
+        total[i] += trainer.clock().seconds()[i], recent[i] += trainer.clock().seconds()[i];
+      loss = r.loss;
+      stopped = r.stop;
+
+      StepMetrics m{
+          r.step, r.loss, r.tokens, r.grad_norm, r.lr, seconds, static_cast<double>(r.tokens) / seconds, {}};
+      const bool line_here = r.step % log_every == 0 || r.step == steps;
+      if (line_here) {
+        const ModuleTimes t = module_times(recent, recent_seconds, static_cast<double>(recent_steps));
+        detail.clear();
+        for (const auto& [name, ms] : t.rows) {
+          m.more.emplace_back("ms " + name, ms);
+          if (name.ends_with("ward"))
+            detail += fmt::format(" {} {:.1f}",
+                                  name.ends_with("forward") ? name.substr(0, name.find(' ')) : "+", ms);
+        }
+        m.more.emplace_back("idle", t.idle);
+        detail += fmt::format(" ms, idle {:.0f} %", 100 * t.idle);
+        std::fill(recent.begin(), recent.end(), 0.0);
+        recent_seconds = 0, recent_steps = 0;
+      }
+      if (comm_.rank() == 0) metrics_->write(m);
+      report_.loss.points.emplace_back(r.step, r.loss);
+      const double left =
+          train_seconds / static_cast<double>(r.step - first) * static_cast<double>(steps - r.step);
+      progress_.update(fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left {}{}", r.step, steps,
+                                   r.loss, m.tokens_per_second, time_text(left), detail,
+                                   r.skipped ? "  (skipped: gradients not finite)" : ""),
+                       line_here);
+      if (save_every > 0 && (r.step % save_every == 0 || stopped)) trainer.save(), saved = r.step;
+      if (eval_every > 0 && r.step % eval_every == 0 && r.step < steps && !stopped)
+        evaluation_line(r.step, trainer.evaluate(c.get<int64_t>("eval.samples")));
+    }
+    if (save_every > 0 && saved != trainer.steps_done()) trainer.save();
+    if (stopped) {
+      progress_.say(
+          fmt::format("stopped by a signal after step {}; the same command resumes", trainer.steps_done()));
+      return 0;
+    }
+    finish(trainer, first, loss, train_seconds, tokens, total);
+    return 0;
+  }
+
+  void finish(Trainer& trainer, int64_t first, double loss, double train_seconds, int64_t tokens,
+              const std::vector<double>& seconds) {
+    const Evaluation e = trainer.evaluate(job_.data->heldout.samples());
+    evaluation_line(trainer.steps_done(), e);
+    const double steps = static_cast<double>(std::max<int64_t>(1, trainer.steps_done() - first));
+    const ModuleTimes times = module_times(seconds, train_seconds, steps);
+    // Peak memory of every module, of the rank that needs most.
+    std::vector<std::string> labels = job_.model.names();
+    labels.push_back("optimizer");
+    std::vector<double> peaks;
+    const auto statistics = memory_statistics();
+    for (const std::string& label : labels)
+      peaks.push_back(statistics.count(label) ? static_cast<double>(statistics.at(label).peak) : 0);
+    comm_
+        .all_reduce(Buffer(peaks.data(), static_cast<int64_t>(peaks.size()), DType::f64), ReduceOp::max,
+                    current_stream())
+        .wait();
+    const std::vector<std::vector<int32_t>> readings = sample_readings(e);
+    if (comm_.rank() != 0) return;
+
+    nlohmann::ordered_json s;
+    s["steps"] = trainer.steps_done();
+    s["final_loss"] = loss;
+    s["train_seconds"] = train_seconds;
+    s["tokens_per_second"] = train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0;
+    for (size_t i = 0; i < labels.size(); ++i)
+      s["peak_memory_bytes"][labels[i]] = static_cast<int64_t>(peaks[i]);
+    s["layout"] = to_string(job_.layout);
+    s["ranks"] = comm_.size();
+    s["device"] = "cpu";
+    s["idle"] = times.idle;
+    for (const auto& [name, ms] : times.rows) s["milliseconds_per_step"][name] = ms;
+    s["eval"]["samples"] = e.samples;
+    s["eval"]["exact_match"] = e.exact_match;
+    for (const auto& [length, figure] : e.by_length)
+      s["eval"]["by_length"][std::to_string(length)] =
+          static_cast<double>(figure.first) / static_cast<double>(figure.second);
+    for (const auto& [kind, figure] : e.by_kind)
+      s["eval"]["by_kind"][kind] = static_cast<double>(figure.first) / static_cast<double>(figure.second);
+    s["eval"]["loss"] = e.loss;
+    write_summary(job_.run_dir / "summary.json", s);
+
+    show(e, readings);
+    fill_report(trainer, e, readings, times, train_seconds, tokens);
+    write_report(report_, job_.run_dir / "report.html");
+    progress_.say(fmt::format("trained {} steps in {}, {:.0f} tokens/s, ranks idle {:.0f} % of the time",
+                              static_cast<int64_t>(steps), time_text(train_seconds),
+                              train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0,
+                              100 * times.idle));
+    std::string lengths;
+    for (const auto& [length, figure] : e.by_length)
+      lengths += fmt::format("  {}: {:.3f}", length,
+                             static_cast<double>(figure.first) / static_cast<double>(figure.second));
+    if (!lengths.empty()) progress_.say("exact match by length" + lengths);
+    progress_.say(fmt::format("held-out exact match {:.4f}; report: {}", e.exact_match,
+                              (job_.run_dir / "report.html").string()));
+  }
+
+  // What was read on the held-out samples that are shown, brought to all ranks.
+  std::vector<int64_t> shown(const Evaluation& e) const {
+    const int64_t n = e.samples;
+    std::vector<int64_t> ids;
+    for (int64_t i = 0; i < n && ids.size() < 24; i += std::max<int64_t>(1, n / 24)) ids.push_back(i);
+    for (int64_t i = 0; i < n && ids.size() < 36; ++i)
+      if (!e.right[static_cast<size_t>(i)]) ids.push_back(i);
+    return ids;
+  }
+  std::vector<std::vector<int32_t>> sample_readings(const Evaluation& e) {
+    constexpr size_t kMost = 64;
+    const std::vector<int64_t> ids = shown(e);
+    std::vector<int32_t> flat(ids.size() * kMost, -1);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto& reading = e.readings[static_cast<size_t>(ids[i])];
+      std::copy(reading.begin(), reading.begin() + static_cast<int64_t>(std::min(kMost, reading.size())),
+                flat.begin() + static_cast<int64_t>(i * kMost));
+    }
+    comm_
+        .all_reduce(Buffer(flat.data(), static_cast<int64_t>(flat.size()), DType::i32), ReduceOp::max,
+                    current_stream())
+        .wait();
+    std::vector<std::vector<int32_t>> out(ids.size());
+    for (size_t i = 0; i < ids.size(); ++i)
+      for (size_t k = 0; k < kMost && flat[i * kMost + k] >= 0; ++k) out[i].push_back(flat[i * kMost + k]);
+    return out;
+  }
+
+  ReadImage read_image(int64_t id, const std::vector<int32_t>& reading) const {
+    const Sample s = job_.data->heldout.read(id);
+    ReadImage r;
+    for (const Sample::Item& item : s.items) r.png.push_back(encode_png(item.image));
+    std::vector<int32_t> prompt, answer;
+    for (size_t t = 0; t < s.tokens.size(); ++t) (s.counted[t] ? answer : prompt).push_back(s.tokens[t]);
+    const auto plain = [](std::vector<int32_t> tokens) {
+      std::erase_if(tokens, [](int32_t t) { return t == Tokenizer::begin || t == Tokenizer::end; });
+      return Tokenizer::decode(tokens);
+    };
+    r.prompt = plain(prompt);
+    r.expected = plain(answer);
+    r.reading = plain(reading);
+    return r;
+  }
+
+  void show(const Evaluation& e, const std::vector<std::vector<int32_t>>& readings) {
+    const std::vector<int64_t> ids = shown(e);
+    for (size_t i = 0, drawn = 0; i < ids.size() && drawn < 4; ++i) {
+      const Sample s = job_.data->heldout.read(ids[i]);
+      if (s.items.empty()) continue;
+      const ReadImage r = read_image(ids[i], readings[i]);
+      progress_.say("");
+      for (const Sample::Item& item : s.items) progress_.say(draw(item.image));
+      progress_.say(
+          fmt::format("  reads \"{}\"{}", r.reading, r.right() ? "" : ", is \"" + r.expected + "\""));
+      ++drawn;
+    }
+    progress_.say("");
+  }
+
+  void fill_report(Trainer& trainer, const Evaluation& e, const std::vector<std::vector<int32_t>>& readings,
+                   const ModuleTimes& times, double train_seconds, int64_t tokens) {
+    report_.title = "mimo run " + job_.run_dir.filename().string();
+    report_.loss.name = "training";
+    report_.held_out.name = "held out";
+    report_.exact_match.name = "exact match";
+    report_.facts = {
+        {"steps", std::to_string(trainer.steps_done())},
+        {"held-out exact match", fmt::format("{:.4f}", e.exact_match)},
+        {"held-out loss", fmt::format("{:.4f} over {} samples", e.loss, e.samples)},
+        {"training time", fmt::format("{:.1f} s, {:.0f} tokens/s", train_seconds,
+                                      train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0)},
+        {"ranks", fmt::format("{}, idle {:.0f} % of the time", comm_.size(), 100 * times.idle)},
+        {"a step", fmt::format("{} samples in {} waves", job_.global_batch(), job_.waves)},
+        {"data", job_.config.get<std::string>("data.path") + "; " + job_.data->header.license}};
+    report_.module_ms = times.rows;
+    for (const auto& [length, figure] : e.by_length)
+      report_.by_length.emplace_back(std::to_string(length),
+                                     static_cast<double>(figure.first) / static_cast<double>(figure.second));
+    for (const auto& [name, grid] : job_.layout.modules)
+      report_.layout += fmt::format("{:12} {}\n", name, to_string(grid));
+    const Timeline timeline = simulate(trainer.plan(), trainer.graph());
+    report_.plan_svg = draw_svg(trainer.plan(), trainer.graph(), timeline);
+    report_.plan_note = fmt::format("One step as planned ({}); time from operation counts, bubbles {:.0f} %.",
+                                    trainer.plan().choice, 100 * timeline.bubbles);
+    const std::vector<int64_t> ids = shown(e);
+    for (size_t i = 0; i < ids.size(); ++i) report_.images.push_back(read_image(ids[i], readings[i]));
+  }
+
+  CommandLine line_;
+  World& world_;
+  Communicator& comm_;
+  Progress progress_;
+  Job job_;
+  std::filesystem::path resume_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  Report report_;
+};
+
+}  // namespace
+
+int train(const CommandLine& line, World& world) { return TrainingRun(line, world)(); }
+
+}  // namespace mimo

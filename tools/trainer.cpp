@@ -1,0 +1,349 @@
+#include "tools/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "parallel/verify.h"
+
+namespace mimo {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Tells several observers.
+struct Observers : Observer {
+  std::vector<Observer*> all;
+  void begin(const Action& a) override {
+    for (Observer* o : all) o->begin(a);
+  }
+  void end(const Action& a) override {
+    for (Observer* o : all) o->end(a);
+  }
+};
+
+// Hands over a stage's predictions when its forward is done.
+struct Predictions : Observer {
+  int module = 0, stage = 0;
+  std::function<void(const Action&)> done;
+  void end(const Action& a) override {
+    if (a.kind == Action::Kind::forward && a.module == module && a.stage == stage) done(a);
+  }
+};
+
+Schedule schedule_of(const Config& c) {
+  Schedule s;
+  const std::string& kind = c.get<std::string>("train.schedule");
+  s.kind = kind == "constant" ? Schedule::Kind::constant
+           : kind == "linear" ? Schedule::Kind::linear
+                              : Schedule::Kind::cosine;
+  s.lr = c.get<double>("train.lr");
+  s.min_lr = c.get<double>("train.min_lr");
+  s.warmup = c.get<int64_t>("train.warmup");
+  s.steps = c.get<int64_t>("train.steps");
+  return s;
+}
+
+}  // namespace
+
+volatile std::sig_atomic_t Trainer::signal_stop = 0;
+
+void StepClock::begin(const Action&) { since_ = now(); }
+
+void StepClock::end(const Action& a) {
+  const double seconds = now() - since_;
+  const size_t others = seconds_.size() - 3;
+  switch (a.kind) {
+    case Action::Kind::forward:
+      seconds_[2 * a.module] += seconds;
+      break;
+    case Action::Kind::backward:
+      seconds_[2 * a.module + 1] += seconds;
+      break;
+    case Action::Kind::reduce:
+    case Action::Kind::step_reduce:
+      seconds_[others] += seconds;
+      break;
+    case Action::Kind::update:
+      seconds_[others + 1] += seconds;
+      break;
+    default:
+      seconds_[others + 2] += seconds;
+  }
+}
+
+struct Trainer::Pass {
+  PlanGraph graph;
+  Plan plan;
+  std::vector<Action> forwards;  // of this rank, in the order in which it asks for batches
+  Executor executor;
+
+  Pass(const Job& job, PlanGraph g, int rank, const std::map<std::pair<int, int>, Stage*>& stages,
+       Communicator& forward, Communicator& backward)
+      : graph(std::move(g)),
+        plan(plan_step(graph, job.waves)),
+        executor(graph, plan, edges(job), rank, stages, forward, backward) {
+    verify(plan, graph);
+    for (const Action& a : restrict_to(plan, rank, graph).order)
+      if (a.kind == Action::Kind::forward) forwards.push_back(a);
+  }
+  static std::vector<EdgeSpec> edges(const Job& job) {
+    std::vector<EdgeSpec> specs;
+    for (const StageEdge& e : stage_edges(job.layout, job.model.edges()))
+      specs.push_back({edge_width(job.model, e), job.model.dtype,
+                       [&model = job.model, e](const SampleSizes& s) { return edge_rows(model, e, s); }});
+    return specs;
+  }
+};
+
+Trainer::Trainer(const Job& job, World& world)
+    : job_(job),
+      world_(world),
+      rank_(world.world().rank()),
+      clock_(job.model.modules.size()),
+      order_(job.data->train.samples(), static_cast<uint64_t>(job.config.get<int64_t>("train.seed"))) {
+  const Config& c = job_.config;
+  std::vector<int> everyone(static_cast<size_t>(world.world().size()));
+  for (size_t i = 0; i < everyone.size(); ++i) everyone[i] = static_cast<int>(i);
+  transfers_forward_ = world.create(everyone);
+  transfers_backward_ = world.create(everyone);
+
+  std::map<std::pair<int, int>, Stage*> pointers;
+  for (size_t m = 0; m < job_.model.modules.size(); ++m) {
+    const Grid& grid = job_.layout.modules[m].second;
+    std::shared_ptr<Communicator> mine;
+    if (grid.tp > 1)
+      for (const Ranks& group : grid.groups({Axis::tp}))
+        if (auto made = world.create(group)) mine = made;
+    tp_.push_back(mine);
+    if (!grid.contains(rank_)) continue;
+    const Coord coord = grid.coord(rank_);
+    const MemoryLabel label(job_.model.modules[m].name);
+    auto stage = make_stage(job_.model, static_cast<int>(m), grid, coord, mine.get());
+    if (static_cast<int>(m) == job_.model.language() && coord.pp == grid.pp - 1)
+      last_ = static_cast<LanguageStage*>(stage.get());
+    pointers[{static_cast<int>(m), coord.pp}] = stage.get();
+    stages_[{static_cast<int>(m), coord.pp}] = std::move(stage);
+  }
+  const std::vector<Parameter*> all = parameters();
+  groups_ = std::make_unique<Groups>(world, all);
+  {
+    const MemoryLabel label("optimizer");
+    optimizer_ = std::make_unique<Optimizer>(
+        all, AdamOptions{c.get<double>("train.beta1"), c.get<double>("train.beta2"),
+                         c.get<double>("train.eps"), c.get<double>("train.weight_decay")});
+  }
+  const std::vector<SampleSizes> typical = sizes_of(job_.data->train, order_.samples(0, job_.global_batch()));
+  const auto pass = [&](bool forward_only) {
+    return std::make_unique<Pass>(job_, job_graph(job_, typical, forward_only), rank_, pointers,
+                                  *transfers_forward_, *transfers_backward_);
+  };
+  train_ = pass(false);
+  eval_ = pass(true);
+  loader_ = std::make_unique<Loader>(job_.data->train, job_.data->header, job_.cuts, job_.model.dtype,
+                                     static_cast<int>(c.get<int64_t>("data.workers")));
+  watchdog_ = std::make_unique<Watchdog>(world.world(), c.get<double>("run.hang_timeout"),
+                                         [this](const Action& a) { return train_->graph.describe(a); });
+}
+
+Trainer::~Trainer() = default;
+
+const PlanGraph& Trainer::graph() const { return train_->graph; }
+const Plan& Trainer::plan() const { return train_->plan; }
+
+std::vector<Parameter*> Trainer::parameters() const {
+  std::vector<Parameter*> all;
+  for (const auto& [key, stage] : stages_)
+    for (Parameter* p : stage->parameters()) all.push_back(p);
+  return all;
+}
+
+// Asks for the batches of a step in the order in which the plan will use them.
+void Trainer::submit(Loader& loader, const Pass& pass, const std::vector<Wave>& waves,
+                     const std::vector<int64_t>& samples) const {
+  for (const Action& a : pass.forwards) {
+    Loader::Request r;
+    for (int i : owned(waves[a.wave], a.module, a.lane))
+      r.samples.push_back(samples[waves[a.wave].samples[i]]);
+    r.wants_pixels.assign(job_.cuts.size(), false);
+    if (a.module != job_.model.language() && a.stage == 0)
+      r.wants_pixels[job_.model.modules[a.module].vit.modality] = true;
+    loader.submit(std::move(r));
+  }
+}
+
+void Trainer::prefetch() {
+  const int64_t batch = job_.global_batch(), ahead = done_ + job_.config.get<int64_t>("data.prefetch");
+  const std::vector<Wave> waves = deal(batch, job_.waves, job_.layout);
+  for (requested_ = std::max(requested_, done_);
+       requested_ <= ahead && requested_ < job_.config.get<int64_t>("train.steps"); ++requested_)
+    submit(*loader_, *train_, waves, order_.samples(position_ + (requested_ - done_) * batch, batch));
+}
+
+StepResult Trainer::step(const std::function<void()>& before_update) {
+  const Config& c = job_.config;
+  const int64_t batch = job_.global_batch();
+  prefetch();
+  const std::vector<int64_t> samples = order_.samples(position_, batch);
+  const std::vector<SampleSizes> sizes = sizes_of(job_.data->train, samples);
+  const std::vector<Wave> waves = deal(batch, job_.waves, job_.layout);
+  StepResult result;
+  for (const SampleSizes& s : sizes) result.tokens += s.tokens, result.counted += s.counted;
+  result.lr = learning_rate(schedule_of(c), done_);
+  const double divisor = static_cast<double>(std::max<int64_t>(result.counted, 1));
+
+  StepSums sums;
+  sums.squared_norm.assign(job_.model.modules.size(), 0);
+  StepHooks hooks;
+  hooks.reduce = [&](int module, int stage) {
+    reduce_gradients(stages_.at({module, stage})->parameters(), *groups_);
+  };
+  hooks.step_reduce = [&](Statistics& statistics) {
+    sums.statistics = statistics;
+    sums.stop = signal_stop != 0;
+    for (const auto& [key, stage] : stages_) add_gradients(sums, key.first, stage->parameters(), rank_);
+    reduce_step(sums, world_.world());
+    statistics = sums.statistics;
+  };
+  hooks.update = [&] {
+    if (before_update) before_update();
+    double square = 0;
+    for (double s : sums.squared_norm) square += s;
+    result.grad_norm = sums.non_finite > 0 ? NAN : std::sqrt(square) / divisor;
+    result.skipped = sums.non_finite > 0 || !std::isfinite(sums.statistics.loss_sum);
+    if (!result.skipped) {
+      const double clip = c.get<double>("train.clip");
+      const double factor = clip > 0 && result.grad_norm > clip ? clip / (result.grad_norm + 1e-6) : 1;
+      optimizer_->update(result.lr, factor / divisor, ++updates_);
+    }
+    optimizer_->zero_gradients();
+  };
+  PackedBatch current;
+  const Batches batches = [&](int, int) -> const PackedBatch& { return current = loader_->take(); };
+  Observers observers;
+  observers.all = {watchdog_.get(), &clock_};
+  const Statistics statistics = train_->executor.step(waves, sizes, batches, hooks, observers);
+  result.loss = statistics.loss_sum / divisor;
+  result.stop = sums.stop;
+  result.step = ++done_;
+  position_ += batch;
+  return result;
+}
+
+Evaluation Trainer::evaluate(int64_t samples) {
+  const Split& split = job_.data->heldout;
+  const int64_t n = std::min(samples, split.samples()), batch = job_.global_batch();
+  Evaluation e;
+  e.samples = n;
+  e.right.assign(static_cast<size_t>(n), false);
+  e.readings.resize(static_cast<size_t>(n));
+  std::vector<double> sums(static_cast<size_t>(n) + 2, 0.0);  // right, by sample; loss; counted
+  Loader loader(split, job_.data->header, job_.cuts, job_.model.dtype, 0);
+  const bool counts = last_ && job_.layout.modules.back().second.coord(rank_).tp == 0;
+  for (int64_t begin = 0; begin < n; begin += batch) {
+    const int64_t count = std::min(batch, n - begin);
+    std::vector<int64_t> ids(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) ids[static_cast<size_t>(i)] = begin + i;
+    const std::vector<SampleSizes> sizes = sizes_of(split, ids);
+    const std::vector<Wave> waves = deal(count, job_.waves, job_.layout);
+    submit(loader, *eval_, waves, ids);
+    PackedBatch current;
+    const Batches batches = [&](int, int) -> const PackedBatch& { return current = loader.take(); };
+    Predictions predictions;
+    predictions.module = job_.model.language();
+    predictions.stage = job_.layout.modules.back().second.pp - 1;
+    predictions.done = [&](const Action&) {
+      if (!counts) return;
+      std::vector<int> wrong(current.samples.size(), 0), places(current.samples.size(), 0);
+      for (const Prediction& p : last_->predictions()) {
+        ++places[p.sample];
+        wrong[p.sample] += p.argmax != p.label;
+        e.readings[static_cast<size_t>(current.samples[p.sample])].push_back(p.argmax);
+      }
+      for (size_t i = 0; i < current.samples.size(); ++i)
+        if (places[i] > 0 && wrong[i] == 0) sums[static_cast<size_t>(current.samples[i])] = 1;
+    };
+    Observers observers;
+    observers.all = {watchdog_.get(), &predictions};
+    sums[static_cast<size_t>(n)] +=
+        eval_->executor.step(waves, sizes, batches, {}, observers).loss_sum;  // this rank's share
+    if (rank_ == 0)
+      for (const SampleSizes& s : sizes) sums[static_cast<size_t>(n) + 1] += s.counted;
+  }
+  watchdog_->begin("the sum of an evaluation over all ranks");
+  world_.world()
+      .all_reduce(Buffer(sums.data(), static_cast<int64_t>(sums.size()), DType::f64), ReduceOp::sum,
+                  current_stream())
+      .wait();
+  watchdog_->end();
+
+  e.loss = sums[static_cast<size_t>(n)] / std::max(1.0, sums[static_cast<size_t>(n) + 1]);
+  int64_t headline = 0, headline_right = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const bool right = sums[static_cast<size_t>(i)] > 0;
+    e.right[static_cast<size_t>(i)] = right;
+    if (i < split.headline()) ++headline, headline_right += right;
+    auto& kind = e.by_kind[job_.data->header.kinds[static_cast<size_t>(split.kind(i))]];
+    kind.first += right, ++kind.second;
+    if (split.kind(i) != 0) continue;
+    auto& length = e.by_length[split.length(i)];
+    length.first += right, ++length.second;
+  }
+  e.exact_match = headline > 0 ? static_cast<double>(headline_right) / static_cast<double>(headline) : 0;
+  return e;
+}
+
+std::vector<ShardedTensor> Trainer::tensors() {
+  std::vector<ShardedTensor> out;
+  for (Parameter* p : parameters()) out.push_back(sharded(*p, "value", p->value, rank_));
+  for (const Optimizer::State& s : optimizer_->states()) {
+    if (s.master.dtype() != s.parameter->value.dtype())
+      out.push_back(sharded(*s.parameter, "master", s.master, rank_));
+    out.push_back(sharded(*s.parameter, "exp_avg", s.m, rank_));
+    out.push_back(sharded(*s.parameter, "exp_avg_sq", s.v, rank_));
+  }
+  return out;
+}
+
+void Trainer::save() {
+  TrainingState state;
+  state.step = done_;
+  state.scalars["position"] = position_;
+  state.scalars["updates"] = updates_;
+  state.scalars["config"] = job_.config.to_toml();
+  state.scalars["layout"] = to_string(job_.layout);
+  watchdog_->begin("saving a checkpoint");
+  save_checkpoint(world_.world(), job_.run_dir / "checkpoints", state, tensors(),
+                  job_.config.get<int64_t>("checkpoint.keep"));
+  watchdog_->end();
+}
+
+int64_t Trainer::load(const std::filesystem::path& checkpoint) {
+  watchdog_->begin("reading the checkpoint " + checkpoint.string());
+  const TrainingState state = load_checkpoint(world_.world(), checkpoint, tensors());
+  watchdog_->end();
+  done_ = state.step;
+  position_ = std::get<int64_t>(state.scalars.at("position"));
+  updates_ = std::get<int64_t>(state.scalars.at("updates"));
+  return done_;
+}
+
+int32_t Trainer::next_token(const Sample& prompt) {
+  Sample s = prompt;
+  s.counted.assign(s.tokens.size(), 0);
+  s.tokens.push_back(0);  // the label of the place asked about: any
+  s.counted.push_back(1);
+  NoGrad no_grad;
+  Statistics statistics;
+  const PackedBatch batch =
+      pack({s}, job_.data->header, job_.cuts, std::vector<bool>(job_.cuts.size(), true), job_.model.dtype);
+  std::vector<Tensor> features;
+  for (int m = 0; m < job_.model.language(); ++m)
+    features.push_back(stages_.at({m, 0})->forward({}, batch, statistics));
+  stages_.at({job_.model.language(), 0})->forward(features, batch, statistics);
+  return last_->predictions().back().argmax;
+}
+
+}  // namespace mimo

@@ -1,0 +1,102 @@
+// One run on this rank: the stages it holds, its plan, data and optimizer. Everything collective happens in
+// the order of the plan; every decision follows from the step reduction and is the same on every rank.
+#pragma once
+#include <csignal>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "data/loader.h"
+#include "io/checkpoint.h"
+#include "parallel/execute.h"
+#include "parallel/optimizer.h"
+#include "parallel/reduce.h"
+#include "parallel/simulate.h"
+#include "parallel/watchdog.h"
+#include "tools/job.h"
+
+namespace mimo {
+
+struct StepResult {
+  int64_t step = 0;  // steps done, this one included
+  double loss = 0;   // mean over counted tokens
+  double grad_norm = 0, lr = 0;
+  int64_t tokens = 0, counted = 0;
+  bool skipped = false;  // gradients were not finite: nothing was updated
+  bool stop = false;     // a signal asked some rank to end the run
+};
+
+struct Evaluation {
+  int64_t samples = 0;
+  double loss = 0;                                       // mean over counted tokens
+  double exact_match = 0;                                // over the split's headline samples among them
+  std::map<int, std::pair<int64_t, int64_t>> by_length;  // of the first kind: right, all
+  std::map<std::string, std::pair<int64_t, int64_t>> by_kind;
+  std::vector<bool> right;  // by sample of the split
+  std::vector<std::vector<int32_t>>
+      readings;  // predicted tokens at counted places; on ranks that hold the loss, others empty
+};
+
+// Seconds by (module, kind of work) since the last reset; index modules x 2 (forward, backward), then reduce,
+// update, waiting.
+class StepClock : public Observer {
+ public:
+  explicit StepClock(size_t modules) : seconds_(2 * modules + 3) {}
+  void begin(const Action&) override;
+  void end(const Action&) override;
+  const std::vector<double>& seconds() const { return seconds_; }
+  void reset() { std::fill(seconds_.begin(), seconds_.end(), 0.0); }
+
+ private:
+  std::vector<double> seconds_;
+  double since_ = 0;
+};
+
+class Trainer {
+ public:
+  Trainer(const Job&, World&);
+  ~Trainer();
+
+  // The step after the last one done. before_update runs when gradients are reduced, before they are used.
+  StepResult step(const std::function<void()>& before_update = nullptr);
+  Evaluation evaluate(int64_t samples);  // the first ones of the held-out split
+  int64_t steps_done() const { return done_; }
+
+  void save();
+  // The newest checkpoint of the run, or that of `step`; returns the step it holds. Collective.
+  int64_t load(const std::filesystem::path& checkpoint);
+
+  // Next token after the prompt's last one, for one packed sample, greedy; on one rank.
+  int32_t next_token(const Sample& prompt);
+
+  std::vector<Parameter*> parameters() const;
+  const Job& job() const { return job_; }
+  const PlanGraph& graph() const;
+  const Plan& plan() const;
+  StepClock& clock() { return clock_; }
+  static volatile std::sig_atomic_t signal_stop;  // set by signal handlers
+
+ private:
+  struct Pass;  // forward-only or training: its plan, executor and order of batches
+  void submit(Loader&, const Pass&, const std::vector<Wave>&, const std::vector<int64_t>& samples) const;
+  std::vector<ShardedTensor> tensors();
+  void prefetch();
+
+  const Job job_;
+  World& world_;
+  int rank_;
+  std::vector<std::shared_ptr<Communicator>> tp_;  // by module, null where this rank has none
+  std::shared_ptr<Communicator> transfers_forward_, transfers_backward_;
+  std::map<std::pair<int, int>, std::unique_ptr<Stage>> stages_;
+  LanguageStage* last_ = nullptr;  // the stage with the loss, if held here
+  std::unique_ptr<Groups> groups_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Pass> train_, eval_;
+  std::unique_ptr<Watchdog> watchdog_;
+  StepClock clock_;
+  SampleOrder order_;
+  std::unique_ptr<Loader> loader_;
+  int64_t done_ = 0, position_ = 0, updates_ = 0, requested_ = 0;
+};
+
+}  // namespace mimo
