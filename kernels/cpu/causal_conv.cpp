@@ -8,7 +8,7 @@
 namespace mimo {
 namespace {
 
-constexpr int kTile = 64;  // channels
+constexpr int kTile = 256;  // channels
 
 template <class F>
 void with_width(int width, F&& f) {
@@ -93,7 +93,7 @@ void forward(const CausalConv<T>& op) {
 #pragma omp simd
                         for (int c = 0; c < tile.cols; ++c) {
                           const A u = tile.u(x, c);
-                          y[c] = T(u * sigmoid(u));
+                          y[c] = u * sigmoid(u);
                         }
                       }
                     });
@@ -157,7 +157,7 @@ void backward_part(const CausalConvBackward<T>& op, const Tile<CausalConvBackwar
       A sum = dstate[c];
 #pragma GCC unroll 8
       for (int k = 0; k < W; ++k) sum += tile.weight[k][c] * ring[k][c];
-      dx[c] = T(sum);
+      dx[c] = sum;
     }
   }
 }

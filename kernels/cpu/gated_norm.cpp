@@ -24,7 +24,7 @@ acc_t<T> forward_group(int n, const T* y, const T* z, const T* w, acc_t<T> eps, 
   }
   const A r = A(1) / std::sqrt(sum / A(n) + eps);
 #pragma omp simd
-  for (int c = 0; c < n; ++c) out[c] = T(A(w[c]) * A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * r);
+  for (int c = 0; c < n; ++c) out[c] = A(w[c]) * A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * r;
   return r;
 }
 
@@ -45,8 +45,8 @@ void backward_group(int n, const T* y, const T* z, const T* w, acc_t<T> r, const
   for (int c = 0; c < n; ++c) {
     const A yc = y[c], zc = z[c], s = sigmoid(zc);
     const A du = r * (A(w[c]) * A(dout[c]) - yc * zc * s * r * mean);
-    dy[c] = T(du * zc * s);
-    dz[c] = T(du * yc * s * (1 + zc * (1 - s)));
+    dy[c] = du * zc * s;
+    dz[c] = du * yc * s * (1 + zc * (1 - s));
   }
 }
 

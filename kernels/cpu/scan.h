@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <string>
 
+#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/kernel.h"
@@ -75,7 +75,7 @@ void sum_blocks(int64_t blocks, int64_t rows, int cols, const A* sums, T* out, i
     for (int n = 0; n < cols; ++n) {
       A sum = 0;
       for (int64_t b = 0; b < blocks; ++b) sum += row[b * rows * cols + n];
-      out[i * ld + n] = T(sum);
+      out[i * ld + n] = sum;
     }
   }
 }
@@ -96,29 +96,9 @@ class FlushSubnormals {
   [[maybe_unused]] unsigned before_ = 0;
 };
 
-// Hands out pieces of a workspace. Without memory it only counts: the function that lays a workspace out also
-// tells its size.
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Workspace& ws, int64_t need, const char* op) : base_(static_cast<char*>(ws.data)) {
-    if (ws.bytes < need)
-      throw std::invalid_argument(std::string(op) + ": workspace too small: expected " +
-                                  std::to_string(need) + " bytes, found " + std::to_string(ws.bytes));
-  }
-  explicit Scratch(char* base) : base_(base) {}
-
-  template <class A>
-  A* take(int64_t n) {
-    A* p = base_ ? reinterpret_cast<A*>(base_ + used_) : nullptr;
-    used_ += (n * static_cast<int64_t>(sizeof(A)) + 63) / 64 * 64;
-    return p;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* base_ = nullptr;
-  int64_t used_ = 0;
-};
+// This thread's part of memory that holds one part a thread.
+inline Scratch thread_scratch(char* memory, int64_t bytes) {
+  return Scratch(Workspace{memory + omp_get_thread_num() * bytes, bytes});
+}
 
 }  // namespace mimo::cpu

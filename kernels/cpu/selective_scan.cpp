@@ -4,13 +4,11 @@
 #include "kernels/selective_scan.h"
 
 #include "kernels/cpu/scan.h"
-#include "kernels/cpu/threads.h"
 #include "kernels/cpu/scan_tile.h"
+#include "kernels/cpu/threads.h"
 
 namespace mimo {
 namespace {
-
-using cpu::Scratch;
 
 constexpr int kRows = 64;
 
@@ -302,21 +300,22 @@ int64_t workspace(const Cpu&, const SelectiveScan<T>& op) {
   check(op);
   Scratch all;
   all.take<int32_t>(op.sequences);
-  all.take<char>(forward_scratch(op).used() * omp_get_max_threads());
-  return all.used();
+  all.take<char>(forward_scratch(op).bytes() * omp_get_max_threads());
+  return all.bytes();
 }
 
 template <class T>
 void run(const Cpu& cpu, const SelectiveScan<T>& op) {
-  Scratch all(cpu.ws, workspace(cpu, op), "selective_scan");
+  check(op);
+  Scratch all(cpu.ws);
   auto* order = all.take<int32_t>(op.sequences);
-  const int64_t bytes = forward_scratch(op).used(), tiles = tiles_of(op);
+  const int64_t bytes = forward_scratch(op).bytes(), tiles = tiles_of(op);
   char* memory = all.take<char>(bytes * omp_get_max_threads());
   cpu::order_by_length(op.sequences, op.cu, order);
 #pragma omp parallel if (is_large(op))
   {
     const cpu::FlushSubnormals flush;
-    Scratch thread(memory + bytes * omp_get_thread_num());
+    Scratch thread = cpu::thread_scratch(memory, bytes);
     Forward<T> forward(thread, op);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < op.sequences * tiles; ++i) forward(order[i / tiles], static_cast<int>(i % tiles));
@@ -329,24 +328,25 @@ int64_t workspace(const Cpu&, const SelectiveScanBackward<T>& op) {
   Scratch all;
   all.take<int32_t>(op.sequences);
   Partial<acc_t<T>>(all, op);
-  all.take<char>(backward_scratch(op).used() * omp_get_max_threads());
-  return all.used();
+  all.take<char>(backward_scratch(op).bytes() * omp_get_max_threads());
+  return all.bytes();
 }
 
 template <class T>
 void run(const Cpu& cpu, const SelectiveScanBackward<T>& op) {
   using A = acc_t<T>;
-  Scratch all(cpu.ws, workspace(cpu, op), "selective_scan");
+  check(op);
+  Scratch all(cpu.ws);
   auto* order = all.take<int32_t>(op.sequences);
   const Partial<A> partial(all, op);
-  const int64_t bytes = backward_scratch(op).used(), tiles = tiles_of(op);
+  const int64_t bytes = backward_scratch(op).bytes(), tiles = tiles_of(op);
   const int longest = cpu::longest_sequence(op.sequences, op.cu);
   char* memory = all.take<char>(bytes * omp_get_max_threads());
   cpu::order_by_length(op.sequences, op.cu, order);
 #pragma omp parallel if (is_large(op))
   {
     const cpu::FlushSubnormals flush;
-    Scratch thread(memory + bytes * omp_get_thread_num());
+    Scratch thread = cpu::thread_scratch(memory, bytes);
     Backward<T> backward(thread, op, longest, &partial);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < op.sequences * tiles; ++i)

@@ -8,7 +8,6 @@ namespace {
 
 using cpu::Band;
 using cpu::DecaySums;
-using cpu::Scratch;
 using cpu::SsdTask;
 using cpu::SsdTiles;
 
@@ -36,7 +35,7 @@ struct Tiles {
 template <class A>
 void mask_decay(int rows, int ld, const DecaySums<A>& s, const A* cb, A* w) {
   for (int i = 0; i < rows; ++i, cb += ld, w += ld) {
-    const int width = std::min(ld, cpu::padded<A>(i + cpu::kTileRows));
+    const int width = std::min(ld, cpu::padded<A>(i + tile::band_margin));
     for (int j = 0; j < width; j += lanes<A>) {
       const Vec<A> l = s.decay(Vec<A>{} + s.high[i], Vec<A>{} + s.low[i], load(s.high + j), load(s.low + j));
       store(w + j, cpu::Indices<A>().v <= i - j ? load(cb + j) * l : Vec<A>{});
@@ -84,8 +83,8 @@ class Forward {
     cpu::load_tile(rows, t.n, op.b + row * op.b_ld + int64_t{g} * t.n, op.b_ld, m.b_QN, t.np);
     cpu::load_tile(rows, t.n, op.c + row * op.c_ld + int64_t{g} * t.n, op.c_ld, m.c_QN, t.np);
     cpu::transpose_tile(rows, t.n, m.b_QN, t.np, m.b_NQ, width);
-    cpu::gemm<A>(rows, width, t.n, {m.c_QN, t.np, 1}, m.b_NQ, width, A(0), m.cb_QQ, width, Band::full,
-                 Band::lower);
+    tile::product<false, false>(rows, width, t.n, m.c_QN, t.np, m.b_NQ, width, m.cb_QQ, width, Band::full,
+                                Band::lower);
   }
 
   void head(int64_t row, int rows, int h, bool carry, bool pass, A* state_NP) {
@@ -96,7 +95,7 @@ class Forward {
     cpu::load_tile(rows, t.p, op.x + row * op.x_ld + int64_t{h} * t.p, op.x_ld, m.x_QP, t.pp);
 
     // y = exp(s) H C + D x, and then x becomes dt x.
-    if (carry) cpu::gemm<A>(rows, t.pp, t.n, {m.c_QN, t.np, 1}, state_NP, t.pp, A(0), m.y_QP, t.pp);
+    if (carry) tile::product<false, false>(rows, t.pp, t.n, m.c_QN, t.np, state_NP, t.pp, m.y_QP, t.pp);
     for (int i = 0; i < rows; ++i) {
       A *x = m.x_QP + i * t.pp, *y = m.y_QP + i * t.pp;
       const A d = op.d[h], dt = m.dt[i], e = m.from_start[i];
@@ -107,12 +106,11 @@ class Forward {
       }
     }
     mask_decay(rows, width, m.s, m.cb_QQ, m.w_QQ);
-    cpu::gemm<A>(rows, t.pp, rows, {m.w_QQ, width, 1}, m.x_QP, t.pp, A(1), m.y_QP, t.pp, Band::lower);
+    tile::product<false, true>(rows, t.pp, rows, m.w_QQ, width, m.x_QP, t.pp, m.y_QP, t.pp, Band::lower);
     cpu::store_tile(rows, t.p, m.y_QP, t.pp, op.y + row * op.y_ld + int64_t{h} * t.p, op.y_ld);
     if (!pass) return;
     cpu::scale_rows(rows, t.pp, m.to_end, m.x_QP);
-    cpu::gemm<A>(t.n, t.pp, rows, {m.b_QN, 1, t.np}, m.x_QP, t.pp, carry ? m.from_start[rows - 1] : A(0),
-                 state_NP, t.pp);
+    update_state(t, rows, carry ? m.from_start[rows - 1] : A(0), m.b_QN, m.x_QP, state_NP);
   }
 };
 
@@ -125,25 +123,25 @@ int64_t workspace(const Cpu&, const Ssd<T>& op) {
   Scratch thread, all;
   Tiles<A>(thread, SsdTiles<A>(op));
   all.take<int32_t>(op.sequences);
-  all.take<char>(thread.used() * omp_get_max_threads());
-  return all.used();
+  all.take<char>(thread.bytes() * omp_get_max_threads());
+  return all.bytes();
 }
 
 template <class T>
 void run(const Cpu& cpu, const Ssd<T>& op) {
   using A = acc_t<T>;
-  const int64_t need = workspace(cpu, op);
+  cpu::check_ssd(op);
   const SsdTiles<A> tiles(op);
-  Scratch all(cpu.ws, need, "ssd"), thread;
+  Scratch all(cpu.ws), thread;
   Tiles<A>(thread, tiles);
   auto* order = all.take<int32_t>(op.sequences);
-  char* memory = all.take<char>(thread.used() * omp_get_max_threads());
+  char* memory = all.take<char>(thread.bytes() * omp_get_max_threads());
   cpu::order_by_length(op.sequences, op.cu, order);
   const bool parallel = op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)} > kThreadBytes;
 #pragma omp parallel if (parallel)
   {
     const cpu::FlushSubnormals flush;
-    Scratch scratch(memory + thread.used() * omp_get_thread_num());
+    Scratch scratch = cpu::thread_scratch(memory, thread.bytes());
     Forward<T> forward(op, tiles, scratch);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tiles.tasks; ++i) forward(SsdTask(op, tiles, order, i));

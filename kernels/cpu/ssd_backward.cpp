@@ -11,7 +11,6 @@ namespace {
 
 using cpu::Band;
 using cpu::DecaySums;
-using cpu::Scratch;
 using cpu::SsdTask;
 using cpu::SsdTiles;
 
@@ -61,7 +60,7 @@ struct Layout {
   int64_t thread_bytes() const {
     Scratch m;
     Tiles<A>(m, t, steps, chunks);
-    return m.used();
+    return m.bytes();
   }
 };
 
@@ -144,8 +143,7 @@ class Backward {
       const bool old = c > 0 || op.state_in;
       A* next = state(c + 1, h);
       if (old) std::copy_n(state(c, h), int64_t{t.n} * t.pp, next);
-      cpu::gemm<A>(t.n, t.pp, rows, {m.b_QN, 1, t.np}, m.x_QP, t.pp, old ? m.from_start[rows - 1] : A(0),
-                   next, t.pp);
+      update_state(t, rows, old ? m.from_start[rows - 1] : A(0), m.b_QN, m.x_QP, next);
     }
   }
 
@@ -155,17 +153,17 @@ class Backward {
     load_b(row, rows, task.group);
     cpu::load_tile(rows, t.n, op.c + row * op.c_ld + int64_t{task.group} * t.n, op.c_ld, m.c_QN, t.np);
     cpu::transpose_tile(rows, t.n, m.c_QN, t.np, m.c_NQ, width);
-    cpu::gemm<A>(rows, width, t.n, {m.b_QN, t.np, 1}, m.c_NQ, width, A(0), m.cb_QQ, width, Band::full,
-                 Band::upper);
+    tile::product<false, false>(rows, width, t.n, m.b_QN, t.np, m.c_NQ, width, m.cb_QQ, width, Band::full,
+                                Band::upper);
     std::fill_n(m.dcb_QQ, rows * width, A(0));
     for (int h = 0; h < task.heads; ++h) head(task, row, chunks.begin(c), rows, c, h);
 
     // dC = dCB B + states, dB = dCB^T C + states; dcb is held transposed.
     const int64_t column = int64_t{task.group} * t.n;
-    cpu::gemm<A>(rows, t.np, rows, {m.dcb_QQ, 1, width}, m.b_QN, t.np, A(0), m.d_QN, t.np, Band::lower);
+    tile::product<true, false>(rows, t.np, rows, m.dcb_QQ, width, m.b_QN, t.np, m.d_QN, t.np, Band::lower);
     if (carry) add_transposed(rows, width, m.dc_NQ);
     write(task, row, rows, column, partial.dc, op.dc, op.dc_ld);
-    cpu::gemm<A>(rows, t.np, rows, {m.dcb_QQ, width, 1}, m.c_QN, t.np, A(0), m.d_QN, t.np, Band::upper);
+    tile::product<false, false>(rows, t.np, rows, m.dcb_QQ, width, m.c_QN, t.np, m.d_QN, t.np, Band::upper);
     if (grad) add_transposed(rows, width, m.db_NQ);
     write(task, row, rows, column, partial.db, op.db, op.db_ld);
   }
@@ -194,17 +192,20 @@ class Backward {
     load_x(row, rows, head_index);
     cpu::load_tile(rows, t.p, op.dy + row * op.dy_ld + int64_t{head_index} * t.p, op.dy_ld, m.dy_QP, t.pp);
     cpu::transpose_tile(rows, t.p, m.dy_QP, t.pp, m.t_PQ, width);
-    cpu::gemm<A>(rows, width, t.p, {m.x_QP, t.pp, 1}, m.t_PQ, width, A(0), m.dyx_QQ, width, Band::full,
-                 Band::upper);
+    tile::product<false, false>(rows, width, t.p, m.x_QP, t.pp, m.t_PQ, width, m.dyx_QQ, width, Band::full,
+                                Band::upper);
 
     // u = exp(s_last - s) E B + sum_i cb_ij exp(s_i - s_j) dy_i; r from its first term, before the second.
     if (grad) {
-      cpu::gemm<A>(rows, t.pp, t.n, {m.b_QN, t.np, 1}, dstate_NP, t.pp, A(0), m.u_QP, t.pp);
+      tile::product<false, false>(rows, t.pp, t.n, m.b_QN, t.np, dstate_NP, t.pp, m.u_QP, t.pp);
       cpu::scale_rows(rows, t.pp, m.to_end, m.u_QP);
       for (int j = 0; j < rows; ++j) m.r[j] = dt[j] * cpu::dot(t.p, m.x_QP + j * t.pp, m.u_QP + j * t.pp);
     }
     triangle(rows, width, dt);
-    cpu::gemm<A>(rows, t.pp, rows, {m.w_QQ, width, 1}, m.dy_QP, t.pp, A(grad), m.u_QP, t.pp, Band::upper);
+    if (grad)
+      tile::product<false, true>(rows, t.pp, rows, m.w_QQ, width, m.dy_QP, t.pp, m.u_QP, t.pp, Band::upper);
+    else
+      tile::product<false, false>(rows, t.pp, rows, m.w_QQ, width, m.dy_QP, t.pp, m.u_QP, t.pp, Band::upper);
     if (carry) through_start(rows, width, h, state_NP);
     if (grad) through_end(rows, width, h, dt, dstate_NP);
     const A both = carry && grad ? m.from_start[rows - 1] * cpu::dot(t.n * t.pp, state_NP, dstate_NP) : A(0);
@@ -218,7 +219,7 @@ class Backward {
 #pragma omp simd reduction(+ : ddt)
       for (int p = 0; p < t.p; ++p) {
         ddt += x[p] * u[p];
-        dx[p] = T(dt[j] * u[p] + d * dy[p]);
+        dx[p] = dt[j] * u[p] + d * dy[p];
       }
       ddt = (ddt + a * m.da[j]) * slope[j];
       op.ddt[(row + j) * op.ddt_ld + head_index] = T(ddt);
@@ -233,8 +234,7 @@ class Backward {
 
     if (!pass) return;  // E of the chunk before: exp(s_last) E + sum_i exp(s_i) C_i dy_i^T
     cpu::scale_rows(rows, t.pp, m.from_start, m.dy_QP);
-    cpu::gemm<A>(t.n, t.pp, rows, {m.c_QN, 1, t.np}, m.dy_QP, t.pp, grad ? m.from_start[rows - 1] : A(0),
-                 dstate_NP, t.pp);
+    update_state(t, rows, grad ? m.from_start[rows - 1] : A(0), m.c_QN, m.dy_QP, dstate_NP);
   }
 
   // With l = exp(s_i - s_j) and M = cb l dt_j (dy_i . x_j), all for i >= j: w = cb l, dcb += l dt_j (dy . x),
@@ -247,7 +247,7 @@ class Backward {
     for (int j = 0; j < rows; ++j) {
       const V high_j = V{} + m.s.high[j], low_j = V{} + m.s.low[j];
       V da{};
-      for (int i = std::max(0, j - cpu::kTileRows) / L * L; i < width; i += L) {
+      for (int i = std::max(0, j - tile::band_margin) / L * L; i < width; i += L) {
         const int at = j * width + i;
         const auto index = cpu::Indices<A>().v;
         const V l = m.s.decay(load(m.s.high + i), load(m.s.low + i), high_j, low_j);
@@ -266,7 +266,7 @@ class Backward {
   // The state H before the chunk: dC_i += exp(s_i) H^T dy_i, p_i = C_i . that.
   void through_start(int rows, int width, int h, const A* state_NP) {
     cpu::scale_columns(t.p, width, m.from_start, m.t_PQ);  // dy^T
-    cpu::gemm<A>(t.n, width, t.p, {state_NP, t.pp, 1}, m.t_PQ, width, A(0), m.t_NQ, width);
+    tile::product<false, false>(t.n, width, t.p, state_NP, t.pp, m.t_PQ, width, m.t_NQ, width);
     std::fill_n(m.p, width, A(0));
     for (int n = 0; n < t.n; ++n) {
       const A *c = m.c_NQ + n * width, *x = m.t_NQ + n * width;
@@ -286,7 +286,10 @@ class Backward {
     cpu::transpose_tile(rows, t.p, m.x_QP, t.pp, m.t_PQ, width);
     for (int j = 0; j < rows; ++j) m.to_end[j] *= dt[j];
     cpu::scale_columns(t.p, width, m.to_end, m.t_PQ);
-    cpu::gemm<A>(t.n, width, t.p, {dstate_NP, t.pp, 1}, m.t_PQ, width, A(h > 0), m.db_NQ, width);
+    if (h > 0)
+      tile::product<false, true>(t.n, width, t.p, dstate_NP, t.pp, m.t_PQ, width, m.db_NQ, width);
+    else
+      tile::product<false, false>(t.n, width, t.p, dstate_NP, t.pp, m.t_PQ, width, m.db_NQ, width);
     A sum = 0;
     for (int j = 0; j < rows; ++j) {
       const A r = m.r[j];
@@ -315,16 +318,16 @@ int64_t workspace(const Cpu&, const SsdBackward<T>& op) {
   all.take<int32_t>(op.sequences);
   Partial<A>(all, op, layout.t.blocks);
   all.take<char>(layout.thread_bytes() * omp_get_max_threads());
-  return all.used();
+  return all.bytes();
 }
 
 template <class T>
 void run(const Cpu& cpu, const SsdBackward<T>& op) {
   using A = acc_t<T>;
-  const int64_t need = workspace(cpu, op);
+  cpu::check_ssd(op);
   const Layout<A> layout(op);
   const SsdTiles<A>& tiles = layout.t;
-  Scratch all(cpu.ws, need, "ssd");
+  Scratch all(cpu.ws);
   auto* order = all.take<int32_t>(op.sequences);
   const Partial<A> partial(all, op, tiles.blocks);
   const int64_t thread_bytes = layout.thread_bytes();
@@ -334,7 +337,7 @@ void run(const Cpu& cpu, const SsdBackward<T>& op) {
 #pragma omp parallel if (parallel)
   {
     const cpu::FlushSubnormals flush;
-    Scratch scratch(memory + thread_bytes * omp_get_thread_num());
+    Scratch scratch = cpu::thread_scratch(memory, thread_bytes);
     Backward<T> backward(op, layout, partial, scratch);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tiles.tasks; ++i) backward(SsdTask(op, tiles, order, i));

@@ -138,4 +138,15 @@ void store_state(const SsdTiles<A>& t, const A* tile, A* state) {
   transpose(t.n, t.p, tile, t.pp, state, t.n);
 }
 
+// state = decay state + B^T X with B [rows, Np], X [rows, Pp]; decay = 0 never reads the state.
+template <class A>
+void update_state(const SsdTiles<A>& t, int rows, A decay, const A* b_QN, const A* x_QP, A* state_NP) {
+  if (decay == A(0))
+    return tile::product<true, false>(t.n, t.pp, rows, b_QN, t.np, x_QP, t.pp, state_NP, t.pp);
+  const int64_t size = int64_t{t.n} * t.pp;
+#pragma omp simd
+  for (int64_t i = 0; i < size; ++i) state_NP[i] *= decay;
+  tile::product<true, true>(t.n, t.pp, rows, b_QN, t.np, x_QP, t.pp, state_NP, t.pp);
+}
+
 }  // namespace mimo::cpu

@@ -60,32 +60,44 @@ void product_rest(int64_t m, int64_t k, const A* a, int64_t a_ld, const A* b, in
   }
 }
 
-// All m rows of a column panel of V vectors.
+// Triangles of a square operand: lower has k <= i, upper k >= i. Elements of A beyond the diagonal must be
+// zero for band_margin places, and are not read further out; those of C are unspecified.
+enum class Band { full, lower, upper };
+inline constexpr int band_margin = register_rows<1>;
+
+// Rows [i, m) of a column panel of V vectors.
 template <bool trans_a, bool add, int V, class A>
-void product_panel(int64_t m, int64_t k, const A* a, int64_t a_ld, const A* b, int64_t b_ld, A* c,
-                   int64_t c_ld) {
+void product_panel(int64_t i, int64_t m, int64_t k, const A* a, int64_t a_ld, const A* b, int64_t b_ld, A* c,
+                   int64_t c_ld, Band in) {
   constexpr int M = register_rows<V>;
-  for (; m >= M; m -= M, a += trans_a ? M : M * a_ld, c += M * c_ld)
-    product_block<trans_a, add, M, V>(k, a, a_ld, b, b_ld, c, c_ld);
-  product_rest<trans_a, add, V, M>(m, k, a, a_ld, b, b_ld, c, c_ld);
+  for (; i < m; i += M) {
+    const int64_t first = in == Band::upper ? i : 0, last = in == Band::lower ? std::min(k, i + M) : k;
+    const A* from = trans_a ? a + first * a_ld + i : a + i * a_ld + first;
+    if (m - i >= M)
+      product_block<trans_a, add, M, V>(last - first, from, a_ld, b + first * b_ld, b_ld, c + i * c_ld, c_ld);
+    else
+      product_rest<trans_a, add, V, M>(m - i, last - first, from, a_ld, b + first * b_ld, b_ld, c + i * c_ld,
+                                       c_ld);
+  }
 }
 
 // C[m, n] = op(A)[m, k] B[k, n] (+ C if add), row-major, n a multiple of the vector; trans_a: A is stored [k,
-// m].
+// m]. in: the triangle that op(A) fills; out: the triangle of C that is wanted.
 template <bool trans_a, bool add, class A>
 void product(int64_t m, int64_t n, int64_t k, const A* a, int64_t a_ld, const A* b, int64_t b_ld, A* c,
-             int64_t c_ld) {
-  for (int64_t left = n / lanes<A>; left > 0;) {
+             int64_t c_ld, Band in = Band::full, Band out = Band::full) {
+  for (int64_t j = 0; j < n;) {
+    const int64_t left = (n - j) / lanes<A>;
     const int64_t vectors = left == 4 ? 2 : std::min<int64_t>(left, 3);  // 4 = 2 + 2: no panel of one vector
+    const int64_t first = out == Band::lower ? j : 0, next = j + vectors * lanes<A>;
+    const int64_t last = out == Band::upper ? std::min(m, next) : m;
     if (vectors == 3)
-      product_panel<trans_a, add, 3>(m, k, a, a_ld, b, b_ld, c, c_ld);
+      product_panel<trans_a, add, 3>(first, last, k, a, a_ld, b + j, b_ld, c + j, c_ld, in);
     else if (vectors == 2)
-      product_panel<trans_a, add, 2>(m, k, a, a_ld, b, b_ld, c, c_ld);
+      product_panel<trans_a, add, 2>(first, last, k, a, a_ld, b + j, b_ld, c + j, c_ld, in);
     else
-      product_panel<trans_a, add, 1>(m, k, a, a_ld, b, b_ld, c, c_ld);
-    left -= vectors;
-    b += vectors * lanes<A>;
-    c += vectors * lanes<A>;
+      product_panel<trans_a, add, 1>(first, last, k, a, a_ld, b + j, b_ld, c + j, c_ld, in);
+    j = next;
   }
 }
 
