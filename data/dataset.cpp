@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <sstream>
 
 namespace mimo {
 namespace {
@@ -49,6 +50,15 @@ double number_attribute(const h5::File& file, const std::string& name) {
                                         (values.size() == 1 ? std::to_string(values[0])
                                                             : str(static_cast<int64_t>(values.size()))));
   return values[0];
+}
+
+// Names, one a line. (HDF5's strings of variable length live in a heap without checksums, and reading a
+// damaged one crashes the library.)
+std::vector<std::string> lines_attribute(const h5::File& file, const std::string& name) {
+  std::istringstream text(file.text_attribute(name));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  return lines;
 }
 
 }  // namespace
@@ -116,10 +126,10 @@ Split::Split(const h5::File& file, const std::filesystem::path& path, const std:
   length_ = array(g, "length", DType::u8, {n}).read<uint8_t>();
   token_offsets_ = offsets(g, "token_offsets", n);
   item_offsets_ = offsets(g, "item_offsets", n);
-  pixel_offsets_ = offsets(g, "pixel_offsets", item_offsets_.back());
+  const h5::Dataset items = array(g, "items", DType::i32, {item_offsets_.back(), 4});
   items_.resize(static_cast<size_t>(item_offsets_.back()));
-  array(g, "items", DType::i32, {item_offsets_.back(), 4})
-      .read(Box{{0, 0}, {item_offsets_.back(), 4}}, DType::i32, items_.data());
+  items.read(Box{{0, 0}, items.shape()}, DType::i32, items_.data());
+  pixel_offsets_ = offsets(g, "pixel_offsets", item_offsets_.back());
   const Dims text{token_offsets_.back()}, pixels{pixel_offsets_.back()};
   tokens_ = FlatArray(array(g, "tokens", DType::i32, text), path, keep_bytes);
   counted_ = FlatArray(array(g, "counted", DType::u8, text), path, keep_bytes);
@@ -270,8 +280,8 @@ std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_
   h.mean = number_attribute(file, "mean");
   h.std = number_attribute(file, "std");
   h.license = file.text_attribute("license");
-  h.modalities = file.read_strings("modalities");
-  h.kinds = file.read_strings("kinds");
+  h.modalities = lines_attribute(file, "modalities");
+  h.kinds = lines_attribute(file, "kinds");
   if (h.vocab < 1 || channels < 1 || channels > 1024 || !(h.std > 0))
     throw ConfigError(
         path.string(),
@@ -284,6 +294,12 @@ std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_
 }
 
 namespace {
+
+std::string lines(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += name + "\n";
+  return text;
+}
 
 constexpr int64_t kChunk = 1 << 18;  // elements compressed together
 
@@ -347,8 +363,8 @@ void write_dataset(const std::filesystem::path& path, const DatasetHeader& heade
   file.set_attribute("mean", std::vector<double>{header.mean});
   file.set_attribute("std", std::vector<double>{header.std});
   file.set_attribute("license", header.license);
-  file.write_strings("modalities", header.modalities);
-  file.write_strings("kinds", header.kinds);
+  file.set_attribute("modalities", lines(header.modalities));
+  file.set_attribute("kinds", lines(header.kinds));
   for (const SplitSource& source : splits)
     write_split(file.create_group(source.name), source, header.channels);
   file.close();

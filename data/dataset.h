@@ -1,7 +1,8 @@
 // Datasets: HDF5 files of flat arrays with offsets, format "mimo-dataset", version 1.
 //
-//   attributes of the file   format, version, vocab, channels, mean, std (of pixels / 255), license
-//   /modalities, /kinds      names
+//   attributes of the file   format, version, vocab, channels, mean, std (of pixels / 255), license, and the
+//   names
+//                            of modalities and kinds, one a line
 //   /SPLIT                   train and heldout; attributes samples, headline (see Split::headline)
 //     tokens, counted        i32, u8 [token]: text; counted = 1 where predicting this token counts
 //     token_offsets          i64 [samples + 1]
@@ -9,7 +10,7 @@
 //     item_offsets           i64 [samples + 1]
 //     pixels                 u8 [pixel]: [channels, height, width] of each item
 //     pixel_offsets          i64 [items + 1]
-//     kind, length           u8 [samples]: what evaluation groups by; kind is an index into /kinds
+//     kind, length           u8 [samples]: what evaluation groups by; kind is an index into kinds
 //
 // The text holds one placeholder token for each item; how many rows of the token stream an item fills depends
 // on the model's patches, so sizes are computed from the item table, without touching a pixel. A sample's

@@ -47,7 +47,7 @@ struct RawFile {
   std::string format = "mimo-dataset";
   int64_t version = 1, vocab = Tokenizer::vocab, channels = 1;
   std::vector<double> mean{0.5}, std{0.25};
-  std::vector<std::string> modalities{"image"}, kinds{"one", "two", "text"};
+  std::string modalities = "image", kinds = "one\ntwo\ntext";
   RawSplit train, heldout;
   std::function<void(h5::File&)> last;  // done to the file at the end
 
@@ -60,8 +60,8 @@ struct RawFile {
     f.set_attribute("mean", mean);
     f.set_attribute("std", std);
     f.set_attribute("license", "none");
-    f.write_strings("modalities", modalities);
-    f.write_strings("kinds", kinds);
+    f.set_attribute("modalities", modalities);
+    f.set_attribute("kinds", kinds);
     train.write(f.create_group("train"));
     heldout.write(f.create_group("heldout"));
     if (last) last(f);
