@@ -50,8 +50,8 @@ int evaluate(const CommandLine& line, World& world) {
   const int64_t step = trainer.load(checkpoint);
   const Evaluation e = trainer.evaluate(job.data->heldout.samples());
   if (comm.rank() != 0) return 0;
-  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} over {} samples\n", job.run_dir.string(),
-             step, e.loss, e.exact_match, e.samples);
+  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} of {}\n", job.run_dir.string(), step, e.loss,
+             e.exact_match, e.headline);
   for (const auto& [kind, f] : e.by_kind)
     fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
   for (const auto& [length, f] : e.by_length)
@@ -100,7 +100,7 @@ int generate(const CommandLine& line, World& world) {
       throw ConfigError(line.image, fmt::format("patches do not divide the image: expected height and width "
                                                 "to be multiples of {}, found {} x {}",
                                                 side, image.height, image.width));
-    tokens += int64_t{image.height / side} * (image.width / side) * (cut.pixel_shuffle ? 1 : 1) - 1;
+    tokens += int64_t{image.height / side} * (image.width / side) - 1;
     s.items.push_back({static_cast<int>(t), 0, image});
   }
   if (tokens >= seq_length)
