@@ -173,7 +173,7 @@ void Split::check(int64_t s, const DatasetHeader& header) {
   for (size_t i = first; i < last; ++i) {
     const Item& it = items_[i];
     const std::string item = sample + ", item " + str(static_cast<int64_t>(i - first)) + ": ";
-    if (it.position <= before || it.position + 1 >= static_cast<int64_t>(tokens.size()))
+    if (it.position <= before || it.position >= static_cast<int64_t>(tokens.size()) - 1)
       refuse("items", item + "expected a place after " + str(before) + " and before the last token, " +
                           str(static_cast<int64_t>(tokens.size()) - 1) + ", found " + str(it.position));
     if (counted[static_cast<size_t>(it.position)])

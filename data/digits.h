@@ -25,7 +25,7 @@ inline constexpr uint32_t kTrainDigits =
     1437;  // rows 0 to 1436 train, the rest is held out and never trained on
 
 struct DigitsOptions {
-  int64_t samples = 40000;
+  int64_t samples = 36000;
   uint64_t seed = 1;
   Augmentation augmentation;
 };

@@ -19,7 +19,7 @@ struct CommandLine {
 int train(const CommandLine&, World&);
 int evaluate(const CommandLine&, World&);
 int generate(const CommandLine&, World&);
-int show_plan(const CommandLine&, int world);
+int show_plan(const CommandLine&, World&);
 
 // "4.2 GB", "310 KB"
 std::string bytes_text(double bytes);

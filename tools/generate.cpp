@@ -9,8 +9,8 @@
 namespace mimo {
 namespace {
 
-std::filesystem::path newest_checkpoint(const Job& job) {
-  const auto found = latest_checkpoint(job.run_dir / "checkpoints");
+std::filesystem::path trained(const Job& job) {
+  const auto found = checkpoint_of(job);
   if (!found)
     throw ConfigError(
         "run.dir",
@@ -31,56 +31,8 @@ std::vector<int32_t> read_on(Trainer& trainer, Sample sample, int64_t seq_length
   return out;
 }
 
-}  // namespace
-
-int evaluate(const CommandLine& line, World& world) {
-  Communicator& comm = world.world();
-  Job job;
-  std::filesystem::path checkpoint;
-  if (!agree(comm, [&] {
-        job = make_job(line.config, line.overrides, comm.size());
-        checkpoint = newest_checkpoint(job);
-        if (line.greedy > 0 && comm.size() > 1)
-          throw ConfigError(
-              "--greedy",
-              fmt::format("reading token by token runs on one rank: expected 1, found {}", comm.size()));
-      }))
-    return 2;
-  Trainer trainer(job, world);
-  const int64_t step = trainer.load(checkpoint);
-  const Evaluation e = trainer.evaluate(job.data->heldout.samples());
-  if (comm.rank() != 0) return 0;
-  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} of {}\n", job.run_dir.string(), step, e.loss,
-             e.exact_match, e.headline);
-  for (const auto& [kind, f] : e.by_kind)
-    fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
-  for (const auto& [length, f] : e.by_length)
-    fmt::print("  length {:5} {:5} of {:5}  {:.4f}\n", length, f.first, f.second,
-               double(f.first) / double(f.second));
-  if (line.greedy > 0) {
-    const int64_t n = std::min(line.greedy, e.samples);
-    int64_t same = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t id = i * e.samples / n;  // of all kinds and lengths
-      Sample s = job.data->heldout.read(id), prompt = s;
-      std::vector<int32_t> answer;
-      prompt.tokens.clear();
-      for (size_t t = 0; t < s.tokens.size(); ++t)
-        (s.counted[t] ? answer : prompt.tokens).push_back(s.tokens[t]);
-      same += (read_on(trainer, prompt, job.config.get<int64_t>("data.seq_length")) == answer) ==
-              e.right[static_cast<size_t>(id)];
-    }
-    fmt::print("token by token: {} of {} samples judged as above\n", same, n);
-    if (same != n) return 1;
-  }
-  return 0;
-}
-
-int generate(const CommandLine& line, World& world) {
-  if (world.world().size() > 1)
-    throw ConfigError("generate",
-                      fmt::format("runs on one rank: expected 1, found {}", world.world().size()));
-  Job job = make_job(line.config, line.overrides, 1);
+// The command line's text and image. `room`: tokens of text that fit beside the image.
+Sample prompt_of(const CommandLine& line, const Job& job, int64_t& room) {
   const int64_t seq_length = job.config.get<int64_t>("data.seq_length");
   Sample s;
   std::string prompt = line.prompt;
@@ -107,9 +59,72 @@ int generate(const CommandLine& line, World& world) {
     throw ConfigError(
         "--prompt",
         fmt::format("too long: expected fewer than data.seq_length {} tokens, found {}", seq_length, tokens));
+  room = seq_length - tokens + static_cast<int64_t>(s.tokens.size());
+  return s;
+}
+
+}  // namespace
+
+int evaluate(const CommandLine& line, World& world) {
+  Communicator& comm = world.world();
+  Job job;
+  std::filesystem::path checkpoint;
+  if (!agree(comm, [&] {
+        job = make_job(line.config, line.overrides, comm.size());
+        checkpoint = trained(job);
+        if (line.greedy > 0 && comm.size() > 1)
+          throw ConfigError(
+              "--greedy",
+              fmt::format("reading token by token runs on one rank: expected 1, found {}", comm.size()));
+      }))
+    return 2;
   Trainer trainer(job, world);
-  trainer.load(newest_checkpoint(job));
-  std::vector<int32_t> out = read_on(trainer, s, seq_length - tokens + static_cast<int64_t>(s.tokens.size()));
+  if (!agree(comm, [&] { trainer.load(checkpoint); })) return 2;
+  const Evaluation e = trainer.evaluate(job.data->heldout.samples());
+  if (comm.rank() != 0) return 0;
+  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} of {}\n", job.run_dir.string(),
+             trainer.steps_done(), e.loss, e.exact_match, e.headline);
+  for (const auto& [kind, f] : e.by_kind)
+    fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
+  for (const auto& [length, f] : e.by_length)
+    fmt::print("  length {:5} {:5} of {:5}  {:.4f}\n", length, f.first, f.second,
+               double(f.first) / double(f.second));
+  if (line.greedy > 0) {
+    const int64_t n = std::min(line.greedy, e.samples);
+    int64_t same = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t id = i * e.samples / n;  // of all kinds and lengths
+      Sample s = job.data->heldout.read(id), prompt = s;
+      std::vector<int32_t> answer;
+      prompt.tokens.clear();
+      for (size_t t = 0; t < s.tokens.size(); ++t)
+        (s.counted[t] ? answer : prompt.tokens).push_back(s.tokens[t]);
+      same += (read_on(trainer, prompt, job.config.get<int64_t>("data.seq_length")) == answer) ==
+              e.right[static_cast<size_t>(id)];
+    }
+    fmt::print("token by token: {} of {} samples judged as above\n", same, n);
+    if (same != n) return 1;
+  }
+  return 0;
+}
+
+int generate(const CommandLine& line, World& world) {
+  Job job;
+  std::filesystem::path checkpoint;
+  Sample prompt;
+  int64_t room = 0;  // tokens of text that fit beside the images
+  if (!agree(world.world(), [&] {
+        if (world.world().size() > 1)
+          throw ConfigError("generate",
+                            fmt::format("runs on one rank: expected 1, found {}", world.world().size()));
+        job = make_job(line.config, line.overrides, 1);
+        checkpoint = trained(job);
+        prompt = prompt_of(line, job, room);
+      }))
+    return 2;
+  Trainer trainer(job, world);
+  if (!agree(world.world(), [&] { trainer.load(checkpoint); })) return 2;
+  std::vector<int32_t> out = read_on(trainer, prompt, room);
   if (!out.empty() && out.back() == Tokenizer::end) out.pop_back();
   fmt::print("{}\n", Tokenizer::decode(out));
   return 0;

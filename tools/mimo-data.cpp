@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
   app.footer(
       "examples:\n  ./mimo-data info data/digits.h5\n  ./mimo-data show data/digits.h5 --split heldout "
       "--sample 3 --png digits.png\n"
-      "  ./mimo-data digits --csv data/optdigits/digits.csv --out digits.h5 --samples 40000");
+      "  ./mimo-data digits --csv data/optdigits/digits.csv --out digits.h5 --samples 36000");
   app.require_subcommand(1);
 
   std::string csv = "data/optdigits/digits.csv", out = "data/digits.h5", file, split = "train", png;

@@ -3,6 +3,7 @@
 
 #include "io/file.h"
 #include "kernels/gemm.h"
+#include "parallel/agreement.h"
 #include "parallel/draw.h"
 #include "parallel/verify.h"
 #include "tools/commands.h"
@@ -43,8 +44,11 @@ std::string bytes_text(double bytes) {
                                     : fmt::format("{:.0f} {}", bytes, unit);
 }
 
-int show_plan(const CommandLine& line, int world) {
-  const Job job = make_job(line.config, line.overrides, world);
+int show_plan(const CommandLine& line, World& running) {
+  const int world = line.ranks > 0 ? line.ranks : running.world().size();
+  Job job;
+  if (!agree(running.world(), [&] { job = make_job(line.config, line.overrides, world); })) return 2;
+  if (running.world().rank() != 0) return 0;
   const SampleOrder order(job.data->train.samples(),
                           static_cast<uint64_t>(job.config.get<int64_t>("train.seed")));
   const std::vector<SampleSizes> sizes = sizes_of(job.data->train, order.samples(0, job.global_batch()));

@@ -74,47 +74,55 @@ class TrainingRun {
       : line_(line), world_(world), comm_(world.world()), progress_(comm_.rank() == 0) {}
 
   int operator()() {
-    if (!agree(comm_,
-               [&] { job_ = make_job(line_.config, line_.overrides, comm_.size()), find_checkpoint(); }))
-      return 2;
-    Trainer trainer(job_, world_);
-    int64_t first = 0;
-    if (!resume_.empty()) first = trainer.load(resume_);
-    std::string failure;
-    if (comm_.rank() == 0) {
-      try {
-        std::filesystem::create_directories(job_.run_dir);
-        write_text(job_.run_dir / "config.toml", resolved());
-        metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
-      } catch (const std::exception& e) {
-        failure = fmt::format("[run.dir] cannot write {}: {}", job_.run_dir.string(), e.what());
-      }
-    }
-    if (!agree(comm_, failure)) return 2;
     std::signal(SIGTERM, on_signal);
     std::signal(SIGUSR1, on_signal);
-    header(trainer, first);
-    return loop(trainer, first);
+    if (!agree(comm_, [&] {
+          job_ = make_job(line_.config, line_.overrides, comm_.size());
+          if (const auto found = checkpoint_of(job_)) resume_ = *found;
+        }))
+      return 2;
+    Trainer trainer(job_, world_);
+    bool ready = true;
+    trainer.watched("starting from the run's directory", [&] {
+      ready = agree(comm_, [&] {
+        if (!resume_.empty()) trainer.load(resume_);
+      });
+      ready = ready && agree(comm_, [&] {
+                if (comm_.rank() == 0) open_directory(trainer.steps_done());
+              });
+    });
+    if (!ready) return 2;
+    header(trainer, trainer.steps_done());
+    return loop(trainer, trainer.steps_done());
   }
 
  private:
-  void find_checkpoint() {
-    const std::string& resume = job_.config.get<std::string>("resume");
-    if (resume == "never") return;
-    const auto all = list_checkpoints(job_.run_dir / "checkpoints");
-    if (resume == "auto") {
-      if (!all.empty()) resume_ = all.rbegin()->second;
-      return;
+  void open_directory(int64_t first) {
+    try {
+      std::filesystem::create_directories(job_.run_dir);
+      if (resume_.empty()) set_aside();
+      metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
+      write_text(job_.run_dir / "config.toml", resolved());
+    } catch (const ConfigError&) {
+      throw;
+    } catch (const std::exception& e) {
+      throw ConfigError("run.dir", fmt::format("expected a directory that can be written, found {}: {}",
+                                               job_.run_dir.string(), e.what()));
     }
-    const auto found = all.find(std::stoll(resume));
-    if (found == all.end()) {
-      std::string have;
-      for (const auto& [step, path] : all) have += (have.empty() ? "" : ", ") + std::to_string(step);
-      throw ConfigError(job_.config.place("resume"),
-                        "no such checkpoint in " + job_.run_dir.string() + ": expected one of " +
-                            (have.empty() ? "none" : have) + ", found " + resume);
-    }
-    resume_ = found->second;
+  }
+
+  // A run that begins anew where another has checkpoints: what that one wrote moves to earlier.N, so that
+  // nothing is lost and the two never mix.
+  void set_aside() {
+    namespace fs = std::filesystem;
+    if (list_checkpoints(job_.run_dir / "checkpoints").empty()) return;
+    fs::path aside;
+    for (int n = 1; aside.empty() || fs::exists(aside); ++n)
+      aside = job_.run_dir / ("earlier." + std::to_string(n));
+    fs::create_directory(aside);
+    for (const char* name : {"checkpoints", "config.toml", "metrics.jsonl", "summary.json", "report.html"})
+      if (fs::exists(job_.run_dir / name)) fs::rename(job_.run_dir / name, aside / name);
+    progress_.say("beginning anew; what the earlier run wrote is in " + aside.string());
   }
 
   std::string resolved() {
@@ -129,16 +137,19 @@ class TrainingRun {
     return lines;
   }
 
+  template <class T>
+  void combine(Trainer& trainer, std::vector<T>& values, ReduceOp op) {
+    trainer.all_reduce(Buffer(values.data(), static_cast<int64_t>(values.size()), dtype_of<T>()), op,
+                       "figures of all ranks");
+  }
+
   void header(Trainer& trainer, int64_t first) {
     std::vector<double> parameters(job_.model.modules.size(), 0);
     for (Parameter* p : trainer.parameters())
       if (p->copies.front() == comm_.rank())
         parameters[static_cast<size_t>(job_.layout.index(p->name.substr(0, p->name.find('.'))))] +=
             static_cast<double>(p->value.numel());
-    comm_
-        .all_reduce(Buffer(parameters.data(), static_cast<int64_t>(parameters.size()), DType::f64),
-                    ReduceOp::sum, current_stream())
-        .wait();
+    combine(trainer, parameters, ReduceOp::sum);
     for (size_t m = 0; m < parameters.size(); ++m)
       progress_.say(fmt::format("{:10} {:>10} parameters on {}", job_.model.modules[m].name,
                                 static_cast<int64_t>(parameters[m]),
@@ -148,20 +159,21 @@ class TrainingRun {
                               job_.data->heldout.samples(), job_.run_dir.string()));
     if (!resume_.empty()) {
       progress_.say(fmt::format("resuming after step {} from {}", first, resume_.string()));
+      const auto all = list_checkpoints(job_.run_dir / "checkpoints");
+      if (!all.empty() && all.rbegin()->first > first)
+        progress_.say(fmt::format("the next checkpoint replaces those of steps {} to {}",
+                                  all.upper_bound(first)->first, all.rbegin()->first));
       if (first >= job_.config.get<int64_t>("train.steps"))
         progress_.say("nothing left to train; --resume=never begins anew");
     }
   }
 
   // Gathers the clocks of all ranks: for every module the busiest rank's, and the share of time ranks wait.
-  ModuleTimes module_times(const std::vector<double>& seconds, double wall, double steps) {
+  ModuleTimes module_times(Trainer& trainer, const std::vector<double>& seconds, double wall, double steps) {
     std::vector<double> most = seconds, busy{0, wall};
     for (size_t i = 0; i + 1 < seconds.size(); ++i) busy[0] += seconds[i];  // the last entry is waiting
-    comm_
-        .all_reduce(Buffer(most.data(), static_cast<int64_t>(most.size()), DType::f64), ReduceOp::max,
-                    current_stream())
-        .wait();
-    comm_.all_reduce(Buffer(busy.data(), 2, DType::f64), ReduceOp::sum, current_stream()).wait();
+    combine(trainer, most, ReduceOp::max);
+    combine(trainer, busy, ReduceOp::sum);
     ModuleTimes t;
     const size_t modules = job_.model.modules.size();
     for (size_t m = 0; m < modules; ++m) {
@@ -208,7 +220,8 @@ class TrainingRun {
           r.step, r.loss, r.tokens, r.grad_norm, r.lr, seconds, static_cast<double>(r.tokens) / seconds, {}};
       const bool line_here = r.step % log_every == 0 || r.step == steps;
       if (line_here) {
-        const ModuleTimes t = module_times(recent, recent_seconds, static_cast<double>(recent_steps));
+        const ModuleTimes t =
+            module_times(trainer, recent, recent_seconds, static_cast<double>(recent_steps));
         detail.clear();
         for (const auto& [name, ms] : t.rows) {
           m.more.emplace_back("ms " + name, ms);
@@ -235,8 +248,9 @@ class TrainingRun {
     }
     if (save_every > 0 && saved != trainer.steps_done()) trainer.save();
     if (stopped) {
-      progress_.say(
-          fmt::format("stopped by a signal after step {}; the same command resumes", trainer.steps_done()));
+      progress_.say(fmt::format(
+          "stopped by a signal after step {}; {}", trainer.steps_done(),
+          save_every > 0 ? "the same command resumes" : "no checkpoint, as checkpoint.every is 0"));
       return 0;
     }
     finish(trainer, first, loss, train_seconds, tokens, total);
@@ -248,7 +262,7 @@ class TrainingRun {
     const Evaluation e = trainer.evaluate(job_.data->heldout.samples());
     evaluation_line(trainer.steps_done(), e);
     const double steps = static_cast<double>(std::max<int64_t>(1, trainer.steps_done() - first));
-    const ModuleTimes times = module_times(seconds, train_seconds, steps);
+    const ModuleTimes times = module_times(trainer, seconds, train_seconds, steps);
     // Peak memory of every module, of the rank that needs most.
     std::vector<std::string> labels = job_.model.names();
     labels.push_back("optimizer");
@@ -256,11 +270,8 @@ class TrainingRun {
     const auto statistics = memory_statistics();
     for (const std::string& label : labels)
       peaks.push_back(statistics.count(label) ? static_cast<double>(statistics.at(label).peak) : 0);
-    comm_
-        .all_reduce(Buffer(peaks.data(), static_cast<int64_t>(peaks.size()), DType::f64), ReduceOp::max,
-                    current_stream())
-        .wait();
-    const std::vector<std::vector<int32_t>> readings = sample_readings(e);
+    combine(trainer, peaks, ReduceOp::max);
+    const std::vector<std::vector<int32_t>> readings = sample_readings(trainer, e);
     if (comm_.rank() != 0) return;
 
     nlohmann::ordered_json s;
@@ -311,7 +322,7 @@ class TrainingRun {
       if (!e.right[static_cast<size_t>(i)]) ids.push_back(i);
     return ids;
   }
-  std::vector<std::vector<int32_t>> sample_readings(const Evaluation& e) {
+  std::vector<std::vector<int32_t>> sample_readings(Trainer& trainer, const Evaluation& e) {
     constexpr size_t kMost = 64;
     const std::vector<int64_t> ids = shown(e);
     std::vector<int32_t> flat(ids.size() * kMost, -1);
@@ -320,10 +331,7 @@ class TrainingRun {
       std::copy(reading.begin(), reading.begin() + static_cast<int64_t>(std::min(kMost, reading.size())),
                 flat.begin() + static_cast<int64_t>(i * kMost));
     }
-    comm_
-        .all_reduce(Buffer(flat.data(), static_cast<int64_t>(flat.size()), DType::i32), ReduceOp::max,
-                    current_stream())
-        .wait();
+    combine(trainer, flat, ReduceOp::max);
     std::vector<std::vector<int32_t>> out(ids.size());
     for (size_t i = 0; i < ids.size(); ++i)
       for (size_t k = 0; k < kMost && flat[i * kMost + k] >= 0; ++k) out[i].push_back(flat[i * kMost + k]);
