@@ -82,8 +82,8 @@ int evaluate(const CommandLine& line, World& world) {
   if (!agree(comm, [&] { trainer.load(checkpoint); })) return 2;
   const Evaluation e = trainer.evaluate(job.data->heldout.samples());
   if (comm.rank() != 0) return 0;
-  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} over {} samples\n", job.run_dir.string(),
-             trainer.steps_done(), e.loss, e.exact_match, e.samples);
+  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} of {}\n", job.run_dir.string(),
+             trainer.steps_done(), e.loss, e.exact_match, e.headline);
   for (const auto& [kind, f] : e.by_kind)
     fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
   for (const auto& [length, f] : e.by_length)

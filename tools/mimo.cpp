@@ -21,7 +21,7 @@ constexpr const char* kExamples =
     "  mpirun -n 4 ./mimo --layout.vision=tp1,dp2@0 --layout.language=tp2@2 --train.steps=500\n"
     "  ./mimo eval --run.dir=runs/digits               held-out figures of a finished run\n"
     "  ./mimo generate --image digits.png --prompt '<image>='\n"
-    "  ./mimo plan --ranks=4 --layout.language=pp2@2   layout, memory and schedule, without running\n"
+    "  ./mimo plan --ranks=4 --layout.vision=dp2@0 --layout.language=pp2@2 --svg plan.svg\n"
     "  ./mimo train --help                             all configuration keys";
 
 // Waiting threads that spin take the cores from those that work; OpenMP reads this before main begins.

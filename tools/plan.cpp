@@ -57,6 +57,7 @@ int show_plan(const CommandLine& line, World& running) {
   const Plan plan = plan_step(graph, job.waves);
   verify(plan, graph);
   const Timeline timeline = simulate(plan, graph);
+  const TimeUnit ms{1000, "ms"};
 
   fmt::print("layout on {} ranks\n", world);
   for (size_t m = 0; m < job.model.modules.size(); ++m) {
@@ -90,8 +91,8 @@ int show_plan(const CommandLine& line, World& running) {
       "small ones are slower), "
       "bubbles {:.0f} %\nschedule: {}\n\n{}\n",
       job.global_batch(), job.waves, 1000 * timeline.makespan, flops / 1e9, 100 * timeline.bubbles,
-      plan.choice, draw_text(plan, graph, timeline));
-  if (!line.svg.empty()) write_text(line.svg, draw_svg(plan, graph, timeline));
+      plan.choice, draw_text(plan, graph, timeline, ms));
+  if (!line.svg.empty()) write_text(line.svg, draw_svg(plan, graph, timeline, ms));
   return 0;
 }
 

@@ -188,8 +188,8 @@ class TrainingRun {
   }
 
   void evaluation_line(int64_t step, const Evaluation& e) {
-    progress_.say(fmt::format("held out after step {}: loss {:.4f}, exact match {:.4f} ({} samples)", step,
-                              e.loss, e.exact_match, e.samples));
+    progress_.say(fmt::format("held out after step {}: loss {:.4f}, exact match {:.4f} of {}", step, e.loss,
+                              e.exact_match, e.headline));
     report_.held_out.points.emplace_back(step, e.loss);
     report_.exact_match.points.emplace_back(step, e.exact_match);
   }
@@ -288,6 +288,7 @@ class TrainingRun {
     for (const auto& [name, ms] : times.rows) s["milliseconds_per_step"][name] = ms;
     s["eval"]["samples"] = e.samples;
     s["eval"]["exact_match"] = e.exact_match;
+    s["eval"]["exact_match_samples"] = e.headline;
     for (const auto& [length, figure] : e.by_length)
       s["eval"]["by_length"][std::to_string(length)] =
           static_cast<double>(figure.first) / static_cast<double>(figure.second);
@@ -308,7 +309,7 @@ class TrainingRun {
       lengths += fmt::format("  {}: {:.3f}", length,
                              static_cast<double>(figure.first) / static_cast<double>(figure.second));
     if (!lengths.empty()) progress_.say("exact match by length" + lengths);
-    progress_.say(fmt::format("held-out exact match {:.4f}; report: {}", e.exact_match,
+    progress_.say(fmt::format("held-out exact match {:.4f} of {}; report: {}", e.exact_match, e.headline,
                               (job_.run_dir / "report.html").string()));
   }
 
@@ -374,25 +375,33 @@ class TrainingRun {
     report_.loss.name = "training";
     report_.held_out.name = "held out";
     report_.exact_match.name = "exact match";
-    report_.facts = {
+    report_.figures = {
+        {fmt::format("exact match on {} held-out samples", e.headline), fmt::format("{:.4f}", e.exact_match)},
+        {"held-out loss", fmt::format("{:.4f}", e.loss)},
         {"steps", std::to_string(trainer.steps_done())},
-        {"held-out exact match", fmt::format("{:.4f}", e.exact_match)},
-        {"held-out loss", fmt::format("{:.4f} over {} samples", e.loss, e.samples)},
-        {"training time", fmt::format("{:.1f} s, {:.0f} tokens/s", train_seconds,
-                                      train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0)},
-        {"ranks", fmt::format("{}, idle {:.0f} % of the time", comm_.size(), 100 * times.idle)},
-        {"a step", fmt::format("{} samples in {} waves", job_.global_batch(), job_.waves)},
-        {"data", job_.config.get<std::string>("data.path") + "; " + job_.data->header.license}};
+        {"training time", time_text(train_seconds)},
+        {"tokens a second",
+         fmt::format("{:.0f}", train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0)}};
+    std::string kinds;
+    for (const auto& [kind, figure] : e.by_kind)
+      kinds +=
+          fmt::format("{}{}: {} of {} right", kinds.empty() ? "" : ", ", kind, figure.first, figure.second);
+    report_.facts = {{"ranks", fmt::format("{}, idle {:.0f} % of the time", comm_.size(), 100 * times.idle)},
+                     {"a step", fmt::format("{} samples in {} wave{}", job_.global_batch(), job_.waves,
+                                            job_.waves == 1 ? "" : "s")},
+                     {"held out", kinds},
+                     {"data", job_.config.get<std::string>("data.path")},
+                     {"source", job_.data->header.license}};
     report_.module_ms = times.rows;
     for (const auto& [length, figure] : e.by_length)
       report_.by_length.emplace_back(std::to_string(length),
                                      static_cast<double>(figure.first) / static_cast<double>(figure.second));
-    for (const auto& [name, grid] : job_.layout.modules)
-      report_.layout += fmt::format("{:12} {}\n", name, to_string(grid));
+    for (const auto& [name, grid] : job_.layout.modules) report_.layout.emplace_back(name, to_string(grid));
     const Timeline timeline = simulate(trainer.plan(), trainer.graph());
-    report_.plan_svg = draw_svg(trainer.plan(), trainer.graph(), timeline);
-    report_.plan_note = fmt::format("One step as planned ({}); time from operation counts, bubbles {:.0f} %.",
-                                    trainer.plan().choice, 100 * timeline.bubbles);
+    report_.plan_svg = draw_svg(trainer.plan(), trainer.graph(), timeline, {1000, "ms"});
+    report_.plan_note =
+        fmt::format("One step as planned ({}), with times from operation counts. Numbers are waves.",
+                    trainer.plan().choice);
     const std::vector<int64_t> ids = shown(e);
     for (size_t i = 0; i < ids.size(); ++i) report_.images.push_back(read_image(ids[i], readings[i]));
   }

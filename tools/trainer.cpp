@@ -278,18 +278,18 @@ Evaluation Trainer::evaluate(int64_t samples) {
              "the sum of an evaluation");
 
   e.loss = sums[static_cast<size_t>(n)] / std::max(1.0, sums[static_cast<size_t>(n) + 1]);
-  int64_t headline = 0, headline_right = 0;
+  int64_t headline_right = 0;
   for (int64_t i = 0; i < n; ++i) {
     const bool right = sums[static_cast<size_t>(i)] > 0;
     e.right[static_cast<size_t>(i)] = right;
-    if (i < split.headline()) ++headline, headline_right += right;
+    if (i < split.headline()) ++e.headline, headline_right += right;
     auto& kind = e.by_kind[job_.data->header.kinds[static_cast<size_t>(split.kind(i))]];
     kind.first += right, ++kind.second;
     if (split.kind(i) != 0) continue;
     auto& length = e.by_length[split.length(i)];
     length.first += right, ++length.second;
   }
-  e.exact_match = headline > 0 ? static_cast<double>(headline_right) / static_cast<double>(headline) : 0;
+  e.exact_match = e.headline > 0 ? static_cast<double>(headline_right) / static_cast<double>(e.headline) : 0;
   return e;
 }
 

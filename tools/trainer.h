@@ -27,9 +27,9 @@ struct StepResult {
 };
 
 struct Evaluation {
-  int64_t samples = 0;
-  double loss = 0;                                       // mean over counted tokens
-  double exact_match = 0;                                // over the split's headline samples among them
+  int64_t samples = 0, headline = 0;
+  double loss = 0;         // mean over counted tokens
+  double exact_match = 0;  // over those among them that are the split's headline
   std::map<int, std::pair<int64_t, int64_t>> by_length;  // of the first kind: right, all
   std::map<std::string, std::pair<int64_t, int64_t>> by_kind;
   std::vector<bool> right;  // by sample of the split
