@@ -103,11 +103,9 @@ class TrainingRun {
       if (resume_.empty()) set_aside();
       metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
       write_text(job_.run_dir / "config.toml", resolved());
-    } catch (const ConfigError&) {
-      throw;
-    } catch (const std::exception& e) {
-      throw ConfigError("run.dir", fmt::format("expected a directory that can be written, found {}: {}",
-                                               job_.run_dir.string(), e.what()));
+    } catch (const std::filesystem::filesystem_error& e) {
+      throw ConfigError("run.dir", fmt::format("expected a directory that can be written, found {} ({})",
+                                               job_.run_dir.string(), e.code().message()));
     }
   }
 
