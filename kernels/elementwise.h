@@ -13,7 +13,7 @@ struct Fill {  // y = value
 };
 
 template <class T>
-struct Add {  // y = a + b; y may be a or b
+struct Add {  // y = a + b; y may be a or b; a row stride of 0 adds one row to all
   int64_t rows, cols;
   const T* a;
   int64_t a_ld;
@@ -24,7 +24,7 @@ struct Add {  // y = a + b; y may be a or b
 };
 
 template <class T>
-struct Copy {  // y = x
+struct Copy {  // y = x; a row stride x_ld of 0 repeats one row
   int64_t rows, cols;
   const T* x;
   int64_t x_ld;

@@ -8,14 +8,6 @@
 namespace mimo {
 namespace {
 
-// The gradient accumulators of a parameter, or null where it is frozen.
-template <class T>
-acc_t<T>* grad_of(Parameter& p) {
-  return p.trainable ? p.grad.data<acc_t<T>>() : nullptr;
-}
-
-Tensor empty_like(const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); }
-
 Dims with_cols(const Tensor& x, int64_t cols) {
   Dims shape = x.shape();
   shape.back() = cols;
@@ -48,7 +40,7 @@ Tensor linear(const Tensor& x, Parameter& weight, Parameter* bias) {
       }
       if (w->trainable)
         launch(GemmAccumulate<T>{true, false, out, in, rows, 1, dy.data<T>(), dy.ld(), x.data<T>(), x.ld(), 1,
-                                 w->grad.data<acc_t<T>>(), in});
+                                 grad_of<T>(*w), in});
       if (bias && bias->trainable)
         launch(AddColumnSums<T>{rows, static_cast<int>(out), dy.data<T>(), dy.ld(), grad_of<T>(*bias)});
     });
@@ -57,13 +49,10 @@ Tensor linear(const Tensor& x, Parameter& weight, Parameter* bias) {
 }
 
 Tensor add_bias(const Tensor& x, Parameter& bias) {
-  // A product over zero inner columns adds the bias alone: y = 1 x + bias.
-  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  copy_into(y, x);
   const int64_t rows = x.rows(), cols = x.cols();
+  Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
-    launch(Gemm<T>{false, false, rows, cols, 0, 1, nullptr, 1, nullptr, cols, 1, y.data<T>(), cols,
-                   bias.value.data<T>()});
+    launch(Add<T>{rows, cols, x.data<T>(), x.ld(), bias.value.data<T>(), 0, y.data<T>(), y.ld()});
   });
   return record(
       y, "add_bias", {x},
@@ -235,8 +224,7 @@ CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int
   const bool split = group && group->size() > 1;
   Tensor max = Tensor::empty({rows}, acc, logits.device()),
          arg = Tensor::empty({rows}, DType::i32, logits.device());
-  Tensor sums = Tensor::empty({2, rows}, acc, logits.device()),
-         loss = Tensor::empty({rows}, acc, logits.device());
+  Tensor sums = Tensor::empty({2, rows}, acc, logits.device());  // exponentials | labels' logits
   CrossEntropyResult result;
   result.loss_sum = Tensor::empty({1}, acc, logits.device());
   dispatch(logits.dtype(), [&]<class T>() {

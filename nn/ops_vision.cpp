@@ -26,7 +26,7 @@ ClassTokenRows class_token_rows(const ImageGrids& g, int k) {
 
 Tensor add_positions(const Tensor& x, Parameter& table, int grid, const ImageGrids& g) {
   const int cols = static_cast<int>(x.cols());
-  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
     launch(PositionEmbedding<T>{g.images, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid, cols,
                                 table.value.data<T>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
@@ -38,7 +38,7 @@ Tensor add_positions(const Tensor& x, Parameter& table, int grid, const ImageGri
         if (!t->trainable) return;
         dispatch(dy.dtype(), [&]<class T>() {
           launch(PositionEmbeddingBackward<T>{g.images, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid,
-                                              cols, dy.data<T>(), dy.ld(), t->grad.data<acc_t<T>>()});
+                                              cols, dy.data<T>(), dy.ld(), grad_of<T>(*t)});
         });
       },
       table.trainable);
@@ -91,7 +91,7 @@ Tensor prepend_class_tokens(const Tensor& x, Parameter& tokens, const ImageGrids
           launch(GatherRows<T>{extra, cols, rows.tokens.data<int32_t>(), dy.data<T>(), dy.ld(), all.data<T>(),
                                all.ld()});
           launch(AddColumnSums<T>{g.images, static_cast<int>(k * cols), all.data<T>(), k * cols,
-                                  t->grad.data<acc_t<T>>()});
+                                  grad_of<T>(*t)});
         });
       },
       tokens.trainable);

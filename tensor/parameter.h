@@ -32,4 +32,10 @@ struct Parameter {
 // unless trainable.
 void materialize(Parameter& p, DType dtype, uint64_t seed);
 
+// What a kernel adds the gradient of p, stored as T, to; null where p is frozen.
+template <class T>
+acc_t<T>* grad_of(const Parameter& p) {
+  return p.trainable ? p.grad.data<acc_t<T>>() : nullptr;
+}
+
 }  // namespace mimo

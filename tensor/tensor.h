@@ -64,6 +64,9 @@ class Tensor {
 };
 std::string to_string(const Tensor&);  // "f32 [2, 3]"
 
+// Uninitialised and contiguous, of the shape, dtype and device of x.
+inline Tensor empty_like(const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); }
+
 // Runs an op on the current stream, with the scratch it asks for.
 template <class Op>
 void launch(const Op& op) {

@@ -352,11 +352,11 @@ void run(const Cpu& cpu, const SelectiveScanBackward<T>& op) {
     for (int64_t i = 0; i < op.sequences * tiles; ++i)
       backward(order[i / tiles], static_cast<int>(i % tiles));
   }
-  add_partial_sums(op.sequences, op.channels, partial.dd, op.channels, op.dd);
+  const int64_t size = int64_t{op.channels} * op.state;
+  if (op.dd) add_partial_sums(op.sequences, op.channels, partial.dd, op.channels, op.dd);
+  if (op.da_log) add_partial_sums(op.sequences, size, partial.da_log, size, op.da_log);
   if (op.ddelta_bias)
     add_partial_sums(op.sequences, op.channels, partial.ddelta_bias, op.channels, op.ddelta_bias);
-  const int64_t size = int64_t{op.channels} * op.state;
-  add_partial_sums(op.sequences, size, partial.da_log, size, op.da_log);
   cpu::sum_blocks(tiles, op.tokens, op.state, partial.db, op.db, op.db_ld);
   cpu::sum_blocks(tiles, op.tokens, op.state, partial.dc, op.dc, op.dc_ld);
 }

@@ -116,7 +116,7 @@ Result reference(const Problem& q) {
 }
 
 template <class T>
-Result kernel(const Problem& q) {
+Result kernel(const Problem& q, bool frozen = false) {
   using A = acc_t<T>;
   const int64_t t = q.tokens();
   const size_t size = size_t(q.sequences()) * q.C * q.N;
@@ -184,9 +184,9 @@ Result kernel(const Problem& q) {
                                   dc.ld(),
                                   gate ? dz.data() : nullptr,
                                   dz.ld(),
-                                  biased ? dbias.data() : nullptr,
-                                  da_log.data(),
-                                  dd.data(),
+                                  biased && !frozen ? dbias.data() : nullptr,
+                                  frozen ? nullptr : da_log.data(),
+                                  frozen ? nullptr : dd.data(),
                                   din.data()});
   Result r{y.values(),  from(out),   du.values(),  ddelta.values(), db.values(), dc.values(),
            dz.values(), from(dbias), from(da_log), from(dd),        from(din)};
@@ -286,6 +286,18 @@ TEST(SelectiveScan, DoesNotDependOnThreads) {
   }
   for (size_t i = 0; i < results[0].all().size(); ++i)
     expect_same_bits(*results[1].all()[i].second, *results[0].all()[i].second, results[0].all()[i].first);
+}
+
+TEST(SelectiveScan, FrozenParametersChangeNothingElse) {
+  const Problem q(40, 16, {30, 0, 1});
+  const Result free = kernel<float>(q), frozen = kernel<float>(q, true);
+  for (size_t i = 0; i < free.all().size(); ++i) {
+    const auto& [name, values] = frozen.all()[i];
+    if (values == &frozen.ddelta_bias || values == &frozen.da_log || values == &frozen.dd)
+      EXPECT_EQ(*values, Values(values->size(), 0.0)) << name;
+    else
+      expect_same_bits(*values, *free.all()[i].second, name);
+  }
 }
 
 TEST(SelectiveScan, RefusesBadShapes) {
