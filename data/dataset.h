@@ -1,8 +1,7 @@
 // Datasets: HDF5 files of flat arrays with offsets, format "mimo-dataset", version 1.
 //
-//   attributes of the file   format, version, vocab, channels, mean, std (of pixels / 255), license, and the
-//   names
-//                            of modalities and kinds, one a line
+//   attributes of the file   format, version, vocab, channels, mean, std (of pixels / 255), license,
+//                            modalities, kinds (names, one a line)
 //   /SPLIT                   train and heldout; attributes samples, headline (see Split::headline)
 //     tokens, counted        i32, u8 [token]: text; counted = 1 where predicting this token counts
 //     token_offsets          i64 [samples + 1]
