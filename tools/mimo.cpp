@@ -20,7 +20,8 @@ constexpr const char* kExamples =
     "other\n"
     "  mpirun -n 4 ./mimo --layout.vision=tp1,dp2@0 --layout.language=tp2@2 --train.steps=500\n"
     "  ./mimo eval --run.dir=runs/digits               held-out figures of a finished run\n"
-    "  ./mimo generate --image digits.png --prompt '<image>='\n"
+    "  ./mimo-data show data/digits.h5 --split heldout --sample 3 --png digits.png\n"
+    "  ./mimo generate --image digits.png              reads that image\n"
     "  ./mimo plan --ranks=4 --layout.vision=dp2@0 --layout.language=pp2@2 --svg plan.svg\n"
     "  ./mimo train --help                             all configuration keys";
 

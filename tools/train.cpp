@@ -62,6 +62,8 @@ std::string time_text(double seconds) {
   return s < 60 ? fmt::format("{} s", s) : fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match";
+
 // Mean milliseconds a step of the busiest rank, by module and kind of work.
 struct ModuleTimes {
   std::vector<std::pair<std::string, double>> rows;
@@ -102,10 +104,23 @@ class TrainingRun {
       std::filesystem::create_directories(job_.run_dir);
       if (resume_.empty()) set_aside();
       metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
+      recall(read_metrics(job_.run_dir / "metrics.jsonl"));
       write_text(job_.run_dir / "config.toml", resolved());
     } catch (const std::filesystem::filesystem_error& e) {
       throw ConfigError("run.dir", fmt::format("expected a directory that can be written, found {} ({})",
                                                job_.run_dir.string(), e.code().message()));
+    }
+  }
+
+  // What the run did before this process, so that summary and report tell of the whole run.
+  void recall(const std::vector<StepMetrics>& lines) {
+    for (const StepMetrics& m : lines) {
+      last_loss_ = m.loss, train_seconds_ += m.step_seconds, tokens_ += m.tokens;
+      report_.loss.points.emplace_back(m.step, m.loss);
+      for (const auto& [name, value] : m.more) {
+        if (name == kHeldOutLoss) report_.held_out.points.emplace_back(m.step, value);
+        if (name == kExactMatch) report_.exact_match.points.emplace_back(m.step, value);
+      }
     }
   }
 
@@ -198,9 +213,8 @@ class TrainingRun {
                   save_every = c.get<int64_t>("checkpoint.every"),
                   log_every = std::max<int64_t>(1, steps / 30);
     std::vector<double> total(trainer.clock().seconds().size(), 0.0), recent = total;
-    double train_seconds = 0, recent_seconds = 0;
-    int64_t tokens = 0, recent_steps = 0, saved = first;
-    double loss = 0;
+    double seconds_here = 0, recent_seconds = 0;  // of this process
+    int64_t recent_tokens = 0, recent_steps = 0, saved = first;
     std::string detail;
     bool stopped = false;
     while (trainer.steps_done() < steps && !stopped) {
@@ -208,14 +222,15 @@ class TrainingRun {
       const double start = now();
       const StepResult r = trainer.step();
       const double seconds = now() - start;
-      train_seconds += seconds, recent_seconds += seconds, tokens += r.tokens, ++recent_steps;
+      seconds_here += seconds, recent_seconds += seconds, recent_tokens += r.tokens, ++recent_steps;
       for (size_t i = 0; i < total.size(); ++i)
         total[i] += trainer.clock().seconds()[i], recent[i] += trainer.clock().seconds()[i];
-      loss = r.loss;
+      train_seconds_ += seconds, tokens_ += r.tokens, last_loss_ = r.loss;
       stopped = r.stop;
 
       StepMetrics m{
           r.step, r.loss, r.tokens, r.grad_norm, r.lr, seconds, static_cast<double>(r.tokens) / seconds, {}};
+      const double speed = static_cast<double>(recent_tokens) / recent_seconds;
       const bool line_here = r.step % log_every == 0 || r.step == steps;
       if (line_here) {
         const ModuleTimes t =
@@ -230,19 +245,23 @@ class TrainingRun {
         m.more.emplace_back("idle", t.idle);
         detail += fmt::format(" ms, idle {:.0f} %", 100 * t.idle);
         std::fill(recent.begin(), recent.end(), 0.0);
-        recent_seconds = 0, recent_steps = 0;
+        recent_seconds = 0, recent_tokens = 0, recent_steps = 0;
+      }
+      if (eval_every > 0 && r.step % eval_every == 0 && r.step < steps && !stopped) {
+        const Evaluation e = trainer.evaluate(c.get<int64_t>("eval.samples"));
+        evaluation_line(r.step, e);
+        m.more.emplace_back(kHeldOutLoss, e.loss);
+        m.more.emplace_back(kExactMatch, e.exact_match);
       }
       if (comm_.rank() == 0) metrics_->write(m);
       report_.loss.points.emplace_back(r.step, r.loss);
       const double left =
-          train_seconds / static_cast<double>(r.step - first) * static_cast<double>(steps - r.step);
-      progress_.update(fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left {}{}", r.step, steps,
-                                   r.loss, m.tokens_per_second, time_text(left), detail,
-                                   r.skipped ? "  (skipped: gradients not finite)" : ""),
-                       line_here);
+          seconds_here / static_cast<double>(r.step - first) * static_cast<double>(steps - r.step);
+      progress_.update(
+          fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left {}{}", r.step, steps, r.loss, speed,
+                      time_text(left), detail, r.skipped ? "  (skipped: gradients not finite)" : ""),
+          line_here);
       if (save_every > 0 && (r.step % save_every == 0 || stopped)) trainer.save(), saved = r.step;
-      if (eval_every > 0 && r.step % eval_every == 0 && r.step < steps && !stopped)
-        evaluation_line(r.step, trainer.evaluate(c.get<int64_t>("eval.samples")));
     }
     if (save_every > 0 && saved != trainer.steps_done()) trainer.save();
     if (stopped) {
@@ -251,16 +270,16 @@ class TrainingRun {
           save_every > 0 ? "the same command resumes" : "no checkpoint, as checkpoint.every is 0"));
       return 0;
     }
-    finish(trainer, first, loss, train_seconds, tokens, total);
+    finish(trainer, first, seconds_here, total);
     return 0;
   }
 
-  void finish(Trainer& trainer, int64_t first, double loss, double train_seconds, int64_t tokens,
-              const std::vector<double>& seconds) {
+  void finish(Trainer& trainer, int64_t first, double seconds_here, const std::vector<double>& seconds) {
     const Evaluation e = trainer.evaluate(job_.data->heldout.samples());
     evaluation_line(trainer.steps_done(), e);
-    const double steps = static_cast<double>(std::max<int64_t>(1, trainer.steps_done() - first));
-    const ModuleTimes times = module_times(trainer, seconds, train_seconds, steps);
+    const int64_t steps = trainer.steps_done() - first;  // of this process
+    const ModuleTimes times =
+        module_times(trainer, seconds, seconds_here, static_cast<double>(std::max<int64_t>(1, steps)));
     // Peak memory of every module, of the rank that needs most.
     std::vector<std::string> labels = job_.model.names();
     labels.push_back("optimizer");
@@ -272,11 +291,38 @@ class TrainingRun {
     const std::vector<std::vector<int32_t>> readings = sample_readings(trainer, e);
     if (comm_.rank() != 0) return;
 
+    show(e, readings);
+    const std::filesystem::path summary = job_.run_dir / "summary.json", page = job_.run_dir / "report.html";
+    if (steps > 0 || !std::filesystem::exists(summary) || !std::filesystem::exists(page)) {
+      write(trainer, e, peaks, times, summary);
+      fill_report(trainer, e, readings, times);
+      write_report(report_, page);
+      progress_.say(fmt::format("trained {} steps in {}, {:.0f} tokens/s, ranks idle {:.0f} % of the time",
+                                trainer.steps_done(), time_text(train_seconds_), tokens_per_second(),
+                                100 * times.idle));
+    }
+    std::string lengths;
+    for (const auto& [length, figure] : e.by_length)
+      lengths += fmt::format("  {}: {:.3f}", length,
+                             static_cast<double>(figure.first) / static_cast<double>(figure.second));
+    if (!lengths.empty()) progress_.say("exact match by length" + lengths);
+    progress_.say(fmt::format("held-out exact match {:.4f} of {}; report: {}", e.exact_match, e.headline,
+                              page.string()));
+  }
+
+  double tokens_per_second() const {
+    return train_seconds_ > 0 ? static_cast<double>(tokens_) / train_seconds_ : 0;
+  }
+
+  void write(Trainer& trainer, const Evaluation& e, const std::vector<double>& peaks,
+             const ModuleTimes& times, const std::filesystem::path& file) {
+    std::vector<std::string> labels = job_.model.names();
+    labels.push_back("optimizer");
     nlohmann::ordered_json s;
     s["steps"] = trainer.steps_done();
-    s["final_loss"] = loss;
-    s["train_seconds"] = train_seconds;
-    s["tokens_per_second"] = train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0;
+    s["final_loss"] = last_loss_;
+    s["train_seconds"] = train_seconds_;
+    s["tokens_per_second"] = tokens_per_second();
     for (size_t i = 0; i < labels.size(); ++i)
       s["peak_memory_bytes"][labels[i]] = static_cast<int64_t>(peaks[i]);
     s["layout"] = to_string(job_.layout);
@@ -293,22 +339,7 @@ class TrainingRun {
     for (const auto& [kind, figure] : e.by_kind)
       s["eval"]["by_kind"][kind] = static_cast<double>(figure.first) / static_cast<double>(figure.second);
     s["eval"]["loss"] = e.loss;
-    write_summary(job_.run_dir / "summary.json", s);
-
-    show(e, readings);
-    fill_report(trainer, e, readings, times, train_seconds, tokens);
-    write_report(report_, job_.run_dir / "report.html");
-    progress_.say(fmt::format("trained {} steps in {}, {:.0f} tokens/s, ranks idle {:.0f} % of the time",
-                              static_cast<int64_t>(steps), time_text(train_seconds),
-                              train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0,
-                              100 * times.idle));
-    std::string lengths;
-    for (const auto& [length, figure] : e.by_length)
-      lengths += fmt::format("  {}: {:.3f}", length,
-                             static_cast<double>(figure.first) / static_cast<double>(figure.second));
-    if (!lengths.empty()) progress_.say("exact match by length" + lengths);
-    progress_.say(fmt::format("held-out exact match {:.4f} of {}; report: {}", e.exact_match, e.headline,
-                              (job_.run_dir / "report.html").string()));
+    write_summary(file, s);
   }
 
   // What was read on the held-out samples that are shown, brought to all ranks.
@@ -368,7 +399,7 @@ class TrainingRun {
   }
 
   void fill_report(Trainer& trainer, const Evaluation& e, const std::vector<std::vector<int32_t>>& readings,
-                   const ModuleTimes& times, double train_seconds, int64_t tokens) {
+                   const ModuleTimes& times) {
     report_.title = "mimo run " + job_.run_dir.filename().string();
     report_.loss.name = "training";
     report_.held_out.name = "held out";
@@ -377,9 +408,8 @@ class TrainingRun {
         {fmt::format("exact match on {} held-out samples", e.headline), fmt::format("{:.4f}", e.exact_match)},
         {"held-out loss", fmt::format("{:.4f}", e.loss)},
         {"steps", std::to_string(trainer.steps_done())},
-        {"training time", time_text(train_seconds)},
-        {"tokens a second",
-         fmt::format("{:.0f}", train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0)}};
+        {"training time", time_text(train_seconds_)},
+        {"tokens a second", fmt::format("{:.0f}", tokens_per_second())}};
     std::string kinds;
     for (const auto& [kind, figure] : e.by_kind)
       kinds +=
@@ -412,6 +442,8 @@ class TrainingRun {
   std::filesystem::path resume_;
   std::unique_ptr<MetricsWriter> metrics_;
   Report report_;
+  double last_loss_ = 0, train_seconds_ = 0;  // of the whole run
+  int64_t tokens_ = 0;
 };
 
 }  // namespace
