@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/loader.h"
+#include "nn/costs.h"
 #include "nn/specs.h"
 
 namespace mimo {
