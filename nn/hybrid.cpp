@@ -1,7 +1,5 @@
 #include "nn/hybrid.h"
 
-#include <algorithm>
-
 #include "parallel/collectives.h"
 
 namespace mimo {
@@ -36,7 +34,7 @@ class HybridStage : public LanguageStage {
       const auto run = [&layer, s, eps = o_.eps](const std::vector<Tensor>& in) {
         return add(in[0], (*layer.mixer)(rms_norm(in[0], *layer.norm, eps), s));
       };
-      h = recompute_ ? mimo::recompute(run, {h}) : run({h});
+      h = recompute_ ? mimo::recompute(run, {h}, set_.context().trainable) : run({h});
     }
     return norm_ ? loss(h, batch, statistics) : h;
   }
@@ -88,25 +86,6 @@ class HybridStage : public LanguageStage {
 };
 
 }  // namespace
-
-std::vector<int> hybrid_stages(const HybridOptions& o, int stages, double length) {
-  const int bars = static_cast<int>(std::count(o.pattern.begin(), o.pattern.end(), '|'));
-  std::vector<int> begin{0};
-  if (stages > 1 && bars == stages - 1) {
-    int layer = 0;
-    for (char c : o.pattern)
-      if (c == '|')
-        begin.push_back(layer);
-      else
-        ++layer;
-    begin.push_back(layer);
-    return begin;
-  }
-  std::vector<double> cost;
-  for (char c : layer_symbols(o.pattern)) cost.push_back(layer_flops(c, o, length));
-  if (!cost.empty()) cost.back() += 2.0 * static_cast<double>(o.hidden * o.vocab);  // the head
-  return split_layers(cost, stages);
-}
 
 std::unique_ptr<LanguageStage> make_hybrid_stage(const HybridOptions& o, const ModuleContext& context,
                                                  int begin, int end, bool recompute) {

@@ -24,10 +24,6 @@ class LanguageStage : public Stage {
   virtual const std::vector<Prediction>& predictions() const = 0;
 };
 
-// Layer boundaries of `stages` pipeline stages: by the pattern's bars where there are stages - 1 of them,
-// else by cost.
-std::vector<int> hybrid_stages(const HybridOptions&, int stages, double length);
-
 // Layers [begin, end) of the pattern; the first stage embeds (its inputs are the encoders' rows by modality),
 // the last returns the loss sum.
 std::unique_ptr<LanguageStage> make_hybrid_stage(const HybridOptions&, const ModuleContext&, int begin,

@@ -1,6 +1,5 @@
 // The MIMO model as a whole: several encoders feed one language model, each module on its own grid.
-// This is the place that knows which kinds of modules exist, what crosses between stages, and what everything
-// costs.
+// This is the place that knows which kinds of modules exist and what crosses between stages.
 #pragma once
 #include <memory>
 #include <string>
@@ -38,7 +37,8 @@ struct ModelSpec {
 // outnumber layers. Throws ConfigError naming the key. The layout's modules are in the order of the model's.
 void check_model(const ModelSpec&, const Layout&);
 
-// Layers [first, second) of a stage.
+// Layers [first, second) of a stage: by the pattern's bars where there are stages - 1 of them, else such that
+// the dearest stage is as cheap as possible.
 std::pair<int, int> stage_layers(const ModuleSpec&, int stage, int stages);
 
 // What crosses a stage edge: rows of a sample and their width.
@@ -48,17 +48,7 @@ int64_t edge_width(const ModelSpec&, const StageEdge&);
 // The stage of a module this rank holds. tp is null where the grid's tp is 1.
 std::unique_ptr<Stage> make_stage(const ModelSpec&, int module, const Grid&, const Coord&, Communicator* tp);
 
-// Forward floating point operations of one stage for the given samples (whole, not divided by tp).
-double stage_flops(const ModelSpec&, int module, int stage, int stages, const std::vector<SampleSizes>&);
-
-// Bytes a rank needs for one stage: parameters with gradients and optimizer state, and the activations of one
-// wave's samples kept for backward.
-struct StageMemory {
-  int64_t parameters = 0;        // elements on this rank
-  int64_t parameter_bytes = 0;   // value, gradient, master, moments
-  int64_t activation_bytes = 0;  // of one wave in flight
-};
-StageMemory stage_memory(const ModelSpec&, int module, const Grid&, int stage,
-                         const std::vector<SampleSizes>&);
+// Elements of the parameters of that stage, without making it.
+int64_t parameter_count(const ModelSpec&, int module, const Grid&, const Coord&);
 
 }  // namespace mimo

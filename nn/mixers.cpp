@@ -1,6 +1,5 @@
 #include "nn/mixers.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "parallel/collectives.h"
@@ -54,11 +53,8 @@ class MlpMixer : public Mixer {
 class Mamba2Mixer : public Mixer {
  public:
   Mamba2Mixer(ParameterSet& set, const std::string& prefix, const HybridOptions& o)
-      : shape_{o.ssm_heads / set.tp(), o.ssm_head_dim, o.ssm_groups / set.tp(), o.ssm_state,
-               o.conv_width,           o.ssm_chunk},
-        eps_(o.eps) {
-    const Mamba2Shape whole{o.ssm_heads, o.ssm_head_dim, o.ssm_groups,
-                            o.ssm_state, o.conv_width,   o.ssm_chunk};
+      : shape_(mamba2_shape(o, set.tp())), eps_(o.eps) {
+    const Mamba2Shape whole = mamba2_shape(o);
     const int64_t inner = whole.inner(), bc = int64_t{o.ssm_groups} * o.ssm_state;
     const Cut conv{0, {inner, bc, bc}, false};
     const double bound = 1 / std::sqrt(static_cast<double>(o.conv_width));
@@ -136,6 +132,10 @@ std::string layer_symbols(const std::string& pattern) {
   return s;
 }
 
+Mamba2Shape mamba2_shape(const HybridOptions& o, int tp) {
+  return {o.ssm_heads / tp, o.ssm_head_dim, o.ssm_groups / tp, o.ssm_state, o.conv_width, o.ssm_chunk};
+}
+
 std::unique_ptr<Mixer> make_mixer(char symbol, ParameterSet& set, const std::string& prefix,
                                   const HybridOptions& o) {
   switch (symbol) {
@@ -149,29 +149,6 @@ std::unique_ptr<Mixer> make_mixer(char symbol, ParameterSet& set, const std::str
       return std::make_unique<MlpMixer>(set, prefix, o);
     default:
       throw std::invalid_argument(std::string("no layer '") + symbol + "'");
-  }
-}
-
-double layer_flops(char symbol, const HybridOptions& o, double length) {
-  const double d = static_cast<double>(o.hidden);
-  switch (symbol) {
-    case 'M': {
-      const Mamba2Shape s{o.ssm_heads, o.ssm_head_dim, o.ssm_groups, o.ssm_state, o.conv_width, o.ssm_chunk};
-      const double q = std::min<double>(o.ssm_chunk, length), inner = static_cast<double>(s.inner()),
-                   n = o.ssm_state;
-      return 2 * d * s.projected() + 2 * d * inner + 2.0 * o.conv_width * s.conv() +
-             q * (n * o.ssm_groups + inner) + 4 * inner * n;
-    }
-    case 'S': {
-      const double inner = o.scan_inner, n = o.scan_state, r = o.scan_dt_rank;
-      return 6 * d * inner + 2 * inner * (2 * r + 2 * n) + 2.0 * o.conv_width * inner + 7 * inner * n;
-    }
-    case '*': {
-      const double q = double(o.heads) * o.head_dim, kv = double(o.kv_heads) * o.head_dim;
-      return 4 * d * q + 4 * d * kv + 2 * q * length;
-    }
-    default:
-      return (o.activation == "swiglu" ? 6 : 4) * d * static_cast<double>(o.ffn);
   }
 }
 

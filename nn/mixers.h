@@ -40,8 +40,8 @@ std::string layer_symbols(const std::string& pattern);
 std::unique_ptr<Mixer> make_mixer(char symbol, ParameterSet&, const std::string& prefix,
                                   const HybridOptions&);
 
-// Floating point operations of one forward pass of a layer, per token of a sequence of the given length.
-double layer_flops(char symbol, const HybridOptions&, double length);
+// What each of tp ranks has of a Mamba-2 layer.
+Mamba2Shape mamba2_shape(const HybridOptions&, int tp = 1);
 
 ActivationKind activation_kind(const std::string& name);
 

@@ -34,7 +34,7 @@ Parameter& ParameterSet::make(const std::string& name, Dims shape, const Cut& cu
   p.init = init;
   p.decay = shape.size() > 1 && !name.ends_with(".bias");
   p.trainable = c.trainable;
-  materialize(p, precision == Precision::full ? acc_of(c.dtype) : c.dtype, c.seed);
+  if (c.values) materialize(p, precision == Precision::full ? acc_of(c.dtype) : c.dtype, c.seed);
   parameters_.push_back(std::move(p));
   return parameters_.back();
 }

@@ -32,6 +32,7 @@ struct ModuleContext {
   uint64_t seed = 0;
   bool trainable = true;
   double init_std = 0.02;  // of linear layers; 0: 1 / sqrt(inputs)
+  bool values = true;      // false: parameters are described, not made: to count them
   double std_of(int64_t inputs) const;
 };
 

@@ -53,7 +53,7 @@ class VitStage : public Stage {
       positions_ = &set_.make("patch_generator.pos_embed", {int64_t{o.grid} * o.grid, o.hidden}, kReplicated,
                               normal(o.position_std));
       if (o.class_tokens > 0)
-        class_tokens_ = &set_.make("patch_generator.cls_token", {o.class_tokens, o.hidden}, kReplicated,
+        class_tokens_ = &set_.make("patch_generator.cls_token.token", {o.class_tokens, o.hidden}, kReplicated,
                                    normal(o.position_std));
     }
     for (Parameter* p : {positions_, class_tokens_})
@@ -79,10 +79,10 @@ class VitStage : public Stage {
 
     Tensor x = first_ ? embed(items.patches, grids) : inputs[0];
     for (const Block& block : blocks_)
-      x = recompute_
-              ? mimo::recompute(
-                    [&block, images](const std::vector<Tensor>& in) { return block(in[0], images); }, {x})
-              : block(x, images);
+      x = recompute_ ? mimo::recompute(
+                           [&block, images](const std::vector<Tensor>& in) { return block(in[0], images); },
+                           {x}, set_.context().trainable)
+                     : block(x, images);
     return last_ ? project(x, grids) : x;
   }
   std::vector<Parameter*> parameters() override { return set_.all(); }
@@ -110,11 +110,6 @@ class VitStage : public Stage {
 
 int64_t vit_rows(const VitOptions& o, const ItemSize& item) {
   return int64_t{item.height} * item.width + o.class_tokens;
-}
-
-double vit_layer_flops(const VitOptions& o, double length) {
-  const double d = static_cast<double>(o.hidden);
-  return 8 * d * d + 4 * d * static_cast<double>(o.ffn) + 4 * d * length;
 }
 
 std::unique_ptr<Stage> make_vit_stage(const VitOptions& o, const ModuleContext& context, int begin, int end,

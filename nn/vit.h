@@ -33,12 +33,8 @@ struct VitOptions {
   int64_t features() const { return (pixel_shuffle ? 4 : 1) * hidden; }
 };
 
-// Rows of an image of h x w patches inside the encoder and in the token stream.
+// Rows of an image inside the encoder: its patches and class tokens.
 int64_t vit_rows(const VitOptions&, const ItemSize&);
-
-// Forward floating point operations of one block per row, in an image of `length` rows; of patch embedding
-// and projector per patch.
-double vit_layer_flops(const VitOptions&, double length);
 
 // Layers [begin, end); the first stage embeds patches, the last one projects.
 std::unique_ptr<Stage> make_vit_stage(const VitOptions&, const ModuleContext&, int begin, int end,

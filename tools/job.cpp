@@ -5,6 +5,7 @@
 
 #include "data/loader.h"
 #include "io/checkpoint.h"
+#include "nn/costs.h"
 #include "nn/specs.h"
 
 namespace mimo {

@@ -3,6 +3,7 @@
 
 #include "io/file.h"
 #include "kernels/gemm.h"
+#include "nn/costs.h"
 #include "parallel/agreement.h"
 #include "parallel/draw.h"
 #include "parallel/verify.h"

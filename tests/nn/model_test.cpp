@@ -139,14 +139,5 @@ TEST(Model, BatchWithoutImagesIsOrdinary) {
     for (float g : p->grad.to_vector<float>()) EXPECT_EQ(g, 0) << p->name;
 }
 
-TEST(Stages, PatternBarsAndCosts) {
-  HybridOptions o = tiny::hybrid("MM|-*|M");
-  EXPECT_EQ(hybrid_stages(o, 3, 16), (std::vector<int>{0, 2, 4, 5}));
-  EXPECT_EQ(hybrid_stages(o, 1, 16), (std::vector<int>{0, 5}));
-  EXPECT_EQ(split_layers({1, 1, 1, 9}, 2), (std::vector<int>{0, 3, 4}));
-  EXPECT_EQ(split_layers({5, 1, 1, 1, 2}, 3).size(), 4u);
-  EXPECT_THROW(split_layers({1, 1}, 3), std::invalid_argument);
-}
-
 }  // namespace
 }  // namespace mimo

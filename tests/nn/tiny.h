@@ -29,8 +29,9 @@ inline ModuleContext context(const std::string& module, DType dtype, double std 
   return c;
 }
 
-// Four samples: text only; one image of 4 x 6 patches; two images; an image and nothing counted.
-inline PackedBatch batch(DType dtype) {
+// Four samples, `repeat` times: text only; one image of 4 x 6 patches; two images; an image and nothing
+// counted.
+inline PackedBatch batch(DType dtype, int repeat = 1) {
   PackedBatch b;
   b.items.resize(1);
   b.items[0].cu_items = {0};
@@ -40,8 +41,9 @@ inline PackedBatch batch(DType dtype) {
     std::vector<std::array<int, 2>> images;
     int text, counted;
   };
-  for (const Sample& s :
-       {Sample{{}, 7, 3}, Sample{{{4, 6}}, 3, 2}, Sample{{{2, 2}, {6, 2}}, 5, 4}, Sample{{{4, 4}}, 2, 0}}) {
+  const std::vector<Sample> samples{{{}, 7, 3}, {{{4, 6}}, 3, 2}, {{{2, 2}, {6, 2}}, 5, 4}, {{{4, 4}}, 2, 0}};
+  for (size_t n = 0; n < samples.size() * repeat; ++n) {
+    const Sample& s = samples[n % samples.size()];
     const int begin = static_cast<int>(b.tokens.size());
     const auto push = [&](int token) {
       b.tokens.push_back(token);
