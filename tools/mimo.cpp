@@ -72,6 +72,7 @@ int main(int argc, char** argv) {
         line.overrides.push_back(extra);
   }
 
+  if (!*plan && !*eval && !*gen) stop_on_signals();
   std::unique_ptr<World> world;
   try {
     world = open_world(&argc, &argv);

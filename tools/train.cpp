@@ -76,8 +76,6 @@ class TrainingRun {
       : line_(line), world_(world), comm_(world.world()), progress_(comm_.rank() == 0) {}
 
   int operator()() {
-    std::signal(SIGTERM, on_signal);
-    std::signal(SIGUSR1, on_signal);
     if (!agree(comm_, [&] {
           job_ = make_job(line_.config, line_.overrides, comm_.size());
           if (const auto found = checkpoint_of(job_)) resume_ = *found;
@@ -271,6 +269,7 @@ class TrainingRun {
       return 0;
     }
     finish(trainer, first, seconds_here, total);
+    trainer.watched("the report of rank 0", [&] { comm_.barrier(); });
     return 0;
   }
 
@@ -447,6 +446,11 @@ class TrainingRun {
 };
 
 }  // namespace
+
+void stop_on_signals() {
+  std::signal(SIGTERM, on_signal);
+  std::signal(SIGUSR1, on_signal);
+}
 
 int train(const CommandLine& line, World& world) { return TrainingRun(line, world)(); }
 
