@@ -16,7 +16,8 @@ struct CommandLine {
   std::string svg;                         // plan: also draw to this file
 };
 
-// SIGTERM and SIGUSR1 end a run after its step in hand, with a checkpoint. To be called as early as can be.
+// SIGTERM and SIGUSR1 end a run after its step in hand, with a checkpoint. To be called before any thread
+// starts.
 void stop_on_signals();
 int train(const CommandLine&, World&);
 int evaluate(const CommandLine&, World&);

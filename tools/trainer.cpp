@@ -48,7 +48,7 @@ Schedule schedule_of(const Config& c) {
 
 }  // namespace
 
-volatile std::sig_atomic_t Trainer::signal_stop = 0;
+std::atomic<bool> Trainer::stop_requested = false;
 
 void StepClock::begin(const Action&) { since_ = now(); }
 
@@ -204,7 +204,7 @@ StepResult Trainer::step(const std::function<void()>& before_update) {
   };
   hooks.step_reduce = [&](Statistics& statistics) {
     sums.statistics = statistics;
-    sums.stop = signal_stop != 0;
+    sums.stop = stop_requested;
     for (const auto& [key, stage] : stages_) add_gradients(sums, key.first, stage->parameters(), rank_);
     reduce_step(sums, world_.world());
     statistics = sums.statistics;

@@ -1,7 +1,7 @@
 // One run on this rank: the stages it holds, its plan, data and optimizer. Everything collective happens in
 // the order of the plan; every decision follows from the step reduction and is the same on every rank.
 #pragma once
-#include <csignal>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -79,7 +79,7 @@ class Trainer {
   const PlanGraph& graph() const;
   const Plan& plan() const;
   StepClock& clock() { return clock_; }
-  static volatile std::sig_atomic_t signal_stop;  // set by signal handlers
+  static std::atomic<bool> stop_requested;  // on any rank: the step in hand is the last one
 
  private:
   struct Pass;  // forward-only or training: its plan, executor and order of batches
