@@ -75,9 +75,15 @@ deps:
 	echo "installing: $$m"; \
 	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$m >/dev/null
 
+# What was found of the optional parts, and what absence means.
+CUDA_HOME ?= /usr/local/cuda
+have = $(if $(wildcard $(1)),✓,✗)
 report:
-	@if command -v nvcc >/dev/null; then n="CUDA toolkit found (its backend is not part of this version)"; \
-	  else n="no CUDA toolkit: CPU only"; fi; echo "mimo: $$n; MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'); march $(MARCH)"
+	@echo "mimo: MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'), $$($(CXX) --version | sed -n 1p), -march=$(MARCH)"
+	@printf '  %s\n' \
+	  "$(if $(shell command -v nvcc),✓,✗) nvcc       CUDA kernels: this version computes on the CPU with or without it" \
+	  "$(call have,/usr/include/nccl.h $(CUDA_HOME)/include/nccl.h) NCCL       without it ranks talk through MPI alone (Debian: libnccl-dev, or NVIDIA's packages)" \
+	  "$(call have,/usr/include/cudnn.h $(CUDA_HOME)/include/cudnn.h) cuDNN      a reference for benchmarks only"
 
 $(BUILD)/obj/%.o: %.cpp Makefile
 	@mkdir -p $(@D)

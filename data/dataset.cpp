@@ -4,204 +4,354 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cmath>
 #include <cstring>
+#include <sstream>
 
 namespace mimo {
 namespace {
 
 constexpr const char* kFormat = "mimo-dataset";
 constexpr int64_t kVersion = 1;
-constexpr int64_t kInMemory = int64_t{256} << 20;  // bytes of an array that are simply kept
+constexpr int32_t kMaxSide = 1 << 20;  // pixels: products of sides cannot overflow
+constexpr const char* kRewrite = "the file is damaged or badly made: fetch or write it again";
+
+std::string str(int64_t x) { return std::to_string(x); }
+
+// An array whose type and shape are known beforehand, so that a damaged file cannot ask for absurd memory.
+h5::Dataset array(const h5::Group& g, const std::string& name, DType dtype, const Dims& shape) {
+  h5::Dataset d = g.dataset(name);
+  if (d.dtype() != dtype || d.shape() != shape)
+    throw ConfigError(d.place(),
+                      std::string("the dataset is inconsistent: expected ") + name_of(dtype) + " " +
+                          to_string(shape) + ", found " + name_of(d.dtype()) + " " + to_string(d.shape()),
+                      kRewrite);
+  return d;
+}
+
+std::vector<int64_t> offsets(const h5::Group& g, const std::string& name, int64_t rows) {
+  const h5::Dataset d = array(g, name, DType::i64, {rows + 1});
+  std::vector<int64_t> o = d.read<int64_t>();
+  const auto fall = std::adjacent_find(o.begin(), o.end(), std::greater<>());
+  if (o.front() != 0 || fall != o.end())
+    throw ConfigError(
+        d.place(),
+        "the dataset is inconsistent: expected offsets rising from 0, found " +
+            (o.front() != 0 ? str(o.front()) + " first" : str(*fall) + " before " + str(*(fall + 1))),
+        kRewrite);
+  return o;
+}
+
+double number_attribute(const h5::File& file, const std::string& name) {
+  const std::vector<double> values = file.attribute<double>(name);
+  if (values.size() != 1 || !std::isfinite(values[0]))
+    throw ConfigError(file.place(), "attribute " + name + ": expected one finite number, found " +
+                                        (values.size() == 1 ? std::to_string(values[0])
+                                                            : str(static_cast<int64_t>(values.size()))));
+  return values[0];
+}
+
+// Names, one a line. (HDF5's strings of variable length live in a heap without checksums, and reading a
+// damaged one crashes the library.)
+std::vector<std::string> lines_attribute(const h5::File& file, const std::string& name) {
+  std::istringstream text(file.text_attribute(name));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  return lines;
+}
 
 }  // namespace
 
-FlatArray::FlatArray(const h5::Dataset& d, const std::filesystem::path& file)
+ItemSize cut_item(const ItemCut& cut, int height, int width, std::string_view place) {
+  const int side = cut.patch * (cut.pixel_shuffle ? 2 : 1);
+  if (height < 1 || width < 1 || height % side != 0 || width % side != 0)
+    throw ConfigError(place,
+                      "patches do not divide an image: expected height and width to be multiples of " +
+                          std::to_string(side) + ", found " + std::to_string(height) + " x " +
+                          std::to_string(width),
+                      "choose another patch size, or turn pixel_shuffle off");
+  return {height / cut.patch, width / cut.patch, (height / side) * (width / side)};
+}
+
+FlatArray::FlatArray(const h5::Dataset& d, const std::filesystem::path& file, int64_t keep_bytes)
     : count_(numel(d.shape())), element_(size_of(d.dtype())) {
   const std::optional<int64_t> offset = d.file_offset();
-  if (!offset || count_ * element_ <= kInMemory) {
+  if (!offset || count_ * element_ <= keep_bytes) {
     memory_.resize(static_cast<size_t>(count_ * element_));
-    if (count_ > 0) d.read(Box{{0}, d.shape()}, d.dtype(), memory_.data());
+    d.read(Box{{0}, {count_}}, d.dtype(), memory_.data());
     return;
   }
   offset_ = *offset;
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw ConfigError(file.string(), std::string("cannot open: ") + std::strerror(errno));
-  descriptor_ = std::shared_ptr<int>(new int(fd), [](int* p) {
+  descriptor_ = std::shared_ptr<const int>(new int(fd), [](const int* p) {
     ::close(*p);
     delete p;
   });
 }
 
 void FlatArray::read(int64_t begin, int64_t count, void* out) const {
-  MIMO_CHECK(begin >= 0 && count >= 0 && begin + count <= count_, "range outside a flat array");
+  MIMO_CHECK(begin >= 0 && count >= 0 && begin <= count_ - count, "range outside a flat array");
+  const int64_t bytes = count * element_;
+  if (bytes == 0) return;
   if (!descriptor_) {
-    if (count > 0) std::memcpy(out, memory_.data() + begin * element_, static_cast<size_t>(count * element_));
+    std::memcpy(out, memory_.data() + begin * element_, static_cast<size_t>(bytes));
     return;
   }
-  char* to = static_cast<char*>(out);
-  for (int64_t done = 0, bytes = count * element_; done < bytes;) {
-    const ssize_t n = ::pread(*descriptor_, to + done, static_cast<size_t>(bytes - done),
+  for (int64_t done = 0; done < bytes;) {
+    const ssize_t n = ::pread(*descriptor_, static_cast<char*>(out) + done, static_cast<size_t>(bytes - done),
                               offset_ + begin * element_ + done);
+    if (n < 0 && errno == EINTR) continue;
     if (n <= 0)
-      throw std::runtime_error("cannot read the dataset: " +
-                               std::string(n < 0 ? std::strerror(errno) : "end of file"));
+      throw std::runtime_error(std::string("cannot read the dataset: ") +
+                               (n < 0 ? std::strerror(errno) : "the file has become shorter"));
     done += n;
   }
 }
 
+// The length of every array follows from those read before it.
 Split::Split(const h5::File& file, const std::filesystem::path& path, const std::string& name,
-             const DatasetHeader& header)
+             const DatasetHeader& header, int64_t keep_bytes)
     : place_(path.string() + ":/" + name), channels_(header.channels) {
   const h5::Group g = file.group(name);
   const int64_t n = g.integer_attribute("samples");
-  max_tokens_ = g.integer_attribute("max_tokens");
-  max_pixels_ = g.integer_attribute("max_pixels");
   headline_ = g.integer_attribute("headline");
-  token_offsets_ = g.read<int64_t>("token_offsets");
-  item_offsets_ = g.read<int64_t>("item_offsets");
-  pixel_offsets_ = g.read<int64_t>("pixel_offsets");
-  items_ = g.read<int32_t>("items");
-  kind_ = g.read<uint8_t>("kind");
-  length_ = g.read<uint8_t>("length");
-  tokens_ = FlatArray(g.dataset("tokens"), path);
-  counted_ = FlatArray(g.dataset("counted"), path);
-  pixels_ = FlatArray(g.dataset("pixels"), path);
-  if (static_cast<int64_t>(kind_.size()) != n)
-    refuse("kind", "expected " + std::to_string(n) + " samples, found " + std::to_string(kind_.size()));
-  check(header);
-  std::vector<uint8_t> counted(static_cast<size_t>(counted_.size()));
-  counted_.read(0, counted_.size(), counted.data());
-  counted_sum_.resize(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t t = token_offsets_[i] + 1; t < token_offsets_[i + 1]; ++t)
-      counted_sum_[i] += counted[t] != 0;
+  if (n < 0 || n == INT64_MAX || headline_ < 0 || headline_ > n)
+    throw ConfigError(place_,
+                      "bad attributes: expected 0 <= headline <= samples, found headline " + str(headline_) +
+                          ", samples " + str(n),
+                      kRewrite);
+  kind_ = array(g, "kind", DType::u8, {n}).read<uint8_t>();
+  length_ = array(g, "length", DType::u8, {n}).read<uint8_t>();
+  token_offsets_ = offsets(g, "token_offsets", n);
+  item_offsets_ = offsets(g, "item_offsets", n);
+  const h5::Dataset items = array(g, "items", DType::i32, {item_offsets_.back(), 4});
+  items_.resize(static_cast<size_t>(item_offsets_.back()));
+  items.read(Box{{0, 0}, items.shape()}, DType::i32, items_.data());
+  pixel_offsets_ = offsets(g, "pixel_offsets", item_offsets_.back());
+  const Dims text{token_offsets_.back()}, pixels{pixel_offsets_.back()};
+  tokens_ = FlatArray(array(g, "tokens", DType::i32, text), path, keep_bytes);
+  counted_ = FlatArray(array(g, "counted", DType::u8, text), path, keep_bytes);
+  pixels_ = FlatArray(array(g, "pixels", DType::u8, pixels), path, keep_bytes);
+  counted_labels_.resize(static_cast<size_t>(n));
+  for (int64_t s = 0; s < n; ++s) check(s, header);
 }
 
-void Split::refuse(const std::string& array, const std::string& what) const {
-  throw ConfigError(place_ + "/" + array, "the dataset is inconsistent: " + what,
-                    "write the file again with mimo-data");
+void Split::refuse(const std::string& where, const std::string& what) const {
+  throw ConfigError(place_ + "/" + where, "the dataset is inconsistent: " + what, kRewrite);
 }
 
-void Split::check(const DatasetHeader& header) const {
-  const auto offsets = [&](const char* name, const std::vector<int64_t>& o, size_t rows, int64_t end) {
-    if (o.size() != rows + 1 || o.front() != 0 || o.back() != end || !std::is_sorted(o.begin(), o.end()))
-      refuse(name, "expected " + std::to_string(rows + 1) + " rising offsets from 0 to " +
-                       std::to_string(end) + ", found " + std::to_string(o.size()) +
-                       (o.empty() ? "" : " to " + std::to_string(o.back())));
-  };
-  const size_t item_count = items_.size() / 4;
-  offsets("token_offsets", token_offsets_, kind_.size(), tokens_.size());
-  offsets("item_offsets", item_offsets_, kind_.size(), static_cast<int64_t>(item_count));
-  offsets("pixel_offsets", pixel_offsets_, item_count, pixels_.size());
-  if (counted_.size() != tokens_.size()) refuse("counted", "expected one entry a token");
-  if (length_.size() != kind_.size()) refuse("length", "expected one entry a sample");
-  for (size_t s = 0; s < kind_.size(); ++s) {
-    if (kind_[s] >= header.kinds.size())
-      refuse("kind", "sample " + std::to_string(s) + " is of an unknown kind");
-    int32_t last = -1;
-    for (int64_t i = item_offsets_[s]; i < item_offsets_[s + 1]; ++i) {
-      const int32_t* it = &items_[static_cast<size_t>(i) * 4];
-      const bool fits = it[0] > last && it[0] < token_offsets_[s + 1] - token_offsets_[s] && it[1] >= 0 &&
-                        it[1] < static_cast<int32_t>(header.modalities.size()) && it[2] > 0 && it[3] > 0 &&
-                        pixel_offsets_[i + 1] - pixel_offsets_[i] == int64_t{channels_} * it[2] * it[3];
-      if (!fits)
-        refuse("items", "item " + std::to_string(i) + " of sample " + std::to_string(s) +
-                            " has a bad place, modality or size");
-      last = it[0];
-    }
+Split::Range Split::text_of(int64_t s) const {
+  const size_t i = static_cast<size_t>(s);
+  return {static_cast<size_t>(token_offsets_.at(i)), static_cast<size_t>(token_offsets_.at(i + 1))};
+}
+
+Split::Range Split::items_of(int64_t s) const {
+  const size_t i = static_cast<size_t>(s);
+  return {static_cast<size_t>(item_offsets_.at(i)), static_cast<size_t>(item_offsets_.at(i + 1))};
+}
+
+void Split::read_text(int64_t s, std::vector<int32_t>& tokens, std::vector<uint8_t>& counted) const {
+  const auto [begin, end] = text_of(s);
+  tokens.resize(end - begin);
+  counted.resize(end - begin);
+  tokens_.read(static_cast<int64_t>(begin), static_cast<int64_t>(end - begin), tokens.data());
+  counted_.read(static_cast<int64_t>(begin), static_cast<int64_t>(end - begin), counted.data());
+}
+
+void Split::check(int64_t s, const DatasetHeader& header) {
+  const std::string sample = "sample " + str(s);
+  if (kind_[static_cast<size_t>(s)] >= header.kinds.size())
+    refuse("kind", sample + ": expected a kind below " + str(static_cast<int64_t>(header.kinds.size())) +
+                       ", found " + str(kind(s)));
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> counted;
+  read_text(s, tokens, counted);
+  if (tokens.size() < 2)
+    refuse("token_offsets",
+           sample + ": expected at least 2 tokens, found " + str(static_cast<int64_t>(tokens.size())));
+  const auto bad =
+      std::find_if(tokens.begin(), tokens.end(), [&](int32_t t) { return t < 0 || t >= header.vocab; });
+  if (bad != tokens.end())
+    refuse("tokens", sample + ": expected tokens below " + str(header.vocab) + ", found " + str(*bad));
+  counted_labels_[static_cast<size_t>(s)] = static_cast<int32_t>(
+      std::count_if(counted.begin() + 1, counted.end(), [](uint8_t c) { return c != 0; }));
+
+  const auto [first, last] = items_of(s);
+  int64_t before = -1;
+  for (size_t i = first; i < last; ++i) {
+    const Item& it = items_[i];
+    const std::string item = sample + ", item " + str(static_cast<int64_t>(i - first)) + ": ";
+    if (it.position <= before || it.position >= static_cast<int64_t>(tokens.size()) - 1)
+      refuse("items", item + "expected a place after " + str(before) + " and before the last token, " +
+                          str(static_cast<int64_t>(tokens.size()) - 1) + ", found " + str(it.position));
+    if (counted[static_cast<size_t>(it.position)])
+      refuse("counted", item + "expected a place that does not count, found one that does");
+    if (it.modality < 0 || it.modality >= static_cast<int64_t>(header.modalities.size()))
+      refuse("items", item + "expected a modality below " +
+                          str(static_cast<int64_t>(header.modalities.size())) + ", found " +
+                          str(it.modality));
+    if (it.height < 1 || it.width < 1 || it.height > kMaxSide || it.width > kMaxSide)
+      refuse("items", item + "expected height and width of 1 to " + str(kMaxSide) + ", found " +
+                          str(it.height) + " x " + str(it.width));
+    const int64_t pixels = pixel_offsets_[i + 1] - pixel_offsets_[i];
+    if (pixels != int64_t{channels_} * it.height * it.width)
+      refuse("pixel_offsets", item + "expected " + str(channels_) + " x " + str(it.height) + " x " +
+                                  str(it.width) + " pixels, found " + str(pixels));
+    before = it.position;
   }
 }
 
 void Split::set_cuts(const std::vector<ItemCut>& cuts, int64_t seq_length) {
   cuts_ = cuts;
-  for (size_t i = 0; i < items_.size(); i += 4) {
-    const ItemCut& cut = cuts_.at(items_[i + 1]);
-    const int side = cut.patch * (cut.pixel_shuffle ? 2 : 1);
-    if (items_[i + 2] % side != 0 || items_[i + 3] % side != 0)
-      throw ConfigError(place_ + "/items",
-                        "patches do not divide an image: expected height and width to be multiples of " +
-                            std::to_string(side) + ", found " + std::to_string(items_[i + 2]) + " x " +
-                            std::to_string(items_[i + 3]),
-                        "choose another patch size, or turn pixel_shuffle off");
+  for (const Item& it : items_)
+    cut_item(cuts_.at(static_cast<size_t>(it.modality)), it.height, it.width, place_ + "/items");
+  int64_t longest = 0, at = 0;
+  for (int64_t s = 0; s < samples(); ++s)
+    if (stream_tokens(s) > longest) longest = stream_tokens(s), at = s;
+  if (longest > seq_length)
+    throw ConfigError(
+        "data.seq_length",
+        "a sample of " + place_ + " is longer: expected at most " + str(seq_length) + " tokens, found " +
+            str(longest) + " in sample " + str(at) + ", the longest",
+        "raise data.seq_length to " + str(longest) + ", or leave long samples out of the dataset");
+}
+
+int64_t Split::stream_tokens(int64_t s) const {
+  const Range text = text_of(s), items = items_of(s);
+  int64_t n = static_cast<int64_t>(text.end - text.begin) - 1;
+  for (size_t i = items.begin; i < items.end; ++i) {
+    const Item& it = items_[i];
+    n += cut_item(cuts_.at(static_cast<size_t>(it.modality)), it.height, it.width, place_).rows - 1;
   }
-  int64_t bound = max_tokens_;  // no sample is longer than its text and its pixels in the smallest patches
-  int64_t side = INT64_MAX;
-  for (const ItemCut& c : cuts_) side = std::min<int64_t>(side, c.patch * (c.pixel_shuffle ? 2 : 1));
-  if (!cuts_.empty()) bound += max_pixels_ / (side * side);
-  if (bound <= seq_length) return;
-  for (int64_t s = 0; s < samples(); ++s) {
-    const int32_t tokens = sizes(s).tokens;
-    if (tokens > seq_length)
-      throw ConfigError("data.seq_length",
-                        "a sample of " + place_ + " is longer: expected at most " +
-                            std::to_string(seq_length) + " tokens, found " + std::to_string(tokens) +
-                            " in sample " + std::to_string(s),
-                        "raise data.seq_length, or leave long samples out of the dataset");
-  }
+  return n;
 }
 
 SampleSizes Split::sizes(int64_t s) const {
   SampleSizes z;
-  z.tokens =
-      static_cast<int32_t>(token_offsets_[s + 1] - token_offsets_[s]) - 1;  // the last token is only a label
-  z.counted = counted_sum_[s];
+  z.tokens = static_cast<int32_t>(stream_tokens(s));
+  z.counted = counted_labels_[static_cast<size_t>(s)];
   z.items.resize(cuts_.size());
-  for (int64_t i = item_offsets_[s]; i < item_offsets_[s + 1]; ++i) {
-    const int32_t* it = &items_[static_cast<size_t>(i) * 4];
-    const ItemCut& cut = cuts_.at(it[1]);
-    ItemSize size{it[2] / cut.patch, it[3] / cut.patch, 0};
-    size.rows = size.height * size.width / (cut.pixel_shuffle ? 4 : 1);
-    z.items[it[1]].push_back(size);
-    z.tokens += size.rows - 1;
+  const Range items = items_of(s);
+  for (size_t i = items.begin; i < items.end; ++i) {
+    const Item& it = items_[i];
+    const size_t m = static_cast<size_t>(it.modality);
+    z.items[m].push_back(cut_item(cuts_[m], it.height, it.width, place_));
   }
   return z;
 }
 
 Sample Split::read(int64_t s, bool pixels) const {
   Sample out;
-  const int64_t begin = token_offsets_[s], count = token_offsets_[s + 1] - begin;
-  out.tokens.resize(static_cast<size_t>(count));
-  out.counted.resize(static_cast<size_t>(count));
-  tokens_.read(begin, count, out.tokens.data());
-  counted_.read(begin, count, out.counted.data());
-  for (int64_t i = item_offsets_[s]; i < item_offsets_[s + 1]; ++i) {
-    const int32_t* it = &items_[static_cast<size_t>(i) * 4];
-    Sample::Item item{it[0], it[1], Image{channels_, it[2], it[3], {}}};
-    if (pixels) {
-      item.image.pixels.resize(static_cast<size_t>(pixel_offsets_[i + 1] - pixel_offsets_[i]));
-      pixels_.read(pixel_offsets_[i], pixel_offsets_[i + 1] - pixel_offsets_[i], item.image.pixels.data());
-    }
-    out.items.push_back(std::move(item));
+  read_text(s, out.tokens, out.counted);
+  const Range items = items_of(s);
+  out.items.reserve(items.end - items.begin);
+  for (size_t i = items.begin; i < items.end; ++i) {
+    const Item& it = items_[i];
+    out.items.push_back({it.position, it.modality, Image{channels_, it.height, it.width, {}}});
+    if (!pixels) continue;
+    const int64_t begin = pixel_offsets_[i], count = pixel_offsets_[i + 1] - begin;
+    out.items.back().image.pixels.resize(static_cast<size_t>(count));
+    pixels_.read(begin, count, out.items.back().image.pixels.data());
   }
-  out.kind = kind_[s];
-  out.length = length_[s];
+  out.kind = kind(s);
+  out.length = length(s);
   return out;
 }
 
-std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path) {
+std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_t keep_bytes) {
   const h5::File file = h5::File::open(path);
-  if (!file.has_attribute("format") || file.text_attribute("format") != kFormat)
-    throw ConfigError(path.string(),
-                      "not a dataset of this program: expected format " + std::string(kFormat) + ", found " +
-                          (file.has_attribute("format") ? file.text_attribute("format") : "none"),
-                      "make one with mimo-data");
-  if (file.integer_attribute("version") != kVersion)
-    throw ConfigError(path.string(), "unknown version of the dataset format: expected " +
-                                         std::to_string(kVersion) + ", found " +
-                                         std::to_string(file.integer_attribute("version")));
+  const std::string format = file.has_attribute("format") ? file.text_attribute("format") : "none";
+  if (format != kFormat)
+    throw ConfigError(
+        path.string(),
+        std::string("not a dataset of this program: expected format ") + kFormat + ", found " + format,
+        "make one with mimo-data");
+  const int64_t version = file.integer_attribute("version");
+  if (version != kVersion)
+    throw ConfigError(
+        path.string(),
+        "unknown version of the dataset format: expected " + str(kVersion) + ", found " + str(version),
+        version > kVersion ? "the file is newer than this program: build a newer one" : kRewrite);
   DatasetHeader h;
   h.vocab = file.integer_attribute("vocab");
-  h.channels = static_cast<int>(file.integer_attribute("channels"));
-  h.mean = file.attribute<double>("mean").at(0);
-  h.std = file.attribute<double>("std").at(0);
+  const int64_t channels = file.integer_attribute("channels");
+  h.mean = number_attribute(file, "mean");
+  h.std = number_attribute(file, "std");
   h.license = file.text_attribute("license");
-  h.modalities = file.read_strings("modalities");
-  h.kinds = file.read_strings("kinds");
-  if (h.channels < 1 || !(h.std > 0))
-    throw ConfigError(path.string(), "bad header: channels and std must be positive");
+  h.modalities = lines_attribute(file, "modalities");
+  h.kinds = lines_attribute(file, "kinds");
+  if (h.vocab < 1 || channels < 1 || channels > 1024 || !(h.std > 0))
+    throw ConfigError(
+        path.string(),
+        "bad header: expected vocab of 1 or more, 1 to 1024 channels, std above 0; found vocab " +
+            str(h.vocab) + ", channels " + str(channels) + ", std " + std::to_string(h.std),
+        kRewrite);
+  h.channels = static_cast<int>(channels);
   return std::make_shared<DataFile>(
-      DataFile{h, Split(file, path, "train", h), Split(file, path, "heldout", h)});
+      DataFile{h, Split(file, path, "train", h, keep_bytes), Split(file, path, "heldout", h, keep_bytes)});
 }
+
+namespace {
+
+std::string lines(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += name + "\n";
+  return text;
+}
+
+constexpr int64_t kChunk = 1 << 18;  // elements compressed together
+
+template <class T>
+void write_compressed(h5::Group& g, const std::string& name, const std::vector<T>& values, Dims shape = {}) {
+  if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
+  g.create_dataset(name, dtype_of<T>(), shape, std::clamp<int64_t>(shape[0], 1, kChunk), 9)
+      .write(Box{Dims(shape.size(), 0), shape}, dtype_of<T>(), values.data());
+}
+
+void write_split(h5::Group g, const SplitSource& source, int channels) {
+  std::vector<int32_t> tokens, items;
+  std::vector<uint8_t> counted, pixels, kind, length;
+  std::vector<int64_t> token_offsets{0}, item_offsets{0}, pixel_offsets{0};
+  h5::Dataset pixel_data = g.create_dataset("pixels", DType::u8, {0}, kChunk, 9);
+  const auto flush = [&] {
+    if (!pixels.empty()) pixel_data.append(DType::u8, pixels.data(), static_cast<int64_t>(pixels.size()));
+    pixels.clear();
+  };
+  for (int64_t i = 0; i < source.samples; ++i) {
+    const Sample s = source.make(i);
+    MIMO_CHECK(s.counted.size() == s.tokens.size(), "one `counted` a token");
+    MIMO_CHECK(s.kind >= 0 && s.kind < 256 && s.length >= 0 && s.length < 256, "kind and length are bytes");
+    tokens.insert(tokens.end(), s.tokens.begin(), s.tokens.end());
+    counted.insert(counted.end(), s.counted.begin(), s.counted.end());
+    token_offsets.push_back(static_cast<int64_t>(tokens.size()));
+    for (const Sample::Item& item : s.items) {
+      const Image& image = item.image;
+      MIMO_CHECK(image.channels == channels, "an image has the dataset's channels");
+      items.insert(items.end(), {item.position, item.modality, image.height, image.width});
+      pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
+      pixel_offsets.push_back(pixel_offsets.back() + static_cast<int64_t>(image.pixels.size()));
+    }
+    item_offsets.push_back(static_cast<int64_t>(items.size() / 4));
+    kind.push_back(static_cast<uint8_t>(s.kind));
+    length.push_back(static_cast<uint8_t>(s.length));
+    if (static_cast<int64_t>(pixels.size()) >= kChunk) flush();
+  }
+  flush();
+  write_compressed(g, "tokens", tokens);
+  write_compressed(g, "counted", counted);
+  write_compressed(g, "token_offsets", token_offsets);
+  write_compressed(g, "items", items, {item_offsets.back(), 4});
+  write_compressed(g, "item_offsets", item_offsets);
+  write_compressed(g, "pixel_offsets", pixel_offsets);
+  write_compressed(g, "kind", kind);
+  write_compressed(g, "length", length);
+  g.set_attribute("samples", source.samples);
+  g.set_attribute("headline", source.headline);
+}
+
+}  // namespace
 
 void write_dataset(const std::filesystem::path& path, const DatasetHeader& header,
                    const std::vector<SplitSource>& splits) {
@@ -213,66 +363,10 @@ void write_dataset(const std::filesystem::path& path, const DatasetHeader& heade
   file.set_attribute("mean", std::vector<double>{header.mean});
   file.set_attribute("std", std::vector<double>{header.std});
   file.set_attribute("license", header.license);
-  file.write_strings("modalities", header.modalities);
-  file.write_strings("kinds", header.kinds);
-  for (const SplitSource& source : splits) {
-    std::vector<int32_t> tokens, items;
-    std::vector<uint8_t> counted, pixels, kind, length;
-    std::vector<int64_t> token_offsets{0}, item_offsets{0}, pixel_offsets{0};
-    int64_t max_tokens = 0, max_counted = 0, max_items = 0, max_pixels = 0;
-    h5::Group g = file.create_group(source.name);
-    constexpr int64_t kChunk = 1 << 18;
-    h5::Dataset pixel_data = g.create_dataset("pixels", DType::u8, {0}, kChunk, 9);
-    const auto flush = [&] {
-      if (!pixels.empty()) pixel_data.append(DType::u8, pixels.data(), static_cast<int64_t>(pixels.size()));
-      pixels.clear();
-    };
-    for (int64_t i = 0; i < source.samples; ++i) {
-      const Sample s = source.make(i);
-      tokens.insert(tokens.end(), s.tokens.begin(), s.tokens.end());
-      counted.insert(counted.end(), s.counted.begin(), s.counted.end());
-      token_offsets.push_back(static_cast<int64_t>(tokens.size()));
-      int64_t sample_pixels = 0;
-      for (const Sample::Item& item : s.items) {
-        items.insert(items.end(), {item.position, item.modality, item.image.height, item.image.width});
-        pixels.insert(pixels.end(), item.image.pixels.begin(), item.image.pixels.end());
-        pixel_offsets.push_back(pixel_offsets.back() + static_cast<int64_t>(item.image.pixels.size()));
-        sample_pixels += static_cast<int64_t>(item.image.pixels.size());
-      }
-      item_offsets.push_back(static_cast<int64_t>(items.size() / 4));
-      kind.push_back(static_cast<uint8_t>(s.kind));
-      length.push_back(static_cast<uint8_t>(s.length));
-      max_tokens = std::max(max_tokens, static_cast<int64_t>(s.tokens.size()));
-      max_counted = std::max<int64_t>(max_counted, std::count(s.counted.begin(), s.counted.end(), 1));
-      max_items = std::max(max_items, static_cast<int64_t>(s.items.size()));
-      max_pixels = std::max(max_pixels, sample_pixels);
-      if (static_cast<int64_t>(pixels.size()) >= kChunk) flush();
-    }
-    flush();
-    const auto compressed = [&]<class T>(const char* name, const std::vector<T>& values, Dims shape) {
-      const int64_t rows = shape[0];
-      h5::Dataset d = g.create_dataset(name, dtype_of<T>(), shape,
-                                       std::max<int64_t>(1, std::min<int64_t>(rows, kChunk)), 9);
-      if (rows > 0) d.write(Box{Dims(shape.size(), 0), shape}, dtype_of<T>(), values.data());
-    };
-    const auto flat = [&]<class T>(const char* name, const std::vector<T>& values) {
-      compressed(name, values, {static_cast<int64_t>(values.size())});
-    };
-    flat("tokens", tokens);
-    flat("counted", counted);
-    flat("token_offsets", token_offsets);
-    compressed("items", items, {static_cast<int64_t>(items.size() / 4), 4});
-    flat("item_offsets", item_offsets);
-    flat("pixel_offsets", pixel_offsets);
-    flat("kind", kind);
-    flat("length", length);
-    g.set_attribute("samples", source.samples);
-    g.set_attribute("headline", source.headline);
-    g.set_attribute("max_tokens", max_tokens);
-    g.set_attribute("max_counted", max_counted);
-    g.set_attribute("max_items", max_items);
-    g.set_attribute("max_pixels", max_pixels);
-  }
+  file.set_attribute("modalities", lines(header.modalities));
+  file.set_attribute("kinds", lines(header.kinds));
+  for (const SplitSource& source : splits)
+    write_split(file.create_group(source.name), source, header.channels);
   file.close();
 }
 

@@ -1,25 +1,25 @@
 // Datasets: HDF5 files of flat arrays with offsets, format "mimo-dataset", version 1.
 //
-//   attributes of the file: format, version, vocab, channels, mean, std (of pixels / 255), license
-//   /modalities                names
-//   /SPLIT                     attributes samples, max_tokens, max_counted, max_items, max_pixels (of one
-//   sample)
-//     tokens, counted          i32, u8 [token]: text; counted = 1 where predicting this token counts
-//     token_offsets            i64 [samples + 1]
-//     items                    i32 [item, 4]: place in the text, modality, height, width in pixels
-//     item_offsets             i64 [samples + 1]
-//     pixels                   u8 [pixel]: [channels, height, width] of each item
-//     pixel_offsets            i64 [items + 1]
-//     kind, length             u8 [samples]: what evaluation groups by; names of kinds in /kinds
+//   attributes of the file   format, version, vocab, channels, mean, std (of pixels / 255), license,
+//                            modalities, kinds (names, one a line)
+//   /SPLIT                   train and heldout; attributes samples, headline (see Split::headline)
+//     tokens, counted        i32, u8 [token]: text; counted = 1 where predicting this token counts
+//     token_offsets          i64 [samples + 1]
+//     items                  i32 [item, 4]: place in the text, modality, height, width in pixels
+//     item_offsets           i64 [samples + 1]
+//     pixels                 u8 [pixel]: [channels, height, width] of each item
+//     pixel_offsets          i64 [items + 1]
+//     kind, length           u8 [samples]: what evaluation groups by; kind is an index into kinds
 //
 // The text holds one placeholder token for each item; how many rows of the token stream an item fills depends
-// on the model's patches, so sizes are computed when the file is opened, without touching a pixel.
+// on the model's patches, so sizes are computed from the item table, without touching a pixel. A sample's
+// last token is only a label, of the place before it: it is no row of the stream, and no item's place.
 #pragma once
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/image.h"
@@ -28,13 +28,17 @@
 
 namespace mimo {
 
-// How an encoder cuts the items of its modality.
+// How an encoder cuts the items of its modality: rows = patches, or a quarter of them with pixel_shuffle.
 struct ItemCut {
   int patch = 1;
   bool pixel_shuffle = false;
 };
 
-// One sample as it is stored.
+// The size of an item of height x width pixels. Throws ConfigError at `place` where patches (2 x 2 of them
+// with pixel_shuffle) do not divide it.
+ItemSize cut_item(const ItemCut&, int height, int width, std::string_view place);
+
+// One sample as it is stored. Items in the order of their places in the text.
 struct Sample {
   struct Item {
     int position = 0, modality = 0;
@@ -54,42 +58,59 @@ struct DatasetHeader {
   std::string license;
 };
 
-// A flat array of a file: in memory where it is small or compressed, else read where it lies, by any thread.
+// A flat array of a file, read by any thread: a large one that lies in the file as one run of bytes (as HDF5
+// writes unless told to compress) is read there, any other is kept in memory.
 class FlatArray {
  public:
   FlatArray() = default;
-  FlatArray(const h5::Dataset&, const std::filesystem::path& file);
-  int64_t size() const { return count_; }
+  FlatArray(const h5::Dataset&, const std::filesystem::path& file, int64_t keep_bytes);
+  bool in_memory() const { return !descriptor_; }
   void read(int64_t begin, int64_t count, void* out) const;
 
  private:
   int64_t count_ = 0, element_ = 1, offset_ = 0;
   std::vector<uint8_t> memory_;
-  std::shared_ptr<int> descriptor_;
+  std::shared_ptr<const int> descriptor_;
 };
 
 class Split {
  public:
-  Split(const h5::File&, const std::filesystem::path& file, const std::string& name, const DatasetHeader&);
+  // Checks everything but the pixels. Throws ConfigError naming file and array.
+  Split(const h5::File&, const std::filesystem::path& file, const std::string& name, const DatasetHeader&,
+        int64_t keep_bytes);
 
   int64_t samples() const { return static_cast<int64_t>(kind_.size()); }
-  // Item geometry follows from the model: checks that patches divide every item and that samples fit.
-  void set_cuts(const std::vector<ItemCut>&, int64_t seq_length);
-  SampleSizes sizes(int64_t sample) const;
-  int kind(int64_t sample) const { return kind_[sample]; }
-  int length(int64_t sample) const { return length_[sample]; }
-  Sample read(int64_t sample, bool pixels = true) const;
+  // The first so many samples make the one figure that evaluation is summed up by.
   int64_t headline() const { return headline_; }
+  // How the model cuts items, by modality: checks that patches divide every item and that samples fit.
+  void set_cuts(const std::vector<ItemCut>&, int64_t seq_length);
+  SampleSizes sizes(int64_t sample) const;  // after set_cuts
+  int kind(int64_t sample) const { return kind_[static_cast<size_t>(sample)]; }
+  int length(int64_t sample) const { return length_[static_cast<size_t>(sample)]; }
+  Sample read(int64_t sample, bool pixels = true) const;
+  bool in_memory() const { return tokens_.in_memory() && counted_.in_memory() && pixels_.in_memory(); }
 
  private:
-  void check(const DatasetHeader&) const;
+  struct Item {
+    int32_t position, modality, height, width;
+  };
+  struct Range {
+    size_t begin, end;
+  };
+  Range text_of(int64_t sample) const;
+  Range items_of(int64_t sample) const;
+  void read_text(int64_t sample, std::vector<int32_t>& tokens, std::vector<uint8_t>& counted) const;
+  int64_t stream_tokens(int64_t sample) const;
+  void check(int64_t sample, const DatasetHeader&);  // and sums what counts
   [[noreturn]] void refuse(const std::string& array, const std::string& what) const;
+
   std::string place_;
   std::vector<ItemCut> cuts_;
   int channels_ = 1;
-  int64_t max_tokens_ = 0, max_pixels_ = 0, headline_ = 0;
+  int64_t headline_ = 0;
   std::vector<int64_t> token_offsets_, item_offsets_, pixel_offsets_;
-  std::vector<int32_t> items_, counted_sum_;
+  std::vector<Item> items_;
+  std::vector<int32_t> counted_labels_;  // by sample
   std::vector<uint8_t> kind_, length_;
   FlatArray tokens_, counted_, pixels_;
 };
@@ -99,10 +120,11 @@ struct DataFile {
   Split train, heldout;
 };
 
-// Opens a dataset and checks all but the pixels. Throws ConfigError naming what is wrong.
-std::shared_ptr<DataFile> open_dataset(const std::filesystem::path&);
+// Opens a dataset and checks all but the pixels. Throws ConfigError naming what is wrong. keep_bytes: see
+// FlatArray.
+std::shared_ptr<DataFile> open_dataset(const std::filesystem::path&, int64_t keep_bytes = int64_t{256} << 20);
 
-// Writes a dataset; samples come from a function of the index, so that they need not fit in memory together.
+// Writes a dataset; samples come from a function of the index, so that their pixels need not fit in memory.
 struct SplitSource {
   std::string name;
   int64_t samples, headline;

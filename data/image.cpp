@@ -3,50 +3,59 @@
 #include <png.h>
 
 #include <fstream>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
 #include "tensor/error.h"
 
 namespace mimo {
+namespace {
+
+png_uint_32 format_of(int channels) {
+  MIMO_CHECK(channels == 1 || channels == 3, "PNG images have 1 or 3 channels here");
+  return channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
+}
+
+}  // namespace
 
 Image read_png(const std::filesystem::path& file, int channels) {
   png_image png{};
+  const std::unique_ptr<png_image, decltype(&png_image_free)> closer(&png, png_image_free);
   png.version = PNG_IMAGE_VERSION;
-  const auto refuse = [&] {
-    const std::string why = png.message;
-    png_image_free(&png);
-    throw ConfigError(file.string(), "cannot read the image: expected a PNG file, found " + why);
+  const auto check = [&](int ok) {
+    if (!ok)
+      throw ConfigError(file.string(),
+                        std::string("cannot read the image: expected a PNG file, found: ") + png.message);
   };
-  if (!png_image_begin_read_from_file(&png, file.c_str())) refuse();
-  png.format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
-  std::vector<uint8_t> rows(PNG_IMAGE_SIZE(png));
+  check(png_image_begin_read_from_file(&png, file.c_str()));
+  png.format = format_of(channels);
+  std::vector<uint8_t> interleaved(PNG_IMAGE_SIZE(png));
   const png_color white{255, 255, 255};
-  if (!png_image_finish_read(&png, &white, rows.data(), 0, nullptr)) refuse();
+  check(png_image_finish_read(&png, &white, interleaved.data(), 0, nullptr));
   Image image{channels, static_cast<int>(png.height), static_cast<int>(png.width),
-              std::vector<uint8_t>(rows.size())};
-  const size_t area = static_cast<size_t>(png.height) * png.width;
+              std::vector<uint8_t>(interleaved.size())};
+  const size_t planes = static_cast<size_t>(channels), area = interleaved.size() / planes;
   for (size_t i = 0; i < area; ++i)
-    for (int c = 0; c < channels; ++c) image.pixels[c * area + i] = rows[i * channels + c];
+    for (size_t c = 0; c < planes; ++c) image.pixels[c * area + i] = interleaved[i * planes + c];
   return image;
 }
 
 std::vector<uint8_t> encode_png(const Image& image) {
+  const size_t planes = static_cast<size_t>(image.channels),
+               area = static_cast<size_t>(image.height) * static_cast<size_t>(image.width);
+  MIMO_CHECK(image.pixels.size() == planes * area, "an image and its size");
   png_image png{};
   png.version = PNG_IMAGE_VERSION;
   png.width = static_cast<png_uint_32>(image.width);
   png.height = static_cast<png_uint_32>(image.height);
-  png.format = image.channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
-  const size_t area = static_cast<size_t>(image.height) * image.width;
-  std::vector<uint8_t> rows(area * image.channels);
+  png.format = format_of(image.channels);
+  std::vector<uint8_t> interleaved(planes * area);
   for (size_t i = 0; i < area; ++i)
-    for (int c = 0; c < image.channels; ++c) rows[i * image.channels + c] = image.pixels[c * area + i];
-  png_alloc_size_t bytes = 0;
-  std::vector<uint8_t> out;
-  if (!png_image_write_to_memory(&png, nullptr, &bytes, 0, rows.data(), 0, nullptr))
-    throw std::runtime_error(std::string("cannot encode a PNG: ") + png.message);
-  out.resize(bytes);
-  if (!png_image_write_to_memory(&png, out.data(), &bytes, 0, rows.data(), 0, nullptr))
+    for (size_t c = 0; c < planes; ++c) interleaved[i * planes + c] = image.pixels[c * area + i];
+  png_alloc_size_t bytes = PNG_IMAGE_PNG_SIZE_MAX(png);
+  std::vector<uint8_t> out(bytes);
+  if (!png_image_write_to_memory(&png, out.data(), &bytes, 0, interleaved.data(), 0, nullptr))
     throw std::runtime_error(std::string("cannot encode a PNG: ") + png.message);
   out.resize(bytes);
   return out;
@@ -61,17 +70,16 @@ void write_png(const Image& image, const std::filesystem::path& file) {
 }
 
 std::string draw(const Image& image, int indent) {
-  static const char* shades[] = {" ", "░", "▒", "▓", "█"};
+  static const char* const shades[] = {" ", "░", "▒", "▓", "█"};
+  const size_t width = static_cast<size_t>(image.width), area = static_cast<size_t>(image.height) * width;
   std::string out;
-  for (int y = 0; y < image.height; ++y) {
-    out.append(indent, ' ');
-    for (int x = 0; x < image.width; ++x) {
-      const int dark = 255 - image.pixels[static_cast<size_t>(y) * image.width + x];
-      const char* shade = shades[dark * 5 / 256];
-      out += shade;
-      out += shade;
-    }
-    out += '\n';
+  for (size_t i = 0; i < area; ++i) {
+    if (i % width == 0) out.append(static_cast<size_t>(indent), ' ');
+    size_t light = 0;
+    for (size_t at = i; at < image.pixels.size(); at += area) light += image.pixels[at];
+    const char* const shade = shades[(255 - light / static_cast<size_t>(image.channels)) * 5 / 256];
+    out.append(shade).append(shade);
+    if (i % width == width - 1) out += '\n';
   }
   return out;
 }

@@ -12,12 +12,13 @@ struct Image {
   std::vector<uint8_t> pixels;
 };
 
-// Reads a PNG as gray (1 channel) or RGB (3 channels), whatever it holds. Throws ConfigError.
+// Reads a PNG as gray (1 channel) or RGB (3 channels), whatever it holds; what is transparent becomes white.
+// Throws ConfigError.
 Image read_png(const std::filesystem::path&, int channels);
-std::vector<uint8_t> encode_png(const Image&);
+std::vector<uint8_t> encode_png(const Image&);  // gray or RGB
 void write_png(const Image&, const std::filesystem::path&);
 
-// For the terminal: two pixels a character, dark on light, `indent` spaces before each line.
+// For the terminal: two characters a pixel, the darker the fuller, `indent` spaces before each line.
 std::string draw(const Image&, int indent = 2);
 
 }  // namespace mimo

@@ -2,20 +2,26 @@
 
 #include <omp.h>
 
+#include <algorithm>
+
 #include "kernels/patchify.h"
 
 namespace mimo {
 namespace {
 
+// Fills items.patches: the images' lightness, normalised, patch by patch.
 template <class T>
 void cut_patches(const std::vector<const Image*>& images, const DatasetHeader& header, int patch,
                  PackedItems& items) {
-  std::vector<int64_t> first;
-  std::vector<T> pixels;
-  const double scale = 1 / (255 * header.std), offset = -header.mean / header.std;
-  for (const Image* image : images) {
-    first.push_back(static_cast<int64_t>(pixels.size()));
-    for (uint8_t p : image->pixels) pixels.push_back(static_cast<T>(static_cast<float>(p * scale + offset)));
+  T normalised[256];
+  for (int x = 0; x < 256; ++x)
+    normalised[x] = static_cast<T>(static_cast<float>((x / 255.0 - header.mean) / header.std));
+  std::vector<int64_t> first(images.size());
+  std::vector<T> pixels(static_cast<size_t>(items.patches.numel()));
+  T* out = pixels.data();
+  for (size_t i = 0; i < images.size(); ++i) {
+    first[i] = out - pixels.data();
+    for (uint8_t x : images[i]->pixels) *out++ = normalised[x];
   }
   run(Cpu{},
       Patchify<T>{static_cast<int>(images.size()), first.data(), items.sizes.data(), items.cu_items.data(),
@@ -23,6 +29,10 @@ void cut_patches(const std::vector<const Image*>& images, const DatasetHeader& h
 }
 
 }  // namespace
+
+SampleOrder::SampleOrder(int64_t samples, uint64_t seed) : samples_(samples), seed_(seed) {
+  if (samples < 1) throw ConfigError("data.path", "nothing to train on: expected samples, found none");
+}
 
 std::vector<int64_t> SampleOrder::samples(int64_t position, int64_t count) const {
   std::vector<int64_t> out;
@@ -46,29 +56,36 @@ PackedBatch pack(const std::vector<Sample>& samples, const DatasetHeader& header
       int32_t rows = 1;
       if (item < s.items.size() && s.items[item].position == static_cast<int>(t)) {
         const Sample::Item& it = s.items[item++];
-        const ItemCut& cut = cuts.at(static_cast<size_t>(it.modality));
-        PackedItems& packed = b.items[static_cast<size_t>(it.modality)];
-        const int h = it.image.height / cut.patch, w = it.image.width / cut.patch;
-        rows = h * w / (cut.pixel_shuffle ? 4 : 1);
-        packed.sizes.insert(packed.sizes.end(), {h, w});
-        packed.cu_items.push_back(packed.cu_items.back() + h * w);
+        const size_t m = static_cast<size_t>(it.modality);
+        const ItemSize size = cut_item(cuts.at(m), it.image.height, it.image.width, header.modalities.at(m));
+        rows = size.rows;
+        PackedItems& packed = b.items[m];
+        packed.sizes.insert(packed.sizes.end(), {size.height, size.width});
+        packed.cu_items.push_back(packed.cu_items.back() + size.height * size.width);
         for (int32_t r = 0; r < rows; ++r) packed.rows.push_back(static_cast<int32_t>(b.tokens.size()) + r);
-        images[static_cast<size_t>(it.modality)].push_back(&it.image);
+        images[m].push_back(&it.image);
       }
       for (int32_t r = 0; r < rows; ++r) {
         b.positions.push_back(static_cast<int32_t>(b.tokens.size()) - begin);
         b.tokens.push_back(s.tokens[t]);
-        b.labels.push_back(r + 1 == rows && s.counted[t + 1] ? s.tokens[t + 1] : -1);
-        b.counted += b.labels.back() >= 0;
+        const bool counts = r + 1 == rows && s.counted[t + 1];
+        b.labels.push_back(counts ? s.tokens[t + 1] : -1);
+        b.counted += counts;
       }
     }
+    MIMO_CHECK(item == s.items.size(), "an item's place is none of the text, or its last");
     b.cu_seqlens.push_back(static_cast<int32_t>(b.tokens.size()));
   }
   for (size_t m = 0; m < cuts.size(); ++m) {
     if (!wants_pixels.at(m)) continue;
     PackedItems& items = b.items[m];
     const int64_t features = int64_t{header.channels} * cuts[m].patch * cuts[m].patch;
-    items.patches = Tensor::empty({items.cu_items.back(), features}, dtype);
+    for (const Image* image : images[m])
+      MIMO_CHECK(
+          image->channels == header.channels && static_cast<int64_t>(image->pixels.size()) ==
+                                                    int64_t{image->channels} * image->height * image->width,
+          "an image and its size");
+    items.patches = Tensor::empty({items.cu_items.back(), features}, dtype, Device{});
     dispatch(dtype, [&]<class T>() { cut_patches<T>(images[m], header, cuts[m].patch, items); });
   }
   return b;
@@ -76,8 +93,7 @@ PackedBatch pack(const std::vector<Sample>& samples, const DatasetHeader& header
 
 PackedBatch pack(const Split& split, const DatasetHeader& header, const std::vector<ItemCut>& cuts,
                  const std::vector<int64_t>& ids, const std::vector<bool>& wants_pixels, DType dtype) {
-  bool pixels = false;
-  for (bool w : wants_pixels) pixels = pixels || w;
+  const bool pixels = std::find(wants_pixels.begin(), wants_pixels.end(), true) != wants_pixels.end();
   std::vector<Sample> samples;
   for (int64_t id : ids) samples.push_back(split.read(id, pixels));
   PackedBatch b = pack(samples, header, cuts, wants_pixels, dtype);
@@ -118,7 +134,6 @@ PackedBatch Loader::take() {
   if (threads_.empty()) {
     const Request r = std::move(queue_.front().second);
     queue_.pop_front();
-    lock.unlock();
     return make(r);
   }
   changed_.wait(lock, [&] { return done_.count(id) > 0; });

@@ -17,7 +17,7 @@ namespace mimo {
 // no sample is dropped, and the order depends on (seed, position) only.
 class SampleOrder {
  public:
-  SampleOrder(int64_t samples, uint64_t seed) : samples_(samples), seed_(seed) {}
+  SampleOrder(int64_t samples, uint64_t seed);  // throws ConfigError where there are none
   std::vector<int64_t> samples(int64_t position, int64_t count) const;
 
  private:
@@ -25,7 +25,8 @@ class SampleOrder {
   uint64_t seed_;
 };
 
-// Packs samples end to end. wants_pixels by modality: patches are left undefined where it is false.
+// Packs samples end to end. Patches (x / 255 - mean) / std lie in host memory; wants_pixels, by modality:
+// they are left undefined where it is false. Throws ConfigError where patches do not divide an image.
 PackedBatch pack(const Split&, const DatasetHeader&, const std::vector<ItemCut>&,
                  const std::vector<int64_t>& samples, const std::vector<bool>& wants_pixels, DType dtype);
 // The same of samples already in hand.
@@ -40,13 +41,14 @@ class Loader {
     std::vector<int64_t> samples;
     std::vector<bool> wants_pixels;
   };
-  // workers = 0 packs in take() itself.
+  // The split must outlive the loader. workers = 0 packs in take() itself.
   Loader(const Split&, DatasetHeader, std::vector<ItemCut>, DType, int workers);
   ~Loader();
   Loader(const Loader&) = delete;
 
   void submit(Request);
-  PackedBatch take();  // the oldest request not yet taken; rethrows what went wrong in a worker
+  PackedBatch
+  take();  // the oldest request not yet taken; rethrows what went wrong with it, and goes on after
   size_t pending() const { return submitted_ - taken_; }
 
  private:

@@ -12,6 +12,7 @@
 
 #include "io/file.h"
 #include "io/hdf5.h"
+#include "parallel/agreement.h"
 #include "tensor/error.h"
 
 namespace mimo {
@@ -20,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 constexpr int kFormat = 1;
+constexpr const char* kOlder = "--resume=STEP takes an older checkpoint, --resume=never begins anew";
 
 std::string directory_name(int64_t step) {
   char name[40];
@@ -68,7 +70,7 @@ std::vector<std::string> together(Communicator& comm, F&& f) {
     const char kind = s.front();
     s.erase(0, 1);
     if (kind == 'C') throw ConfigError(s);
-    if (kind == 'E') throw std::runtime_error(s);
+    if (kind == 'E') throw AgreedError(s);
   }
   return all;
 }
@@ -214,19 +216,22 @@ void publish(const fs::path& part, const fs::path& done) {
 Json read_manifest(const fs::path& directory) {
   const fs::path path = directory / "manifest.json";
   if (!fs::exists(path))
-    throw ConfigError(path.string(), "missing: expected a complete checkpoint, found no manifest");
+    throw ConfigError(path.string(), "missing: expected a complete checkpoint, found no manifest", kOlder);
   Json manifest;
   try {
     manifest = Json::parse(read_text(path));
     Json bare = manifest;
     bare.erase("xxh3");
     if (manifest.at("format").get<int>() != kFormat)
-      throw ConfigError(path.string(), "wrong format: expected " + std::to_string(kFormat) + ", found " +
-                                           manifest.at("format").dump());
+      throw ConfigError(
+          path.string(),
+          "wrong format: expected " + std::to_string(kFormat) + ", found " + manifest.at("format").dump(),
+          kOlder);
     if (manifest.at("xxh3") != hash_text(bare.dump()))
-      throw ConfigError(path.string(), "altered: expected the text to match its checksum, found another");
+      throw ConfigError(path.string(), "altered: expected the text to match its checksum, found another",
+                        kOlder);
   } catch (const nlohmann::json::exception& e) {
-    throw ConfigError(path.string(), std::string("altered: expected a manifest, found ") + e.what());
+    throw ConfigError(path.string(), std::string("altered: expected a manifest, found ") + e.what(), kOlder);
   }
   return manifest;
 }
@@ -248,14 +253,17 @@ TrainingState state_of(const Json& manifest) {
 void verify_file(const fs::path& directory, const std::string& name, const Json& expected) {
   const fs::path path = directory / name;
   if (!fs::exists(path))
-    throw ConfigError(path.string(), "missing: expected a file of the checkpoint, found nothing");
+    throw ConfigError(path.string(), "missing: expected a file of the checkpoint, found nothing", kOlder);
   const auto bytes = fs::file_size(path);
   if (bytes != expected.at("bytes").get<uintmax_t>())
-    throw ConfigError(path.string(), "wrong size: expected " + expected.at("bytes").dump() +
-                                         " bytes, found " + std::to_string(bytes));
+    throw ConfigError(
+        path.string(),
+        "wrong size: expected " + expected.at("bytes").dump() + " bytes, found " + std::to_string(bytes),
+        kOlder);
   if (const std::string hash = hash_file(path); hash != expected.at("xxh3").get<std::string>())
-    throw ConfigError(path.string(), "altered: expected checksum " + expected.at("xxh3").get<std::string>() +
-                                         ", found " + hash);
+    throw ConfigError(
+        path.string(),
+        "altered: expected checksum " + expected.at("xxh3").get<std::string>() + ", found " + hash, kOlder);
 }
 
 std::string describe(const Dims& shape, const std::string& dtype) {

@@ -48,7 +48,7 @@ struct TrainingState {
 
 // Collective over `comm`; every rank passes the same state and `keep`. Afterwards only the `keep` newest
 // checkpoints remain (0: all), and none of later steps: those belong to a course that the run has left by
-// resuming from an earlier one. Throws std::runtime_error where a file cannot be written, on all ranks.
+// resuming from an earlier one. Throws AgreedError where a file cannot be written.
 void save_checkpoint(Communicator& comm, const std::filesystem::path& checkpoints, const TrainingState&,
                      std::span<const ShardedTensor>, int64_t keep = 0);
 

@@ -3,9 +3,18 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "parallel/watchdog.h"
+
 namespace mimo {
+namespace {
+
+constexpr double kStartTimeout = 300;  // seconds; the configuration is not agreed on yet
+
+}  // namespace
 
 bool agree(Communicator& world, const std::string& error) {
+  Watchdog watchdog(world, kStartTimeout);
+  watchdog.begin("the agreement of all ranks at start");
   Stream& stream = current_stream();
   const std::vector<int64_t> one_each(world.size(), 1);
   std::vector<int64_t> lengths(world.size());

@@ -2,15 +2,21 @@
 // other collective, and then all ranks agree.
 #pragma once
 #include <functional>
+#include <stdexcept>
 #include <string>
 
 #include "parallel/communicator.h"
 
 namespace mimo {
 
+// A failure that every rank throws, in the same words: no rank waits for another, and one message is enough.
+struct AgreedError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Collective over the world, the first one. Every rank passes its first error, or nothing; rank 0 prints the
 // lowest failing rank's as "error: ..." to stderr, once. True where no rank has one; else every rank should
-// end with status 2, nothing written.
+// end with status 2, nothing written. A rank that does not come within 300 s ends the job.
 bool agree(Communicator& world, const std::string& error);
 
 // Runs the checks and agrees on the ConfigError they throw; what else they throw is a failure of this rank.

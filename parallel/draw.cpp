@@ -63,9 +63,11 @@ std::string label(const PlanGraph& graph, int n) {
   return s;
 }
 
-std::string summary(const Plan& plan, const PlanGraph& graph, const Timeline& time) {
-  return text("%d waves on %d rank%s, length %.6g, %.1f %% of the ranks' time idle", plan.waves,
-              graph.world(), graph.world() == 1 ? "" : "s", time.makespan, 100 * time.bubbles);
+std::string summary(const Plan& plan, const PlanGraph& graph, const Timeline& time, const TimeUnit& unit) {
+  return text("%d wave%s on %d rank%s, length %.*g%s%s, %.1f %% of the ranks' time idle", plan.waves,
+              plan.waves == 1 ? "" : "s", graph.world(), graph.world() == 1 ? "" : "s",
+              unit.name.empty() ? 6 : 3, unit.scale * time.makespan, unit.name.empty() ? "" : " ",
+              unit.name.c_str(), 100 * time.bubbles);
 }
 
 bool computes(const Action& a) { return a.kind == Kind::forward || a.kind == Kind::backward; }
@@ -93,7 +95,8 @@ std::string escaped(const std::string& s) {
 
 }  // namespace
 
-std::string draw_text(const Plan& plan, const PlanGraph& graph, const Timeline& time, int width) {
+std::string draw_text(const Plan& plan, const PlanGraph& graph, const Timeline& time, const TimeUnit& unit,
+                      int width) {
   // Wide enough for the letter and number of the shortest action, if the page allows.
   double shortest = time.makespan;
   for (size_t i = 0; i < plan.order.size(); ++i) {
@@ -123,7 +126,7 @@ std::string draw_text(const Plan& plan, const PlanGraph& graph, const Timeline& 
   for (const Group& g : groups) ranks_width = std::max(ranks_width, label(g.ranks).size());
   for (size_t n = 0; n < lines.size(); ++n)
     names_width = std::max(names_width, label(graph, static_cast<int>(n)).size());
-  std::string out = summary(plan, graph, time) + "\n";
+  std::string out = summary(plan, graph, time, unit) + "\n";
   for (const Group& g : groups) {
     std::string left = label(g.ranks);
     for (int n : g.nodes) {
@@ -137,7 +140,7 @@ std::string draw_text(const Plan& plan, const PlanGraph& graph, const Timeline& 
   return out;
 }
 
-std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& time) {
+std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& time, const TimeUnit& unit) {
   struct Shades {
     const char *light, *dark;
   };
@@ -157,7 +160,7 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" "
       "font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
       page, bottom + 44);
-  s += text("<text x=\"8\" y=\"20\" font-size=\"14\">%s</text>\n", summary(plan, graph, time).c_str());
+  s += text("<text x=\"8\" y=\"20\" font-size=\"14\">%s</text>\n", summary(plan, graph, time, unit).c_str());
 
   double x = left;
   for (int m = 0; m < static_cast<int>(graph.modules().size()); ++m) {
@@ -176,14 +179,15 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
       x, x + 36);
 
   if (time.makespan > 0) {
-    const double step = tick(time.makespan);
+    const double step = tick(unit.scale * time.makespan) / unit.scale;
     for (double t = 0; t <= time.makespan * (1 + 1e-9); t += step)
       s += text(
           "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%.1f\" "
           "y=\"%.1f\" text-anchor=\"middle\" fill=\"#555\">%.6g</text>\n",
-          left + t * per_unit, left + t * per_unit, top - 4, bottom + 4, left + t * per_unit, bottom + 18, t);
-    s += text("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"#555\">time</text>\n",
-              left + chart / 2, bottom + 36);
+          left + t * per_unit, left + t * per_unit, top - 4, bottom + 4, left + t * per_unit, bottom + 18,
+          unit.scale * t);
+    s += text("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"#555\">%s</text>\n",
+              left + chart / 2, bottom + 36, unit.name.empty() ? "time" : unit.name.c_str());
   }
 
   std::vector<size_t> group_of(graph.world());
@@ -198,7 +202,8 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
     const double at = left + time.spans[i].start * per_unit;
     if (width <= 0 || a.kind == Kind::send_forward || a.kind == Kind::send_backward) continue;
     const std::string title = "<title>" + escaped(graph.describe(a)) +
-                              text(", %.6g to %.6g</title>", time.spans[i].start, time.spans[i].end);
+                              text(", %.4g to %.4g %s</title>", unit.scale * time.spans[i].start,
+                                   unit.scale * time.spans[i].end, unit.name.c_str());
     std::set<size_t> rows;
     for (int r : graph.participants(a)) rows.insert(group_of[r]);
     for (size_t g : rows) {

@@ -16,10 +16,12 @@ struct CommandLine {
   std::string svg;                         // plan: also draw to this file
 };
 
+// SIGTERM and SIGUSR1 end a run after its step in hand, with a checkpoint. To be called as early as can be.
+void stop_on_signals();
 int train(const CommandLine&, World&);
 int evaluate(const CommandLine&, World&);
 int generate(const CommandLine&, World&);
-int show_plan(const CommandLine&, int world);
+int show_plan(const CommandLine&, World&);
 
 // "4.2 GB", "310 KB"
 std::string bytes_text(double bytes);

@@ -9,8 +9,8 @@
 namespace mimo {
 namespace {
 
-std::filesystem::path newest_checkpoint(const Job& job) {
-  const auto found = latest_checkpoint(job.run_dir / "checkpoints");
+std::filesystem::path trained(const Job& job) {
+  const auto found = checkpoint_of(job);
   if (!found)
     throw ConfigError(
         "run.dir",
@@ -31,6 +31,38 @@ std::vector<int32_t> read_on(Trainer& trainer, Sample sample, int64_t seq_length
   return out;
 }
 
+// The command line's text and image. `room`: tokens of text that fit beside the image.
+Sample prompt_of(const CommandLine& line, const Job& job, int64_t& room) {
+  const int64_t seq_length = job.config.get<int64_t>("data.seq_length");
+  Sample s;
+  std::string prompt = line.prompt;
+  if (!line.image.empty() && prompt.find("<image>") == std::string::npos) prompt = "<image>" + prompt;
+  if (!prompt.starts_with("<begin>")) prompt = "<begin>" + prompt;
+  s.tokens = Tokenizer::encode(prompt);
+  int64_t tokens = static_cast<int64_t>(s.tokens.size());
+  for (size_t t = 0; t < s.tokens.size(); ++t) {
+    if (s.tokens[t] != Tokenizer::image) continue;
+    if (line.image.empty())
+      throw ConfigError("--image", "the prompt has an <image>: expected a PNG file, found none");
+    if (!s.items.empty()) throw ConfigError("--prompt", "expected one <image>, found more");
+    const Image image = read_png(line.image, job.data->header.channels);
+    const ItemCut& cut = job.cuts.at(0);
+    const int side = cut.patch * (cut.pixel_shuffle ? 2 : 1);
+    if (image.height % side != 0 || image.width % side != 0)
+      throw ConfigError(line.image, fmt::format("patches do not divide the image: expected height and width "
+                                                "to be multiples of {}, found {} x {}",
+                                                side, image.height, image.width));
+    tokens += int64_t{image.height / side} * (image.width / side) - 1;
+    s.items.push_back({static_cast<int>(t), 0, image});
+  }
+  if (tokens >= seq_length)
+    throw ConfigError(
+        "--prompt",
+        fmt::format("too long: expected fewer than data.seq_length {} tokens, found {}", seq_length, tokens));
+  room = seq_length - tokens + static_cast<int64_t>(s.tokens.size());
+  return s;
+}
+
 }  // namespace
 
 int evaluate(const CommandLine& line, World& world) {
@@ -39,7 +71,7 @@ int evaluate(const CommandLine& line, World& world) {
   std::filesystem::path checkpoint;
   if (!agree(comm, [&] {
         job = make_job(line.config, line.overrides, comm.size());
-        checkpoint = newest_checkpoint(job);
+        checkpoint = trained(job);
         if (line.greedy > 0 && comm.size() > 1)
           throw ConfigError(
               "--greedy",
@@ -47,11 +79,11 @@ int evaluate(const CommandLine& line, World& world) {
       }))
     return 2;
   Trainer trainer(job, world);
-  const int64_t step = trainer.load(checkpoint);
+  if (!agree(comm, [&] { trainer.load(checkpoint); })) return 2;
   const Evaluation e = trainer.evaluate(job.data->heldout.samples());
   if (comm.rank() != 0) return 0;
-  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} over {} samples\n", job.run_dir.string(),
-             step, e.loss, e.exact_match, e.samples);
+  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} of {}\n", job.run_dir.string(),
+             trainer.steps_done(), e.loss, e.exact_match, e.headline);
   for (const auto& [kind, f] : e.by_kind)
     fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
   for (const auto& [length, f] : e.by_length)
@@ -77,39 +109,22 @@ int evaluate(const CommandLine& line, World& world) {
 }
 
 int generate(const CommandLine& line, World& world) {
-  if (world.world().size() > 1)
-    throw ConfigError("generate",
-                      fmt::format("runs on one rank: expected 1, found {}", world.world().size()));
-  Job job = make_job(line.config, line.overrides, 1);
-  const int64_t seq_length = job.config.get<int64_t>("data.seq_length");
-  Sample s;
-  std::string prompt = line.prompt;
-  if (!line.image.empty() && prompt.find("<image>") == std::string::npos) prompt = "<image>" + prompt;
-  if (!prompt.starts_with("<begin>")) prompt = "<begin>" + prompt;
-  s.tokens = Tokenizer::encode(prompt);
-  int64_t tokens = static_cast<int64_t>(s.tokens.size());
-  for (size_t t = 0; t < s.tokens.size(); ++t) {
-    if (s.tokens[t] != Tokenizer::image) continue;
-    if (line.image.empty())
-      throw ConfigError("--image", "the prompt has an <image>: expected a PNG file, found none");
-    if (!s.items.empty()) throw ConfigError("--prompt", "expected one <image>, found more");
-    const Image image = read_png(line.image, job.data->header.channels);
-    const ItemCut& cut = job.cuts.at(0);
-    const int side = cut.patch * (cut.pixel_shuffle ? 2 : 1);
-    if (image.height % side != 0 || image.width % side != 0)
-      throw ConfigError(line.image, fmt::format("patches do not divide the image: expected height and width "
-                                                "to be multiples of {}, found {} x {}",
-                                                side, image.height, image.width));
-    tokens += int64_t{image.height / side} * (image.width / side) * (cut.pixel_shuffle ? 1 : 1) - 1;
-    s.items.push_back({static_cast<int>(t), 0, image});
-  }
-  if (tokens >= seq_length)
-    throw ConfigError(
-        "--prompt",
-        fmt::format("too long: expected fewer than data.seq_length {} tokens, found {}", seq_length, tokens));
+  Job job;
+  std::filesystem::path checkpoint;
+  Sample prompt;
+  int64_t room = 0;  // tokens of text that fit beside the images
+  if (!agree(world.world(), [&] {
+        if (world.world().size() > 1)
+          throw ConfigError("generate",
+                            fmt::format("runs on one rank: expected 1, found {}", world.world().size()));
+        job = make_job(line.config, line.overrides, 1);
+        checkpoint = trained(job);
+        prompt = prompt_of(line, job, room);
+      }))
+    return 2;
   Trainer trainer(job, world);
-  trainer.load(newest_checkpoint(job));
-  std::vector<int32_t> out = read_on(trainer, s, seq_length - tokens + static_cast<int64_t>(s.tokens.size()));
+  if (!agree(world.world(), [&] { trainer.load(checkpoint); })) return 2;
+  std::vector<int32_t> out = read_on(trainer, prompt, room);
   if (!out.empty() && out.back() == Tokenizer::end) out.pop_back();
   fmt::print("{}\n", Tokenizer::decode(out));
   return 0;

@@ -1,8 +1,10 @@
 #include "tools/job.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "data/loader.h"
+#include "io/checkpoint.h"
 #include "nn/costs.h"
 #include "nn/specs.h"
 
@@ -57,6 +59,25 @@ Job make_job(const std::filesystem::path& file, const std::vector<std::string>& 
     job.run_dir = std::filesystem::path("runs") / (name.empty() ? file.stem().string() : name);
   }
   return job;
+}
+
+std::optional<std::filesystem::path> checkpoint_of(const Job& job) {
+  const std::string& resume = job.config.get<std::string>("resume");
+  if (resume == "never") return std::nullopt;
+  const auto all = list_checkpoints(job.run_dir / "checkpoints");
+  if (resume == "auto") {
+    if (all.empty()) return std::nullopt;
+    return all.rbegin()->second;
+  }
+  int64_t wanted = -1;  // also for a number beyond all steps
+  std::from_chars(resume.data(), resume.data() + resume.size(), wanted);
+  if (const auto found = all.find(wanted); found != all.end()) return found->second;
+  std::string have;
+  for (const auto& [step, path] : all) have += (have.empty() ? "one of " : ", ") + std::to_string(step);
+  throw ConfigError(job.config.place("resume"),
+                    "no such checkpoint in " + job.run_dir.string() + ": expected " +
+                        (have.empty() ? "a run with checkpoints" : have) + ", found " + resume,
+                    "--resume=auto takes the newest one, if there is any");
 }
 
 std::vector<SampleSizes> sizes_of(const Split& split, const std::vector<int64_t>& samples) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,10 @@ Schema run_schema();
 // Reads the configuration (file, then overrides) and checks everything that needs no other rank. Throws
 // ConfigError.
 Job make_job(const std::filesystem::path& file, const std::vector<std::string>& overrides, int world);
+
+// The checkpoint that `resume` names: the run's newest one, that of a step, or none. Throws ConfigError where
+// that step has none.
+std::optional<std::filesystem::path> checkpoint_of(const Job&);
 
 // The plan's graph with costs from the sizes of the given samples (one step's): seconds at `flops` operations
 // a second.

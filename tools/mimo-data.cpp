@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 
 #include "data/digits.h"
 #include "data/tokenizer.h"
@@ -36,6 +37,8 @@ void show(const std::string& file, const std::string& split, int64_t index, cons
     throw ConfigError("--sample", fmt::format("no such sample in {}: expected 0 to {}, found {}", split,
                                               s.samples() - 1, index));
   const Sample sample = s.read(index);
+  if (!png.empty() && sample.items.empty())
+    throw ConfigError("--png", fmt::format("nothing to write: sample {} of {} has no image", index, split));
   fmt::print("{}\n", Tokenizer::decode(sample.tokens));
   for (size_t i = 0; i < sample.items.size(); ++i) {
     fmt::print("{}\n", draw(sample.items[i].image));
@@ -53,7 +56,7 @@ int main(int argc, char** argv) {
   app.footer(
       "examples:\n  ./mimo-data info data/digits.h5\n  ./mimo-data show data/digits.h5 --split heldout "
       "--sample 3 --png digits.png\n"
-      "  ./mimo-data digits --csv data/optdigits/digits.csv --out digits.h5 --samples 40000");
+      "  ./mimo-data digits --csv data/optdigits/digits.csv --out digits.h5 --samples 36000");
   app.require_subcommand(1);
 
   std::string csv = "data/optdigits/digits.csv", out = "data/digits.h5", file, split = "train", png;
@@ -69,11 +72,10 @@ int main(int argc, char** argv) {
   digits->add_option("--seed", o.seed, "of composition and distortion")->capture_default_str();
   digits->add_option("--shift", o.augmentation.shift, "distortion: pixels")->capture_default_str();
   digits->add_option("--rotate", o.augmentation.rotate, "distortion: degrees")->capture_default_str();
-  digits->add_option("--scale", o.augmentation.scale, "distortion: of the logarithm of the size")
+  digits->add_option("--scale", o.augmentation.scale, "distortion: of the size, each axis on its own")
       ->capture_default_str();
   digits->add_option("--shear", o.augmentation.shear, "distortion: x by y")->capture_default_str();
-  digits->add_option("--gain", o.augmentation.gain, "distortion: of the logarithm of the ink")
-      ->capture_default_str();
+  digits->add_option("--gain", o.augmentation.gain, "distortion: of the ink")->capture_default_str();
   digits->add_option("--noise", o.augmentation.noise, "distortion: standard deviation")
       ->capture_default_str();
   CLI::App* infos = app.add_subcommand("info", "sizes, kinds and licence of a dataset");

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 
+#include "parallel/agreement.h"
 #include "parallel/threads.h"
 #include "tools/commands.h"
 #include "tools/job.h"
@@ -19,8 +20,9 @@ constexpr const char* kExamples =
     "other\n"
     "  mpirun -n 4 ./mimo --layout.vision=tp1,dp2@0 --layout.language=tp2@2 --train.steps=500\n"
     "  ./mimo eval --run.dir=runs/digits               held-out figures of a finished run\n"
-    "  ./mimo generate --image digits.png --prompt '<image>='\n"
-    "  ./mimo plan --ranks=4 --layout.language=pp2@2   layout, memory and schedule, without running\n"
+    "  ./mimo-data show data/digits.h5 --split heldout --sample 3 --png digits.png\n"
+    "  ./mimo generate --image digits.png              reads that image\n"
+    "  ./mimo plan --ranks=4 --layout.vision=dp2@0 --layout.language=pp2@2 --svg plan.svg\n"
     "  ./mimo train --help                             all configuration keys";
 
 // Waiting threads that spin take the cores from those that work; OpenMP reads this before main begins.
@@ -58,10 +60,11 @@ int main(int argc, char** argv) {
   CLI::App* plan = command("plan", "layout, memory and schedule of a step, without running it");
   plan->add_option("--ranks", line.ranks, "number of ranks (default: those running)");
   plan->add_option("--svg", line.svg, "also draw the schedule to this file");
+  std::unique_ptr<CLI::ParseError> unparsed;
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    unparsed = std::make_unique<CLI::ParseError>(e);
   }
   for (CLI::App* a : {&app, app.get_subcommands().empty() ? &app : app.get_subcommands()[0]}) {
     for (const std::string& extra : a->remaining())
@@ -69,21 +72,33 @@ int main(int argc, char** argv) {
         line.overrides.push_back(extra);
   }
 
+  if (!*plan && !*eval && !*gen) stop_on_signals();
+  std::unique_ptr<World> world;
   try {
-    const std::unique_ptr<World> world = open_world(&argc, &argv);
-    const CoreShare share = share_cores(world->node_rank(), world->node_size());
-    if (*plan)
-      return world->world().rank() == 0 ? show_plan(line, line.ranks > 0 ? line.ranks : world->world().size())
-                                        : 0;
-    if (*eval) return evaluate(line, *world);
-    if (*gen) return generate(line, *world);
-    if (world->world().rank() == 0) fmt::print("{}\n", share.description);
-    return train(line, *world);
-  } catch (const ConfigError& e) {
-    fmt::print(stderr, "error: {}\n", e.what());
-    return 2;
+    world = open_world(&argc, &argv);
   } catch (const std::exception& e) {
     fmt::print(stderr, "error: {}\n", e.what());
     return 1;
+  }
+  Communicator& comm = world->world();
+  try {
+    if (unparsed && unparsed->get_exit_code() == 0)  // --help
+      return comm.rank() == 0 ? app.exit(*unparsed) : 0;
+    CoreShare share;
+    if (!agree(comm, [&] {
+          if (unparsed) throw ConfigError("command line", unparsed->what(), "--help lists what there is");
+          share = share_cores(world->node_rank(), world->node_size());
+        }))
+      return 2;
+    if (*plan) return show_plan(line, *world);
+    if (*eval) return evaluate(line, *world);
+    if (*gen) return generate(line, *world);
+    if (comm.rank() == 0) fmt::print("{}\n", share.description);
+    return train(line, *world);
+  } catch (const AgreedError& e) {
+    if (comm.rank() == 0) fmt::print(stderr, "error: {}\n", e.what());
+    return 1;
+  } catch (const std::exception& e) {
+    comm.abort(e.what());  // the other ranks wait for this one
   }
 }

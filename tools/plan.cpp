@@ -4,6 +4,7 @@
 #include "io/file.h"
 #include "kernels/gemm.h"
 #include "nn/costs.h"
+#include "parallel/agreement.h"
 #include "parallel/draw.h"
 #include "parallel/verify.h"
 #include "tools/commands.h"
@@ -44,8 +45,11 @@ std::string bytes_text(double bytes) {
                                     : fmt::format("{:.0f} {}", bytes, unit);
 }
 
-int show_plan(const CommandLine& line, int world) {
-  const Job job = make_job(line.config, line.overrides, world);
+int show_plan(const CommandLine& line, World& running) {
+  const int world = line.ranks > 0 ? line.ranks : running.world().size();
+  Job job;
+  if (!agree(running.world(), [&] { job = make_job(line.config, line.overrides, world); })) return 2;
+  if (running.world().rank() != 0) return 0;
   const SampleOrder order(job.data->train.samples(),
                           static_cast<uint64_t>(job.config.get<int64_t>("train.seed")));
   const std::vector<SampleSizes> sizes = sizes_of(job.data->train, order.samples(0, job.global_batch()));
@@ -54,6 +58,7 @@ int show_plan(const CommandLine& line, int world) {
   const Plan plan = plan_step(graph, job.waves);
   verify(plan, graph);
   const Timeline timeline = simulate(plan, graph);
+  const TimeUnit ms{1000, "ms"};
 
   fmt::print("layout on {} ranks\n", world);
   for (size_t m = 0; m < job.model.modules.size(); ++m) {
@@ -87,8 +92,8 @@ int show_plan(const CommandLine& line, int world) {
       "small ones are slower), "
       "bubbles {:.0f} %\nschedule: {}\n\n{}\n",
       job.global_batch(), job.waves, 1000 * timeline.makespan, flops / 1e9, 100 * timeline.bubbles,
-      plan.choice, draw_text(plan, graph, timeline));
-  if (!line.svg.empty()) write_text(line.svg, draw_svg(plan, graph, timeline));
+      plan.choice, draw_text(plan, graph, timeline, ms));
+  if (!line.svg.empty()) write_text(line.svg, draw_svg(plan, graph, timeline, ms));
   return 0;
 }
 

@@ -20,13 +20,15 @@ struct ReadImage {
 
 struct Report {
   std::string title;
-  std::vector<std::pair<std::string, std::string>> facts;  // shown as a table
-  Series loss, held_out;                                   // over steps
-  Series exact_match;                                      // over steps, 0 to 1
+  std::vector<std::pair<std::string, std::string>> figures;  // shown large: what it is, value
+  std::vector<std::pair<std::string, std::string>> facts;    // shown as a table
+  Series loss, held_out;                                     // over steps
+  Series exact_match;                                        // over steps, 0 to 1
   std::vector<std::pair<std::string, double>>
       module_ms;  // mean milliseconds a step, by module and kind of work
-  std::vector<std::pair<std::string, double>> by_length;  // exact match
-  std::string layout, plan_svg, plan_note;
+  std::vector<std::pair<std::string, double>> by_length;    // exact match
+  std::vector<std::pair<std::string, std::string>> layout;  // module, grid
+  std::string plan_svg, plan_note;
   std::vector<ReadImage> images;
 };
 

@@ -62,6 +62,8 @@ std::string time_text(double seconds) {
   return s < 60 ? fmt::format("{} s", s) : fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match";
+
 // Mean milliseconds a step of the busiest rank, by module and kind of work.
 struct ModuleTimes {
   std::vector<std::pair<std::string, double>> rows;
@@ -74,47 +76,64 @@ class TrainingRun {
       : line_(line), world_(world), comm_(world.world()), progress_(comm_.rank() == 0) {}
 
   int operator()() {
-    if (!agree(comm_,
-               [&] { job_ = make_job(line_.config, line_.overrides, comm_.size()), find_checkpoint(); }))
+    if (!agree(comm_, [&] {
+          job_ = make_job(line_.config, line_.overrides, comm_.size());
+          if (const auto found = checkpoint_of(job_)) resume_ = *found;
+        }))
       return 2;
     Trainer trainer(job_, world_);
-    int64_t first = 0;
-    if (!resume_.empty()) first = trainer.load(resume_);
-    std::string failure;
-    if (comm_.rank() == 0) {
-      try {
-        std::filesystem::create_directories(job_.run_dir);
-        write_text(job_.run_dir / "config.toml", resolved());
-        metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
-      } catch (const std::exception& e) {
-        failure = fmt::format("[run.dir] cannot write {}: {}", job_.run_dir.string(), e.what());
-      }
-    }
-    if (!agree(comm_, failure)) return 2;
-    std::signal(SIGTERM, on_signal);
-    std::signal(SIGUSR1, on_signal);
-    header(trainer, first);
-    return loop(trainer, first);
+    bool ready = true;
+    trainer.watched("starting from the run's directory", [&] {
+      ready = agree(comm_, [&] {
+        if (!resume_.empty()) trainer.load(resume_);
+      });
+      ready = ready && agree(comm_, [&] {
+                if (comm_.rank() == 0) open_directory(trainer.steps_done());
+              });
+    });
+    if (!ready) return 2;
+    header(trainer, trainer.steps_done());
+    return loop(trainer, trainer.steps_done());
   }
 
  private:
-  void find_checkpoint() {
-    const std::string& resume = job_.config.get<std::string>("resume");
-    if (resume == "never") return;
-    const auto all = list_checkpoints(job_.run_dir / "checkpoints");
-    if (resume == "auto") {
-      if (!all.empty()) resume_ = all.rbegin()->second;
-      return;
+  void open_directory(int64_t first) {
+    try {
+      std::filesystem::create_directories(job_.run_dir);
+      if (resume_.empty()) set_aside();
+      metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
+      recall(read_metrics(job_.run_dir / "metrics.jsonl"));
+      write_text(job_.run_dir / "config.toml", resolved());
+    } catch (const std::filesystem::filesystem_error& e) {
+      throw ConfigError("run.dir", fmt::format("expected a directory that can be written, found {} ({})",
+                                               job_.run_dir.string(), e.code().message()));
     }
-    const auto found = all.find(std::stoll(resume));
-    if (found == all.end()) {
-      std::string have;
-      for (const auto& [step, path] : all) have += (have.empty() ? "" : ", ") + std::to_string(step);
-      throw ConfigError(job_.config.place("resume"),
-                        "no such checkpoint in " + job_.run_dir.string() + ": expected one of " +
-                            (have.empty() ? "none" : have) + ", found " + resume);
+  }
+
+  // What the run did before this process, so that summary and report tell of the whole run.
+  void recall(const std::vector<StepMetrics>& lines) {
+    for (const StepMetrics& m : lines) {
+      last_loss_ = m.loss, train_seconds_ += m.step_seconds, tokens_ += m.tokens;
+      report_.loss.points.emplace_back(m.step, m.loss);
+      for (const auto& [name, value] : m.more) {
+        if (name == kHeldOutLoss) report_.held_out.points.emplace_back(m.step, value);
+        if (name == kExactMatch) report_.exact_match.points.emplace_back(m.step, value);
+      }
     }
-    resume_ = found->second;
+  }
+
+  // A run that begins anew where another has checkpoints: what that one wrote moves to earlier.N, so that
+  // nothing is lost and the two never mix.
+  void set_aside() {
+    namespace fs = std::filesystem;
+    if (list_checkpoints(job_.run_dir / "checkpoints").empty()) return;
+    fs::path aside;
+    for (int n = 1; aside.empty() || fs::exists(aside); ++n)
+      aside = job_.run_dir / ("earlier." + std::to_string(n));
+    fs::create_directory(aside);
+    for (const char* name : {"checkpoints", "config.toml", "metrics.jsonl", "summary.json", "report.html"})
+      if (fs::exists(job_.run_dir / name)) fs::rename(job_.run_dir / name, aside / name);
+    progress_.say("beginning anew; what the earlier run wrote is in " + aside.string());
   }
 
   std::string resolved() {
@@ -129,16 +148,19 @@ class TrainingRun {
     return lines;
   }
 
+  template <class T>
+  void combine(Trainer& trainer, std::vector<T>& values, ReduceOp op) {
+    trainer.all_reduce(Buffer(values.data(), static_cast<int64_t>(values.size()), dtype_of<T>()), op,
+                       "figures of all ranks");
+  }
+
   void header(Trainer& trainer, int64_t first) {
     std::vector<double> parameters(job_.model.modules.size(), 0);
     for (Parameter* p : trainer.parameters())
       if (p->copies.front() == comm_.rank())
         parameters[static_cast<size_t>(job_.layout.index(p->name.substr(0, p->name.find('.'))))] +=
             static_cast<double>(p->value.numel());
-    comm_
-        .all_reduce(Buffer(parameters.data(), static_cast<int64_t>(parameters.size()), DType::f64),
-                    ReduceOp::sum, current_stream())
-        .wait();
+    combine(trainer, parameters, ReduceOp::sum);
     for (size_t m = 0; m < parameters.size(); ++m)
       progress_.say(fmt::format("{:10} {:>10} parameters on {}", job_.model.modules[m].name,
                                 static_cast<int64_t>(parameters[m]),
@@ -148,20 +170,21 @@ class TrainingRun {
                               job_.data->heldout.samples(), job_.run_dir.string()));
     if (!resume_.empty()) {
       progress_.say(fmt::format("resuming after step {} from {}", first, resume_.string()));
+      const auto all = list_checkpoints(job_.run_dir / "checkpoints");
+      if (!all.empty() && all.rbegin()->first > first)
+        progress_.say(fmt::format("the next checkpoint replaces those of steps {} to {}",
+                                  all.upper_bound(first)->first, all.rbegin()->first));
       if (first >= job_.config.get<int64_t>("train.steps"))
         progress_.say("nothing left to train; --resume=never begins anew");
     }
   }
 
   // Gathers the clocks of all ranks: for every module the busiest rank's, and the share of time ranks wait.
-  ModuleTimes module_times(const std::vector<double>& seconds, double wall, double steps) {
+  ModuleTimes module_times(Trainer& trainer, const std::vector<double>& seconds, double wall, double steps) {
     std::vector<double> most = seconds, busy{0, wall};
     for (size_t i = 0; i + 1 < seconds.size(); ++i) busy[0] += seconds[i];  // the last entry is waiting
-    comm_
-        .all_reduce(Buffer(most.data(), static_cast<int64_t>(most.size()), DType::f64), ReduceOp::max,
-                    current_stream())
-        .wait();
-    comm_.all_reduce(Buffer(busy.data(), 2, DType::f64), ReduceOp::sum, current_stream()).wait();
+    combine(trainer, most, ReduceOp::max);
+    combine(trainer, busy, ReduceOp::sum);
     ModuleTimes t;
     const size_t modules = job_.model.modules.size();
     for (size_t m = 0; m < modules; ++m) {
@@ -176,8 +199,8 @@ class TrainingRun {
   }
 
   void evaluation_line(int64_t step, const Evaluation& e) {
-    progress_.say(fmt::format("held out after step {}: loss {:.4f}, exact match {:.4f} ({} samples)", step,
-                              e.loss, e.exact_match, e.samples));
+    progress_.say(fmt::format("held out after step {}: loss {:.4f}, exact match {:.4f} of {}", step, e.loss,
+                              e.exact_match, e.headline));
     report_.held_out.points.emplace_back(step, e.loss);
     report_.exact_match.points.emplace_back(step, e.exact_match);
   }
@@ -188,9 +211,8 @@ class TrainingRun {
                   save_every = c.get<int64_t>("checkpoint.every"),
                   log_every = std::max<int64_t>(1, steps / 30);
     std::vector<double> total(trainer.clock().seconds().size(), 0.0), recent = total;
-    double train_seconds = 0, recent_seconds = 0;
-    int64_t tokens = 0, recent_steps = 0, saved = first;
-    double loss = 0;
+    double seconds_here = 0, recent_seconds = 0;  // of this process
+    int64_t recent_tokens = 0, recent_steps = 0, saved = first;
     std::string detail;
     bool stopped = false;
     while (trainer.steps_done() < steps && !stopped) {
@@ -198,17 +220,19 @@ class TrainingRun {
       const double start = now();
       const StepResult r = trainer.step();
       const double seconds = now() - start;
-      train_seconds += seconds, recent_seconds += seconds, tokens += r.tokens, ++recent_steps;
+      seconds_here += seconds, recent_seconds += seconds, recent_tokens += r.tokens, ++recent_steps;
       for (size_t i = 0; i < total.size(); ++i)
         total[i] += trainer.clock().seconds()[i], recent[i] += trainer.clock().seconds()[i];
-      loss = r.loss;
+      train_seconds_ += seconds, tokens_ += r.tokens, last_loss_ = r.loss;
       stopped = r.stop;
 
       StepMetrics m{
           r.step, r.loss, r.tokens, r.grad_norm, r.lr, seconds, static_cast<double>(r.tokens) / seconds, {}};
+      const double speed = static_cast<double>(recent_tokens) / recent_seconds;
       const bool line_here = r.step % log_every == 0 || r.step == steps;
       if (line_here) {
-        const ModuleTimes t = module_times(recent, recent_seconds, static_cast<double>(recent_steps));
+        const ModuleTimes t =
+            module_times(trainer, recent, recent_seconds, static_cast<double>(recent_steps));
         detail.clear();
         for (const auto& [name, ms] : t.rows) {
           m.more.emplace_back("ms " + name, ms);
@@ -219,36 +243,42 @@ class TrainingRun {
         m.more.emplace_back("idle", t.idle);
         detail += fmt::format(" ms, idle {:.0f} %", 100 * t.idle);
         std::fill(recent.begin(), recent.end(), 0.0);
-        recent_seconds = 0, recent_steps = 0;
+        recent_seconds = 0, recent_tokens = 0, recent_steps = 0;
+      }
+      if (eval_every > 0 && r.step % eval_every == 0 && r.step < steps && !stopped) {
+        const Evaluation e = trainer.evaluate(c.get<int64_t>("eval.samples"));
+        evaluation_line(r.step, e);
+        m.more.emplace_back(kHeldOutLoss, e.loss);
+        m.more.emplace_back(kExactMatch, e.exact_match);
       }
       if (comm_.rank() == 0) metrics_->write(m);
       report_.loss.points.emplace_back(r.step, r.loss);
       const double left =
-          train_seconds / static_cast<double>(r.step - first) * static_cast<double>(steps - r.step);
-      progress_.update(fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left {}{}", r.step, steps,
-                                   r.loss, m.tokens_per_second, time_text(left), detail,
-                                   r.skipped ? "  (skipped: gradients not finite)" : ""),
-                       line_here);
+          seconds_here / static_cast<double>(r.step - first) * static_cast<double>(steps - r.step);
+      progress_.update(
+          fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left {}{}", r.step, steps, r.loss, speed,
+                      time_text(left), detail, r.skipped ? "  (skipped: gradients not finite)" : ""),
+          line_here);
       if (save_every > 0 && (r.step % save_every == 0 || stopped)) trainer.save(), saved = r.step;
-      if (eval_every > 0 && r.step % eval_every == 0 && r.step < steps && !stopped)
-        evaluation_line(r.step, trainer.evaluate(c.get<int64_t>("eval.samples")));
     }
     if (save_every > 0 && saved != trainer.steps_done()) trainer.save();
     if (stopped) {
-      progress_.say(
-          fmt::format("stopped by a signal after step {}; the same command resumes", trainer.steps_done()));
+      progress_.say(fmt::format(
+          "stopped by a signal after step {}; {}", trainer.steps_done(),
+          save_every > 0 ? "the same command resumes" : "no checkpoint, as checkpoint.every is 0"));
       return 0;
     }
-    finish(trainer, first, loss, train_seconds, tokens, total);
+    finish(trainer, first, seconds_here, total);
+    trainer.watched("the report of rank 0", [&] { comm_.barrier(); });
     return 0;
   }
 
-  void finish(Trainer& trainer, int64_t first, double loss, double train_seconds, int64_t tokens,
-              const std::vector<double>& seconds) {
+  void finish(Trainer& trainer, int64_t first, double seconds_here, const std::vector<double>& seconds) {
     const Evaluation e = trainer.evaluate(job_.data->heldout.samples());
     evaluation_line(trainer.steps_done(), e);
-    const double steps = static_cast<double>(std::max<int64_t>(1, trainer.steps_done() - first));
-    const ModuleTimes times = module_times(seconds, train_seconds, steps);
+    const int64_t steps = trainer.steps_done() - first;  // of this process
+    const ModuleTimes times =
+        module_times(trainer, seconds, seconds_here, static_cast<double>(std::max<int64_t>(1, steps)));
     // Peak memory of every module, of the rank that needs most.
     std::vector<std::string> labels = job_.model.names();
     labels.push_back("optimizer");
@@ -256,18 +286,42 @@ class TrainingRun {
     const auto statistics = memory_statistics();
     for (const std::string& label : labels)
       peaks.push_back(statistics.count(label) ? static_cast<double>(statistics.at(label).peak) : 0);
-    comm_
-        .all_reduce(Buffer(peaks.data(), static_cast<int64_t>(peaks.size()), DType::f64), ReduceOp::max,
-                    current_stream())
-        .wait();
-    const std::vector<std::vector<int32_t>> readings = sample_readings(e);
+    combine(trainer, peaks, ReduceOp::max);
+    const std::vector<std::vector<int32_t>> readings = sample_readings(trainer, e);
     if (comm_.rank() != 0) return;
 
+    show(e, readings);
+    const std::filesystem::path summary = job_.run_dir / "summary.json", page = job_.run_dir / "report.html";
+    if (steps > 0 || !std::filesystem::exists(summary) || !std::filesystem::exists(page)) {
+      write(trainer, e, peaks, times, summary);
+      fill_report(trainer, e, readings, times);
+      write_report(report_, page);
+      progress_.say(fmt::format("trained {} steps in {}, {:.0f} tokens/s, ranks idle {:.0f} % of the time",
+                                trainer.steps_done(), time_text(train_seconds_), tokens_per_second(),
+                                100 * times.idle));
+    }
+    std::string lengths;
+    for (const auto& [length, figure] : e.by_length)
+      lengths += fmt::format("  {}: {:.3f}", length,
+                             static_cast<double>(figure.first) / static_cast<double>(figure.second));
+    if (!lengths.empty()) progress_.say("exact match by length" + lengths);
+    progress_.say(fmt::format("held-out exact match {:.4f} of {}; report: {}", e.exact_match, e.headline,
+                              page.string()));
+  }
+
+  double tokens_per_second() const {
+    return train_seconds_ > 0 ? static_cast<double>(tokens_) / train_seconds_ : 0;
+  }
+
+  void write(Trainer& trainer, const Evaluation& e, const std::vector<double>& peaks,
+             const ModuleTimes& times, const std::filesystem::path& file) {
+    std::vector<std::string> labels = job_.model.names();
+    labels.push_back("optimizer");
     nlohmann::ordered_json s;
     s["steps"] = trainer.steps_done();
-    s["final_loss"] = loss;
-    s["train_seconds"] = train_seconds;
-    s["tokens_per_second"] = train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0;
+    s["final_loss"] = last_loss_;
+    s["train_seconds"] = train_seconds_;
+    s["tokens_per_second"] = tokens_per_second();
     for (size_t i = 0; i < labels.size(); ++i)
       s["peak_memory_bytes"][labels[i]] = static_cast<int64_t>(peaks[i]);
     s["layout"] = to_string(job_.layout);
@@ -277,28 +331,14 @@ class TrainingRun {
     for (const auto& [name, ms] : times.rows) s["milliseconds_per_step"][name] = ms;
     s["eval"]["samples"] = e.samples;
     s["eval"]["exact_match"] = e.exact_match;
+    s["eval"]["exact_match_samples"] = e.headline;
     for (const auto& [length, figure] : e.by_length)
       s["eval"]["by_length"][std::to_string(length)] =
           static_cast<double>(figure.first) / static_cast<double>(figure.second);
     for (const auto& [kind, figure] : e.by_kind)
       s["eval"]["by_kind"][kind] = static_cast<double>(figure.first) / static_cast<double>(figure.second);
     s["eval"]["loss"] = e.loss;
-    write_summary(job_.run_dir / "summary.json", s);
-
-    show(e, readings);
-    fill_report(trainer, e, readings, times, train_seconds, tokens);
-    write_report(report_, job_.run_dir / "report.html");
-    progress_.say(fmt::format("trained {} steps in {}, {:.0f} tokens/s, ranks idle {:.0f} % of the time",
-                              static_cast<int64_t>(steps), time_text(train_seconds),
-                              train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0,
-                              100 * times.idle));
-    std::string lengths;
-    for (const auto& [length, figure] : e.by_length)
-      lengths += fmt::format("  {}: {:.3f}", length,
-                             static_cast<double>(figure.first) / static_cast<double>(figure.second));
-    if (!lengths.empty()) progress_.say("exact match by length" + lengths);
-    progress_.say(fmt::format("held-out exact match {:.4f}; report: {}", e.exact_match,
-                              (job_.run_dir / "report.html").string()));
+    write_summary(file, s);
   }
 
   // What was read on the held-out samples that are shown, brought to all ranks.
@@ -310,7 +350,7 @@ class TrainingRun {
       if (!e.right[static_cast<size_t>(i)]) ids.push_back(i);
     return ids;
   }
-  std::vector<std::vector<int32_t>> sample_readings(const Evaluation& e) {
+  std::vector<std::vector<int32_t>> sample_readings(Trainer& trainer, const Evaluation& e) {
     constexpr size_t kMost = 64;
     const std::vector<int64_t> ids = shown(e);
     std::vector<int32_t> flat(ids.size() * kMost, -1);
@@ -319,10 +359,7 @@ class TrainingRun {
       std::copy(reading.begin(), reading.begin() + static_cast<int64_t>(std::min(kMost, reading.size())),
                 flat.begin() + static_cast<int64_t>(i * kMost));
     }
-    comm_
-        .all_reduce(Buffer(flat.data(), static_cast<int64_t>(flat.size()), DType::i32), ReduceOp::max,
-                    current_stream())
-        .wait();
+    combine(trainer, flat, ReduceOp::max);
     std::vector<std::vector<int32_t>> out(ids.size());
     for (size_t i = 0; i < ids.size(); ++i)
       for (size_t k = 0; k < kMost && flat[i * kMost + k] >= 0; ++k) out[i].push_back(flat[i * kMost + k]);
@@ -361,30 +398,37 @@ class TrainingRun {
   }
 
   void fill_report(Trainer& trainer, const Evaluation& e, const std::vector<std::vector<int32_t>>& readings,
-                   const ModuleTimes& times, double train_seconds, int64_t tokens) {
+                   const ModuleTimes& times) {
     report_.title = "mimo run " + job_.run_dir.filename().string();
     report_.loss.name = "training";
     report_.held_out.name = "held out";
     report_.exact_match.name = "exact match";
-    report_.facts = {
+    report_.figures = {
+        {fmt::format("exact match on {} held-out samples", e.headline), fmt::format("{:.4f}", e.exact_match)},
+        {"held-out loss", fmt::format("{:.4f}", e.loss)},
         {"steps", std::to_string(trainer.steps_done())},
-        {"held-out exact match", fmt::format("{:.4f}", e.exact_match)},
-        {"held-out loss", fmt::format("{:.4f} over {} samples", e.loss, e.samples)},
-        {"training time", fmt::format("{:.1f} s, {:.0f} tokens/s", train_seconds,
-                                      train_seconds > 0 ? static_cast<double>(tokens) / train_seconds : 0)},
-        {"ranks", fmt::format("{}, idle {:.0f} % of the time", comm_.size(), 100 * times.idle)},
-        {"a step", fmt::format("{} samples in {} waves", job_.global_batch(), job_.waves)},
-        {"data", job_.config.get<std::string>("data.path") + "; " + job_.data->header.license}};
+        {"training time", time_text(train_seconds_)},
+        {"tokens a second", fmt::format("{:.0f}", tokens_per_second())}};
+    std::string kinds;
+    for (const auto& [kind, figure] : e.by_kind)
+      kinds +=
+          fmt::format("{}{}: {} of {} right", kinds.empty() ? "" : ", ", kind, figure.first, figure.second);
+    report_.facts = {{"ranks", fmt::format("{}, idle {:.0f} % of the time", comm_.size(), 100 * times.idle)},
+                     {"a step", fmt::format("{} samples in {} wave{}", job_.global_batch(), job_.waves,
+                                            job_.waves == 1 ? "" : "s")},
+                     {"held out", kinds},
+                     {"data", job_.config.get<std::string>("data.path")},
+                     {"source", job_.data->header.license}};
     report_.module_ms = times.rows;
     for (const auto& [length, figure] : e.by_length)
       report_.by_length.emplace_back(std::to_string(length),
                                      static_cast<double>(figure.first) / static_cast<double>(figure.second));
-    for (const auto& [name, grid] : job_.layout.modules)
-      report_.layout += fmt::format("{:12} {}\n", name, to_string(grid));
+    for (const auto& [name, grid] : job_.layout.modules) report_.layout.emplace_back(name, to_string(grid));
     const Timeline timeline = simulate(trainer.plan(), trainer.graph());
-    report_.plan_svg = draw_svg(trainer.plan(), trainer.graph(), timeline);
-    report_.plan_note = fmt::format("One step as planned ({}); time from operation counts, bubbles {:.0f} %.",
-                                    trainer.plan().choice, 100 * timeline.bubbles);
+    report_.plan_svg = draw_svg(trainer.plan(), trainer.graph(), timeline, {1000, "ms"});
+    report_.plan_note =
+        fmt::format("One step as planned ({}), with times from operation counts. Numbers are waves.",
+                    trainer.plan().choice);
     const std::vector<int64_t> ids = shown(e);
     for (size_t i = 0; i < ids.size(); ++i) report_.images.push_back(read_image(ids[i], readings[i]));
   }
@@ -397,9 +441,16 @@ class TrainingRun {
   std::filesystem::path resume_;
   std::unique_ptr<MetricsWriter> metrics_;
   Report report_;
+  double last_loss_ = 0, train_seconds_ = 0;  // of the whole run
+  int64_t tokens_ = 0;
 };
 
 }  // namespace
+
+void stop_on_signals() {
+  std::signal(SIGTERM, on_signal);
+  std::signal(SIGUSR1, on_signal);
+}
 
 int train(const CommandLine& line, World& world) { return TrainingRun(line, world)(); }
 

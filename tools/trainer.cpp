@@ -105,6 +105,9 @@ Trainer::Trainer(const Job& job, World& world)
       clock_(job.model.modules.size()),
       order_(job.data->train.samples(), static_cast<uint64_t>(job.config.get<int64_t>("train.seed"))) {
   const Config& c = job_.config;
+  watchdog_ = std::make_unique<Watchdog>(world.world(), c.get<double>("run.hang_timeout"),
+                                         [this](const Action& a) { return train_->graph.describe(a); });
+  watchdog_->begin("setting up the run");
   std::vector<int> everyone(static_cast<size_t>(world.world().size()));
   for (size_t i = 0; i < everyone.size(); ++i) everyone[i] = static_cast<int>(i);
   transfers_forward_ = world.create(everyone);
@@ -144,8 +147,7 @@ Trainer::Trainer(const Job& job, World& world)
   eval_ = pass(true);
   loader_ = std::make_unique<Loader>(job_.data->train, job_.data->header, job_.cuts, job_.model.dtype,
                                      static_cast<int>(c.get<int64_t>("data.workers")));
-  watchdog_ = std::make_unique<Watchdog>(world.world(), c.get<double>("run.hang_timeout"),
-                                         [this](const Action& a) { return train_->graph.describe(a); });
+  watchdog_->end();
 }
 
 Trainer::~Trainer() = default;
@@ -272,26 +274,22 @@ Evaluation Trainer::evaluate(int64_t samples) {
     if (rank_ == 0)
       for (const SampleSizes& s : sizes) sums[static_cast<size_t>(n) + 1] += s.counted;
   }
-  watchdog_->begin("the sum of an evaluation over all ranks");
-  world_.world()
-      .all_reduce(Buffer(sums.data(), static_cast<int64_t>(sums.size()), DType::f64), ReduceOp::sum,
-                  current_stream())
-      .wait();
-  watchdog_->end();
+  all_reduce(Buffer(sums.data(), static_cast<int64_t>(sums.size()), DType::f64), ReduceOp::sum,
+             "the sum of an evaluation");
 
   e.loss = sums[static_cast<size_t>(n)] / std::max(1.0, sums[static_cast<size_t>(n) + 1]);
-  int64_t headline = 0, headline_right = 0;
+  int64_t headline_right = 0;
   for (int64_t i = 0; i < n; ++i) {
     const bool right = sums[static_cast<size_t>(i)] > 0;
     e.right[static_cast<size_t>(i)] = right;
-    if (i < split.headline()) ++headline, headline_right += right;
+    if (i < split.headline()) ++e.headline, headline_right += right;
     auto& kind = e.by_kind[job_.data->header.kinds[static_cast<size_t>(split.kind(i))]];
     kind.first += right, ++kind.second;
     if (split.kind(i) != 0) continue;
     auto& length = e.by_length[split.length(i)];
     length.first += right, ++length.second;
   }
-  e.exact_match = headline > 0 ? static_cast<double>(headline_right) / static_cast<double>(headline) : 0;
+  e.exact_match = e.headline > 0 ? static_cast<double>(headline_right) / static_cast<double>(e.headline) : 0;
   return e;
 }
 
@@ -307,6 +305,16 @@ std::vector<ShardedTensor> Trainer::tensors() {
   return out;
 }
 
+void Trainer::watched(const std::string& what, const std::function<void()>& f) {
+  watchdog_->begin(what);
+  f();
+  watchdog_->end();
+}
+
+void Trainer::all_reduce(Buffer buffer, ReduceOp op, const std::string& what) {
+  watched(what, [&] { world_.world().all_reduce(buffer, op, current_stream()).wait(); });
+}
+
 void Trainer::save() {
   TrainingState state;
   state.step = done_;
@@ -314,20 +322,27 @@ void Trainer::save() {
   state.scalars["updates"] = updates_;
   state.scalars["config"] = job_.config.to_toml();
   state.scalars["layout"] = to_string(job_.layout);
-  watchdog_->begin("saving a checkpoint");
-  save_checkpoint(world_.world(), job_.run_dir / "checkpoints", state, tensors(),
-                  job_.config.get<int64_t>("checkpoint.keep"));
-  watchdog_->end();
+  watched("saving a checkpoint", [&] {
+    save_checkpoint(world_.world(), job_.run_dir / "checkpoints", state, tensors(),
+                    job_.config.get<int64_t>("checkpoint.keep"));
+  });
 }
 
 int64_t Trainer::load(const std::filesystem::path& checkpoint) {
-  watchdog_->begin("reading the checkpoint " + checkpoint.string());
-  const TrainingState state = load_checkpoint(world_.world(), checkpoint, tensors());
-  watchdog_->end();
-  done_ = state.step;
-  position_ = std::get<int64_t>(state.scalars.at("position"));
-  updates_ = std::get<int64_t>(state.scalars.at("updates"));
-  return done_;
+  TrainingState state;
+  watched("reading the checkpoint " + checkpoint.string(),
+          [&] { state = load_checkpoint(world_.world(), checkpoint, tensors()); });
+  const auto count = [&](const std::string& name) {
+    const auto found = state.scalars.find(name);
+    const int64_t* n = found == state.scalars.end() ? nullptr : std::get_if<int64_t>(&found->second);
+    if (!n)
+      throw ConfigError(checkpoint.string(),
+                        "not a checkpoint of training: expected a whole number \"" + name + "\", found none");
+    return *n;
+  };
+  position_ = count("position");
+  updates_ = count("updates");
+  return done_ = state.step;
 }
 
 int32_t Trainer::next_token(const Sample& prompt) {

@@ -27,9 +27,9 @@ struct StepResult {
 };
 
 struct Evaluation {
-  int64_t samples = 0;
-  double loss = 0;                                       // mean over counted tokens
-  double exact_match = 0;                                // over the split's headline samples among them
+  int64_t samples = 0, headline = 0;
+  double loss = 0;         // mean over counted tokens
+  double exact_match = 0;  // over those among them that are the split's headline
   std::map<int, std::pair<int64_t, int64_t>> by_length;  // of the first kind: right, all
   std::map<std::string, std::pair<int64_t, int64_t>> by_kind;
   std::vector<bool> right;  // by sample of the split
@@ -62,9 +62,14 @@ class Trainer {
   Evaluation evaluate(int64_t samples);  // the first ones of the held-out split
   int64_t steps_done() const { return done_; }
 
+  // Collective: failures are those of all ranks.
   void save();
-  // The newest checkpoint of the run, or that of `step`; returns the step it holds. Collective.
+  // Throws ConfigError; returns the step that the checkpoint holds.
   int64_t load(const std::filesystem::path& checkpoint);
+
+  // Runs what may wait for other ranks, or combines their values, under the watchdog.
+  void watched(const std::string& what, const std::function<void()>&);
+  void all_reduce(Buffer, ReduceOp, const std::string& what);
 
   // Next token after the prompt's last one, for one packed sample, greedy; on one rank.
   int32_t next_token(const Sample& prompt);

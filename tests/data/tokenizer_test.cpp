@@ -1,0 +1,28 @@
+#include "data/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+namespace mimo {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+TEST(Tokenizer, BytesAndSpecials) {
+  EXPECT_EQ(Tokenizer::encode(""), Ids{});
+  EXPECT_EQ(Tokenizer::encode("A="), (Ids{65, 61}));
+  EXPECT_EQ(Tokenizer::encode("<begin><image>=7<end>"), (Ids{256, 258, 61, 55, 257}));
+  EXPECT_EQ(Tokenizer::encode("é"), (Ids{0xc3, 0xa9}));  // bytes above 127 stay positive
+  EXPECT_EQ(Tokenizer::encode("<imag<image>e>"), (Ids{60, 105, 109, 97, 103, 258, 101, 62}));
+  EXPECT_EQ(Tokenizer::encode("<end"), (Ids{60, 101, 110, 100}));
+}
+
+TEST(Tokenizer, DecodeInverts) {
+  std::string every;
+  for (int c = 0; c < 256; ++c) every += static_cast<char>(c);
+  for (const std::string& text : {every, std::string("<begin>12<image>,<image>=3<end>"), std::string()})
+    EXPECT_EQ(Tokenizer::decode(Tokenizer::encode(text)), text);
+  for (int32_t id : Tokenizer::encode(every + "<begin><image><end>")) EXPECT_LT(id, Tokenizer::vocab);
+}
+
+}  // namespace
+}  // namespace mimo
