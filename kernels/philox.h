@@ -21,6 +21,7 @@ enum class Distribution : uint8_t {
   uniform,           // a + (b - a) u, u in [0, 1) from 32 bits
   constant,          // a
   log_uniform,       // ln(a + (b - a) u): Mamba's A_log
+  log_index,         // ln(1 + i mod a), no chance in it: Mamba-1's A_log (S4D-Real)
   inverse_softplus,  // t = exp(ln a + (ln b - ln a) u), t + ln(-expm1(-t)): Mamba's dt_bias
 };
 

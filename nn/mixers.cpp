@@ -100,8 +100,8 @@ class Mamba1Mixer : public Mixer {
                            {Distribution::uniform, -dt_bound, dt_bound});
     dt_bias_ = &set.make(prefix + ".dt_proj.bias", {inner}, kRows,
                          {Distribution::inverse_softplus, 0.001, 0.1}, P::full);
-    a_log_ =
-        &set.make(prefix + ".A_log", {inner, state_}, kRows, {Distribution::log_uniform, 1, 16}, P::full);
+    a_log_ = &set.make(prefix + ".A_log", {inner, state_}, kRows,
+                       {Distribution::log_index, static_cast<double>(state_), 0}, P::full);
     d_ = &set.make(prefix + ".D", {inner}, kRows, constant(1), P::full);
     a_log_->decay = false;
     out_ = row_linear(set, prefix + ".out_proj", inner, o.hidden, false, depth(o));

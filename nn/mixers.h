@@ -1,5 +1,8 @@
 // The mixers of a hybrid layer: every symbol of the pattern is one residual layer h += mixer(rms_norm(h)).
 //   M Mamba-2    S Mamba-1    * causal attention    - MLP
+// Parameter names are those of the published weights (Nemotron-H, Mamba, RADIO in vit.h) without their
+// wrapper prefixes. Fused here, separate there: qkv_proj = q_proj | k_proj | v_proj, gate_up_proj = gate_proj
+// | up_proj. The projector's norm, linear1, linear2 are mlp1.0, .1, .3 of Nemotron-Nano-VL.
 #pragma once
 #include <memory>
 #include <string>

@@ -62,7 +62,9 @@ void map_uniform(const WordBlock& w, ValueBlock& value, F f) {
     for (int i = 0; i < kCounters; ++i) value[j][i] = f(double(w[j][i]) * 0x1p-32);
 }
 
-void make_values(Distribution distribution, double a, double b, const WordBlock& w, ValueBlock& value) {
+// first: the index of the block's first element.
+void make_values(Distribution distribution, double a, double b, int64_t first, const WordBlock& w,
+                 ValueBlock& value) {
   switch (distribution) {
     case Distribution::normal:
       box_muller(w[0], w[1], a, b, value[0], value[1]);
@@ -76,6 +78,11 @@ void make_values(Distribution distribution, double a, double b, const WordBlock&
       break;
     case Distribution::log_uniform:
       map_uniform(w, value, [=](double u) { return portable_log(std::fma(b - a, u, a)); });
+      break;
+    case Distribution::log_index:
+      for (int j = 0; j < 4; ++j)
+        for (int i = 0; i < kCounters; ++i)
+          value[j][i] = portable_log(1 + double((first + 4 * i + j) % static_cast<int64_t>(a)));
       break;
     case Distribution::inverse_softplus: {
       const double ln_a = portable_log(a), ln_b = portable_log(b);
@@ -106,7 +113,7 @@ void run(const Cpu&, const RandomFill<T>& op) {
     WordBlock w;
     ValueBlock value;
     make_words(op.seed, op.name, block * kCounters, w);
-    make_values(op.distribution, op.a, op.b, w, value);
+    make_values(op.distribution, op.a, op.b, block * kElements, w, value);
     const int64_t base = block * kElements - op.first;
     const int64_t from = std::max<int64_t>(0, -base), to = std::min(kElements, op.n - base);
     for (int64_t k = from; k < to; ++k) op.out[base + k] = static_cast<acc_t<T>>(value[k % 4][k / 4]);

@@ -27,11 +27,9 @@ struct Range {
   Distribution distribution;
   double a, b;
 };
-constexpr Range kRanges[] = {{Distribution::normal, 0.5, 2},
-                             {Distribution::uniform, -1, 3},
-                             {Distribution::constant, 0.25, 0},
-                             {Distribution::log_uniform, 1, 16},
-                             {Distribution::inverse_softplus, 1e-3, 0.1}};
+constexpr Range kRanges[] = {{Distribution::normal, 0.5, 2},    {Distribution::uniform, -1, 3},
+                             {Distribution::constant, 0.25, 0}, {Distribution::log_uniform, 1, 16},
+                             {Distribution::log_index, 16, 0},  {Distribution::inverse_softplus, 1e-3, 0.1}};
 
 template <class T>
 void expect_same_bits(const std::vector<T>& a, const std::vector<T>& b, const char* what) {
@@ -114,6 +112,8 @@ TEST(RandomFill, FollowsTheDefinition) {
         want = a + (b - a) * u;
       } else if (r.distribution == Distribution::log_uniform) {
         want = std::log(a + (b - a) * u);
+      } else if (r.distribution == Distribution::log_index) {
+        want = std::log(1.0L + i % 16);
       } else if (r.distribution == Distribution::inverse_softplus) {
         const long double t = std::exp(std::log(a) + (std::log(b) - std::log(a)) * u);
         want = t + std::log(-std::expm1(-t));

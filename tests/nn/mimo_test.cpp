@@ -275,7 +275,7 @@ TEST_P(Activations, AreThoseThatForwardKeeps) {
   for (const bool recompute : {false, true}) {
     ModelSpec m = tiny_model(GetParam());
     m.recompute = recompute;
-    PackedBatch b = tiny::batch(DType::f32, 40);
+    PackedBatch b = tiny::batch(DType::f32, 10);
     const SampleSizes sizes = sizes_of(b);
     const auto vision = make_stage(m, 0, {}, {}, nullptr), language = make_stage(m, 1, {}, {}, nullptr);
     Statistics s;

@@ -47,9 +47,10 @@ TYPED_TEST_SUITE(ParameterValues, Types);
 TYPED_TEST(ParameterValues, AreTheSameForAnySplit) {
   using T = TypeParam;
   const Dims shape{37, 11};
-  for (Distribution d : {Distribution::normal, Distribution::uniform, Distribution::constant,
-                         Distribution::log_uniform, Distribution::inverse_softplus}) {
-    const Initializer init{d, 0.5, 2};
+  for (Distribution d :
+       {Distribution::normal, Distribution::uniform, Distribution::constant, Distribution::log_uniform,
+        Distribution::log_index, Distribution::inverse_softplus}) {
+    const Initializer init{d, 3, 5};
     const std::vector<T> all = values<T>("w", shape, whole(shape), 7, init);
     const auto check = [&](const Shard& shard) {
       const std::vector<T> part = values<T>("w", shape, shard, 7, init);
