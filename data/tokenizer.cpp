@@ -39,4 +39,38 @@ std::string Tokenizer::decode(const std::vector<int32_t>& tokens) {
   return text;
 }
 
+std::string printable(std::string_view text) {
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    // Length and smallest code point by the first byte: longer forms, surrogates and the C1 controls are
+    // refused.
+    const uint32_t first = byte(i);
+    const size_t length = first < 0x80   ? 1
+                          : first < 0xc0 ? 0
+                          : first < 0xe0 ? 2
+                          : first < 0xf0 ? 3
+                          : first < 0xf8 ? 4
+                                         : 0;
+    constexpr uint32_t smallest[] = {0, 0x20, 0xa0, 0x800, 0x10000};
+    uint32_t code = length > 1 ? first & (0x7fu >> length) : first;
+    bool good = length > 0;
+    for (size_t k = 1; k < length; ++k) {
+      good = good && (byte(i + k) & 0xc0) == 0x80;
+      code = code << 6 | (byte(i + k) & 0x3f);
+    }
+    good = good && code >= smallest[length] && code != 0x7f && (code < 0xd800 || code > 0xdfff) &&
+           code <= 0x10ffff;
+    if (good) {
+      out += text.substr(i, length);
+      i += length;
+    } else {
+      constexpr char digits[] = "0123456789abcdef";
+      out += {'\\', 'x', digits[first >> 4], digits[first & 15]};
+      ++i;
+    }
+  }
+  return out;
+}
+
 }  // namespace mimo

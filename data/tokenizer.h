@@ -16,4 +16,8 @@ struct Tokenizer {
   static std::string decode(const std::vector<int32_t>& tokens);
 };
 
+// The text as a terminal and a page can show it: control characters, and bytes that are not well-formed
+// UTF-8, become \xNN. What an untrained model writes is any bytes.
+std::string printable(std::string_view text);
+
 }  // namespace mimo

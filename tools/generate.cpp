@@ -126,7 +126,7 @@ int generate(const CommandLine& line, World& world) {
   if (!agree(world.world(), [&] { trainer.load(checkpoint); })) return 2;
   std::vector<int32_t> out = read_on(trainer, prompt, room);
   if (!out.empty() && out.back() == Tokenizer::end) out.pop_back();
-  fmt::print("{}\n", Tokenizer::decode(out));
+  fmt::print("{}\n", printable(Tokenizer::decode(out)));
   return 0;
 }
 

@@ -63,7 +63,8 @@ struct Axis {
   }
 };
 
-// Ends on ticks around [low, high]: round steps, or 1, 2 and 5 times powers of ten.
+// Ends on ticks around [low, high]: round steps, or powers of ten, also 2 and 5 times them where there are
+// few.
 Axis axis(Scale scale, double low, double high) {
   Axis a{scale, low, high, {}};
   if (scale == Scale::linear) {
@@ -73,8 +74,9 @@ Axis axis(Scale scale, double low, double high) {
     for (double k = first; k <= last; ++k) a.ticks.push_back(k * step);
   } else {
     std::vector<double> all;
-    for (double p = std::pow(10, std::floor(std::log10(low))); p < 10 * high; p *= 10)
-      for (double m : {1.0, 2.0, 5.0}) all.push_back(m * p);
+    for (double p = std::pow(10, std::floor(std::log10(low))); p < 100 * high; p *= 10)
+      for (double m : {1.0, 2.0, 5.0})
+        if (m == 1.0 || high < 1000 * low) all.push_back(m * p);
     for (size_t i = 0; i < all.size(); ++i)
       if ((i + 1 == all.size() || all[i + 1] > low) && (i == 0 || all[i - 1] < high))
         a.ticks.push_back(all[i]);
@@ -204,8 +206,8 @@ void write_report(const Report& r, const std::filesystem::path& file) {
   if (!r.images.empty()) {
     const std::string right = cards(r.images, true), wrong = cards(r.images, false);
     h += "<h2>Held-out samples</h2>";
-    if (!right.empty()) h += "<h3>Read right</h3>" + right;
-    if (!wrong.empty()) h += "<h3>Read wrong</h3>" + wrong;
+    if (!right.empty()) h += "<h3>Some that are read right</h3>" + right;
+    if (!wrong.empty()) h += "<h3>Some that are read wrong</h3>" + wrong;
   }
   h += "</body></html>\n";
   std::ofstream out(file, std::ios::binary);

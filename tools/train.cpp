@@ -373,7 +373,7 @@ class TrainingRun {
     for (size_t t = 0; t < s.tokens.size(); ++t) (s.counted[t] ? answer : prompt).push_back(s.tokens[t]);
     const auto plain = [](std::vector<int32_t> tokens) {
       std::erase_if(tokens, [](int32_t t) { return t == Tokenizer::begin || t == Tokenizer::end; });
-      return Tokenizer::decode(tokens);
+      return printable(Tokenizer::decode(tokens));
     };
     r.prompt = plain(prompt);
     r.expected = plain(answer);

@@ -24,5 +24,21 @@ TEST(Tokenizer, DecodeInverts) {
   for (int32_t id : Tokenizer::encode(every + "<begin><image><end>")) EXPECT_LT(id, Tokenizer::vocab);
 }
 
+TEST(Printable, KeepsTextAndSpellsOutOtherBytes) {
+  EXPECT_EQ(printable(""), "");
+  EXPECT_EQ(printable("12+3=15"), "12+3=15");
+  EXPECT_EQ(printable("z\u00e4h \u20ac \U0001f600"), "z\u00e4h \u20ac \U0001f600");
+  EXPECT_EQ(printable("\x1b[2J\n\x7f"), "\\x1b[2J\\x0a\\x7f");
+  EXPECT_EQ(printable(std::string_view("a\0b", 3)), "a\\x00b");
+  EXPECT_EQ(printable("\xc2\x9b"), "\\xc2\\x9b");           // a control character of Latin-1
+  EXPECT_EQ(printable("\xe2\x82"), "\\xe2\\x82");           // cut off
+  EXPECT_EQ(printable("\xc0\xaf"), "\\xc0\\xaf");           // longer than need be
+  EXPECT_EQ(printable("\xed\xa0\x80"), "\\xed\\xa0\\x80");  // half of a pair
+  EXPECT_EQ(printable("\xff\xfe"
+                      "1"),
+            "\\xff\\xfe"
+            "1");
+}
+
 }  // namespace
 }  // namespace mimo
