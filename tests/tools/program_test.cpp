@@ -2,11 +2,12 @@
 // what it has done.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
-#include <deque>
 #include <fstream>
 #include <memory>
+#include <thread>
 
 #include "io/checkpoint.h"
 #include "io/file.h"
@@ -171,33 +172,41 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
   };
 
   const auto before = snapshot(files->path());
-  // A launcher spends most of its time waiting: some run at once.
-  std::deque<std::pair<size_t, std::unique_ptr<Program>>> running;
-  const auto check_oldest = [&] {
-    const BadInput& bad = cases[running.front().first];
-    Program& program = *running.front().second;
-    SCOPED_TRACE(std::to_string(bad.ranks) + " ranks: " + bad.arguments);
-    const Outcome o = program.wait(20);
+  struct Result {
+    Outcome outcome;
+    bool gone = false;
+  };
+  std::vector<Result> results(cases.size());
+  std::atomic<size_t> next = 0;
+  const auto work = [&] {
+    for (size_t i; (i = next++) < cases.size();) {
+      const std::string& words = cases[i].arguments;
+      const bool command = words.front() != '-' && words.front() != ' ' && words != "nonsense";
+      const size_t end = command ? std::min(words.find(' '), words.size()) : 0;
+      std::string arguments = words.substr(0, end);
+      if (words.find("--config") == std::string::npos) arguments += " --config " + path("tiny.toml");
+      if (words.find("--run.dir") == std::string::npos) arguments += " --run.dir=" + path("new");
+      Program program(mimo(cases[i].ranks, arguments + " " + words.substr(end)));
+      results[i].outcome = program.wait(20);
+      results[i].gone = until([&] { return program.processes().empty(); }, 5);
+    }
+  };
+  {
+    // A launcher spends most of its time waiting: some run at once.
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) threads.emplace_back(work);
+  }
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const Outcome& o = results[i].outcome;
+    SCOPED_TRACE(std::to_string(cases[i].ranks) + " ranks: " + cases[i].arguments);
     EXPECT_EQ(o.status, 2) << o.output;
     EXPECT_LT(o.seconds, 5);
     EXPECT_EQ(o.errors(), 1) << o.output;
     EXPECT_EQ(o.count("error: ["), 1) << o.output;
-    for (const std::string& word : bad.words) EXPECT_GE(o.count(word), 1) << word << "\nin: " << o.output;
-    EXPECT_TRUE(until([&] { return program.processes().empty(); }, 5));
-    running.pop_front();
-  };
-  for (size_t i = 0; i < cases.size(); ++i) {
-    const std::string& words = cases[i].arguments;
-    const bool command = words.front() != '-' && words.front() != ' ' && words != "nonsense";
-    const size_t end = command ? std::min(words.find(' '), words.size()) : 0;
-    std::string arguments = words.substr(0, end);
-    if (words.find("--config") == std::string::npos) arguments += " --config " + path("tiny.toml");
-    if (words.find("--run.dir") == std::string::npos) arguments += " --run.dir=" + path("new");
-    running.emplace_back(
-        i, std::make_unique<Program>(mimo(cases[i].ranks, arguments + " " + words.substr(end))));
-    if (running.size() == 4) check_oldest();
+    for (const std::string& word : cases[i].words)
+      EXPECT_GE(o.count(word), 1) << word << "\nin: " << o.output;
+    EXPECT_TRUE(results[i].gone) << "processes are left";
   }
-  while (!running.empty()) check_oldest();
   EXPECT_EQ(snapshot(files->path()), before) << "something was written";
 }
 
