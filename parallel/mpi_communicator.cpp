@@ -260,9 +260,11 @@ class MpiCommunicator : public Communicator {
   void barrier() override { MPI(Barrier, comm_); }
 
   void abort(std::string_view why) override {
-    int rank = 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    std::cerr << "error: rank " + std::to_string(rank) + ": " + std::string(why) + "\n" << std::flush;
+    const std::string rank = std::to_string(ranks_[rank_]);
+    std::cerr << "error: rank " + rank + ": " + std::string(why) + "\n" << std::flush;
+    // Under FUNNELED, MPI belongs to the thread that started it, and that one may hang in a call (the
+    // watchdog calls from another). Leaving without MPI_Finalize makes the launcher end all other ranks too.
+    if (std::this_thread::get_id() != thread_) std::_Exit(1);
     // MPI_Abort itself may wait for a lock that a hanging call holds.
     std::thread([] {
       std::this_thread::sleep_for(std::chrono::seconds(2));
@@ -316,6 +318,7 @@ class MpiCommunicator : public Communicator {
   MPI_Comm comm_;
   Ranks ranks_;
   Limits limits_;
+  const std::thread::id thread_ = std::this_thread::get_id();  // where MPI calls are made
   int rank_ = 0, size_ = 1;
 };
 
