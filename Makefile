@@ -59,7 +59,7 @@ all: check-deps report $(PROGRAMS)
 
 help:
 	@echo "make          build ./mimo and ./mimo-data        make run    install what is missing, build, train and show"
-	@echo "make test     install, build and run the tests    make bench  kernel microbenchmarks (./mimo-bench)"
+	@echo "make test     install, build and run the tests    make bench  kernels, and the default run's profile"
 	@echo "make test-all the long checks too                 make lint   formatting and include rules"
 	@echo "make deps     install Debian packages             make clean  remove $(BUILD)/ and the programs"
 	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native"
@@ -129,9 +129,13 @@ run: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	mpirun --oversubscribe -n 2 ./mimo $(ARGS)
 
+# Kernels, then the default run: tokens/s and where its time goes. ARGS chooses kernels and leaves the run out.
 bench: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) mimo-bench
+	@$(MAKE) --no-print-directory -j$$(nproc) mimo-bench all
 	./mimo-bench $(ARGS)
+	$(if $(ARGS),,@dir=$$(mktemp -d) && trap 'rm -rf '$$dir EXIT && \
+	  mpirun --oversubscribe -n 2 ./mimo train --profile --run.dir=$$dir --train.steps=300 --eval.every=0 \
+	    --checkpoint.every=0 > $$dir/log && sed -n '/^profile of/,$$p' $$dir/log || { cat $$dir/log; exit 1; })
 
 SOURCES := $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' 2>/dev/null)
 lint:

@@ -125,6 +125,14 @@ MemoryLabel::MemoryLabel(const std::string& name) : before_(current_label) {
 
 MemoryLabel::~MemoryLabel() { current_label = before_; }
 
+int memory_label() { return current_label; }
+
+std::string memory_label_name(int label) {
+  Pool& p = pool();
+  std::lock_guard lock(p.mutex);
+  return p.labels.at(static_cast<size_t>(label));
+}
+
 std::map<std::string, MemoryStatistics> memory_statistics() {
   Pool& p = pool();
   std::lock_guard lock(p.mutex);

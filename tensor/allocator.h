@@ -41,6 +41,8 @@ class MemoryLabel {
  private:
   int before_;
 };
+int memory_label();  // this thread's, a small number
+std::string memory_label_name(int label);
 
 std::map<std::string, MemoryStatistics> memory_statistics();  // by label
 MemoryStatistics memory_total();  // of all labels; its peak is below the sum of theirs

@@ -4,11 +4,13 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <typeinfo>
 #include <vector>
 
 #include "tensor/allocator.h"
 #include "tensor/device.h"
 #include "tensor/error.h"
+#include "tensor/profile.h"
 
 namespace mimo {
 
@@ -70,6 +72,9 @@ inline Tensor empty_like(const Tensor& x) { return Tensor::empty(x.shape(), x.dt
 // Runs an op on the current stream, with the scratch it asks for.
 template <class Op>
 void launch(const Op& op) {
+  double flop = 0;
+  if constexpr (requires { op.m* op.n* op.k; }) flop = 2.0 * static_cast<double>(op.m * op.n * op.k);
+  const LaunchTimer timer(typeid(Op).name(), flop);
   std::visit(
       [&](auto context) {
         const int64_t bytes = workspace(context, op);

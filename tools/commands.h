@@ -11,6 +11,7 @@ struct CommandLine {
   std::string config = "tools/configs/digits.toml";
   std::vector<std::string> overrides;      // --section.key=value
   std::string image, prompt = "<image>=";  // generate
+  bool profile = false;                    // train: say where the time went
   int64_t greedy = 0;                      // eval: samples also read token by token
   int ranks = 0;                           // plan: 0 is the number running
   std::string svg;                         // plan: also draw to this file

@@ -49,8 +49,9 @@ int main(int argc, char** argv) {
     return sub;
   };
   app.add_option("--config", line.config, "TOML file")->capture_default_str();
+  app.add_flag("--profile", line.profile, "at the end, say where the time of a step went, rank by rank");
   app.allow_extras();
-  command("train", "train (the default)");
+  command("train", "train (the default)")->add_flag("--profile", line.profile, "as above");
   CLI::App* eval = command("eval", "held-out figures of a run's newest checkpoint");
   eval->add_option("--greedy", line.greedy, "also read this many samples token by token and compare");
   CLI::App* gen =

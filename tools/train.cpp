@@ -6,6 +6,7 @@
 #include <chrono>
 #include <csignal>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "data/image.h"
@@ -15,6 +16,7 @@
 #include "parallel/agreement.h"
 #include "parallel/draw.h"
 #include "tools/commands.h"
+#include "tools/profile.h"
 #include "tools/report.h"
 #include "tools/trainer.h"
 
@@ -216,9 +218,12 @@ class TrainingRun {
     bool stopped = false;
     while (trainer.steps_done() < steps && !stopped) {
       trainer.clock().reset();
+      std::optional<LaunchProfile> launches;
+      if (line_.profile) launches.emplace();
       const double start = now();
       const StepResult r = trainer.step();
       const double seconds = now() - start;
+      if (launches) profile_.add(*launches, trainer.clock().seconds(), seconds, r.tokens);
       seconds_here += seconds, recent_seconds += seconds, recent_tokens += r.tokens, ++recent_steps;
       for (size_t i = 0; i < total.size(); ++i)
         total[i] += trainer.clock().seconds()[i], recent[i] += trainer.clock().seconds()[i];
@@ -287,6 +292,7 @@ class TrainingRun {
       peaks.push_back(statistics.count(label) ? static_cast<double>(statistics.at(label).peak) : 0);
     combine(trainer, peaks, ReduceOp::max);
     const std::vector<std::vector<int32_t>> readings = sample_readings(trainer, e);
+    const std::string profile = line_.profile ? profile_.tables(comm_, job_.model.names()) : "";
     if (comm_.rank() != 0) return;
 
     show(e, readings);
@@ -306,6 +312,7 @@ class TrainingRun {
     if (!lengths.empty()) progress_.say("exact match by length" + lengths);
     progress_.say(fmt::format("held-out exact match {:.4f} of {}; report: {}", e.exact_match, e.headline,
                               page.string()));
+    if (line_.profile) progress_.say(profile);
   }
 
   double tokens_per_second() const {
@@ -442,6 +449,7 @@ class TrainingRun {
   Report report_;
   double last_loss_ = 0, train_seconds_ = 0;  // of the whole run
   int64_t tokens_ = 0;
+  StepProfile profile_;
 };
 
 }  // namespace

@@ -17,7 +17,7 @@ void activation(benchmark::State& state) {
   const auto kind = static_cast<ActivationKind>(state.range(0));
   const int64_t n = kRows * kCols;
   const auto x = operand<T>(n);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state, Activation<T>{kind, kRows, kCols, x.data(), kCols, y.data(), kCols}, flop(kind, n),
           2.0 * n * sizeof(T));
 }
@@ -27,7 +27,7 @@ void activation_backward(benchmark::State& state) {
   const auto kind = static_cast<ActivationKind>(state.range(0));
   const int64_t n = kRows * kCols;
   const auto x = operand<T>(n), dy = operand<T>(n);
-  std::vector<T> dx(n);
+  Array<T> dx(n);
   measure(state,
           ActivationBackward<T>{kind, kRows, kCols, x.data(), kCols, dy.data(), kCols, dx.data(), kCols},
           flop(kind, n), 3.0 * n * sizeof(T));
@@ -37,7 +37,7 @@ template <class T>
 void swiglu(benchmark::State& state) {
   const int64_t n = kRows * kCols;
   const auto x = operand<T>(2 * n);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state, SwiGlu<T>{kRows, kCols, x.data(), 2 * kCols, y.data(), kCols}, 21.0 * n,
           3.0 * n * sizeof(T));
 }
@@ -46,7 +46,7 @@ template <class T>
 void swiglu_backward(benchmark::State& state) {
   const int64_t n = kRows * kCols;
   const auto x = operand<T>(2 * n), dy = operand<T>(n);
-  std::vector<T> dx(2 * n);
+  Array<T> dx(2 * n);
   measure(state, SwiGluBackward<T>{kRows, kCols, x.data(), 2 * kCols, dy.data(), kCols, dx.data(), 2 * kCols},
           27.0 * n, 5.0 * n * sizeof(T));
 }

@@ -3,7 +3,6 @@
 // vectorised masked softmax, sgemm with the values, head by head; timed in turns with the kernel.
 #include "kernels/attention.h"
 
-#include <benchmark/benchmark.h>
 #include <dnnl.h>
 #include <fmt/core.h>
 
@@ -14,8 +13,9 @@
 #include <vector>
 
 #include "kernels/cpu/simd.h"
+#include "tools/bench/bench.h"
 
-namespace mimo {
+namespace mimo::bench {
 namespace {
 
 struct Shape {
@@ -28,9 +28,9 @@ struct Problem {
   Shape s;
   int64_t tokens, q_cols, kv_cols, ld;
   std::vector<int32_t> cu;
-  std::vector<T> qkv, grad, o, d_o;
-  std::vector<acc_t<T>> lse;
-  std::vector<char> ws;
+  Array<T> qkv, grad, o, d_o;
+  Array<acc_t<T>> lse;
+  Array<char> ws;
   float scale;
 
   explicit Problem(Shape shape)
@@ -77,7 +77,7 @@ struct Problem {
   }
 };
 
-void three_steps(const Problem<float>& p, float* o, std::vector<float>& scores) {
+void three_steps(const Problem<float>& p, float* o, Array<float>& scores) {
   const int64_t n = p.s.length, dim = p.s.dim;
   scores.resize(n * n);
   for (int s = 0; s < p.s.sequences; ++s)
@@ -108,8 +108,8 @@ void forward(benchmark::State& state, Shape s) {
   Problem<T> p(s);
   const Attention<T> op = p.forward();
   const Cpu cpu = p.context(op);
-  std::vector<T> o(p.o.size());
-  std::vector<float> scores;
+  Array<T> o(p.o.size());
+  Array<float> scores;
   double baseline = 0;
   const auto now = [] { return std::chrono::steady_clock::now(); };
   const auto seconds = [](auto from, auto to) { return std::chrono::duration<double>(to - from).count(); };
@@ -141,6 +141,22 @@ void backward(benchmark::State& state, Shape s) {
   p.count(state, 10, p.tokens * (2 * p.ld + 2 * p.q_cols));
 }
 
+// Two partial results over 8 heads of 64; an exponential a head and token costs little beside the bytes.
+template <class T>
+void attention_merge(benchmark::State& state) {
+  const int64_t tokens = state.range(0), heads = 8, dim = 64, n = tokens * heads * dim;
+  Array<T> o_a = operand<T>(n);
+  const auto o_b = operand<T>(n);
+  Array<acc_t<T>> lse_a(tokens * heads);
+  const Array<acc_t<T>> lse_b(tokens * heads);
+  measure(state,
+          AttentionMerge<T>{tokens, static_cast<int>(heads), static_cast<int>(dim), o_a.data(), heads * dim,
+                            lse_a.data(), o_b.data(), heads * dim, lse_b.data()},
+          3.0 * n, 3.0 * n * sizeof(T) + 3.0 * tokens * heads * sizeof(acc_t<T>));
+}
+void lengths(benchmark::internal::Benchmark* b) { b->ArgName("tokens")->Arg(400)->Arg(16384); }
+MIMO_BENCHMARK(attention_merge, lengths);
+
 [[maybe_unused]] const bool registered = [] {
   for (const Shape s : {Shape{1, 1024, 8, 8, 64, true},
                         {1, 1024, 8, 8, 64, false},
@@ -167,4 +183,4 @@ void backward(benchmark::State& state, Shape s) {
 }();
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::bench

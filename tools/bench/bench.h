@@ -2,6 +2,7 @@
 #pragma once
 #include <benchmark/benchmark.h>
 
+#include <new>
 #include <random>
 #include <vector>
 
@@ -9,10 +10,24 @@
 
 namespace mimo::bench {
 
+// Arrays on 64-byte boundaries, as tensors are.
 template <class T>
-std::vector<T> operand(int64_t n) {
+struct CacheLines {
+  using value_type = T;
+  CacheLines() = default;
+  template <class U>
+  CacheLines(const CacheLines<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t{64}); }
+  bool operator==(const CacheLines&) const { return true; }
+};
+template <class T>
+using Array = std::vector<T, CacheLines<T>>;
+
+template <class T>
+Array<T> operand(int64_t n) {
   std::mt19937 engine(1);
-  std::vector<T> v(n);
+  Array<T> v(n);
   for (T& x : v) x = T(static_cast<acc_t<T>>(double(engine()) * 0x1p-31 - 1));
   return v;
 }
@@ -20,7 +35,7 @@ std::vector<T> operand(int64_t n) {
 // Times run(op). flop and bytes are of one call: what the formula needs, each operand read or written once.
 template <class Op>
 void measure(benchmark::State& state, const Op& op, double flop, double bytes) {
-  std::vector<uint64_t> scratch((workspace(Cpu{}, op) + 7) / 8);
+  Array<uint64_t> scratch((workspace(Cpu{}, op) + 7) / 8);
   const Cpu cpu{{scratch.data(), static_cast<int64_t>(scratch.size() * 8)}};
   for (auto _ : state) {
     run(cpu, op);

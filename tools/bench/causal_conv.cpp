@@ -15,8 +15,8 @@ void causal_conv(benchmark::State& state) {
   for (int i = 0; i <= sequences; ++i) cu[i] = i * length;
   const auto fused = operand<T>(t * ld), dy = operand<T>(t * channels),
              weight = operand<T>(int64_t{channels} * width), bias = operand<T>(channels);
-  std::vector<T> y(t * channels), dfused(t * ld);
-  std::vector<float> dweight(weight.size()), dbias(channels);
+  Array<T> y(t * channels), dfused(t * ld);
+  Array<float> dweight(weight.size()), dbias(channels);
   const double flop = double(t) * channels * width * (backward ? 6 : 2);
   const double bytes = double(t) * channels * (backward ? 3 : 2) * sizeof(T);
   if (backward)

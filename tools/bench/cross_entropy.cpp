@@ -8,9 +8,9 @@ namespace {
 template <class T>
 struct Operands {
   int64_t rows, cols;
-  std::vector<T> logits;
+  Array<T> logits;
   std::vector<int32_t> labels, arg;
-  std::vector<acc_t<T>> max, sum, target, loss;
+  Array<acc_t<T>> max, sum, target, loss;
 
   explicit Operands(const benchmark::State& state)
       : rows(state.range(0)),

@@ -13,7 +13,7 @@ template <class T>
 void add(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   const auto a = operand<T>(n), b = operand<T>(n);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state, Add<T>{rows, cols, a.data(), cols, b.data(), cols, y.data(), cols}, double(n),
           3.0 * n * sizeof(T));
 }
@@ -22,15 +22,30 @@ template <class T>
 void copy(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   const auto x = operand<T>(n);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state, Copy<T>{rows, cols, x.data(), cols, y.data(), cols}, 0, 2.0 * n * sizeof(T));
+}
+
+template <class T>
+void fill(benchmark::State& state) {
+  const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
+  Array<T> y(n);
+  measure(state, Fill<T>{rows, cols, y.data(), cols, 1}, 0, double(n) * sizeof(T));
+}
+
+template <class T>
+void scale(benchmark::State& state) {
+  const int64_t n = state.range(0) * state.range(1);
+  Array<T> x = operand<T>(n);
+  const double factor = 1;
+  measure(state, Scale<T>{n, x.data(), &factor}, double(n), 2.0 * n * sizeof(T));
 }
 
 template <class T>
 void to_acc(benchmark::State& state) {
   const int64_t n = state.range(0) * state.range(1);
   const auto x = operand<T>(n);
-  std::vector<acc_t<T>> y(n);
+  Array<acc_t<T>> y(n);
   measure(state, ToAcc<T>{n, x.data(), y.data(), true}, double(n),
           n * double(sizeof(T) + 2 * sizeof(acc_t<T>)));
 }
@@ -39,7 +54,7 @@ template <class T>
 void from_acc(benchmark::State& state) {
   const int64_t n = state.range(0) * state.range(1);
   const auto x = operand<acc_t<T>>(n);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state, FromAcc<T>{n, x.data(), y.data()}, 0, n * double(sizeof(T) + sizeof(acc_t<T>)));
 }
 
@@ -47,7 +62,7 @@ template <class T>
 void add_column_sums(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   const auto x = operand<T>(n);
-  std::vector<acc_t<T>> y(cols);
+  Array<acc_t<T>> y(cols);
   measure(state, AddColumnSums<T>{rows, static_cast<int>(cols), x.data(), cols, y.data()}, double(n),
           double(n) * sizeof(T));
 }
@@ -63,9 +78,40 @@ void gather_rows(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   const auto x = operand<T>(n);
   const auto order = shuffled(rows, 7919);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state, GatherRows<T>{rows, cols, order.data(), x.data(), cols, y.data(), cols}, 0,
           2.0 * n * sizeof(T));
+}
+
+template <class T>
+void scatter_rows(benchmark::State& state) {
+  const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
+  const auto x = operand<T>(n);
+  const auto order = shuffled(rows, 7919);
+  Array<T> y(n);
+  measure(state, ScatterRows<T>{rows, cols, order.data(), x.data(), cols, y.data(), cols}, 0,
+          2.0 * n * sizeof(T));
+}
+
+template <class T>
+void scatter_add_rows(benchmark::State& state) {
+  const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
+  const auto x = operand<T>(n);
+  const auto order = shuffled(rows, 7919);
+  Array<T> y(n);
+  measure(state, ScatterAddRows<T>{rows, cols, order.data(), x.data(), cols, y.data(), cols}, double(n),
+          3.0 * n * sizeof(T));
+}
+
+template <class T>
+void embedding(benchmark::State& state) {
+  const int64_t tokens = state.range(0), cols = state.range(1), n = tokens * cols;
+  const auto table = operand<T>(n);
+  const auto ids = shuffled(tokens, 7919);
+  Array<T> out(n);
+  measure(state,
+          Embedding<T>{tokens, static_cast<int>(cols), 0, tokens, ids.data(), table.data(), out.data(), cols},
+          0, 2.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -73,7 +119,7 @@ void embedding_backward(benchmark::State& state) {
   const int64_t tokens = state.range(0), cols = state.range(1), n = tokens * cols;
   const auto dout = operand<T>(n);
   const auto ids = shuffled(tokens, 7919);
-  std::vector<acc_t<T>> dtable(n);
+  Array<acc_t<T>> dtable(n);
   measure(state,
           EmbeddingBackward<T>{tokens, static_cast<int>(cols), 0, tokens, ids.data(), dout.data(), cols,
                                dtable.data()},
@@ -85,7 +131,7 @@ void rope(benchmark::State& state) {
   const int64_t tokens = state.range(0), cols = state.range(1), n = tokens * cols;
   const auto x = operand<T>(n);
   const auto positions = shuffled(tokens, 1);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state,
           Rope<T>{tokens, static_cast<int>(cols / 128), 128, 128, 10000, positions.data(), false, x.data(),
                   cols, y.data(), cols},
@@ -95,7 +141,7 @@ void rope(benchmark::State& state) {
 template <class T>
 void random_fill(benchmark::State& state) {
   const auto distribution = static_cast<Distribution>(state.range(0));
-  std::vector<T> out(1 << 20);
+  Array<T> out(1 << 20);
   measure(state, RandomFill<T>{1, 2, 0, 1 << 20, distribution, 1, 2, out.data()}, 0,
           double(sizeof(T)) * (1 << 20));
 }
@@ -105,10 +151,15 @@ void distributions(benchmark::internal::Benchmark* b) {  // 0 normal, 1 uniform,
 
 MIMO_BENCHMARK(add, rows_by_cols);
 MIMO_BENCHMARK(copy, rows_by_cols);
+MIMO_BENCHMARK(fill, rows_by_cols);
+MIMO_BENCHMARK(scale, rows_by_cols);
 MIMO_BENCHMARK(to_acc, rows_by_cols);
 MIMO_BENCHMARK(from_acc, rows_by_cols);
 MIMO_BENCHMARK(add_column_sums, rows_by_cols);
 MIMO_BENCHMARK(gather_rows, rows_by_cols);
+MIMO_BENCHMARK(scatter_rows, rows_by_cols);
+MIMO_BENCHMARK(scatter_add_rows, rows_by_cols);
+MIMO_BENCHMARK(embedding, rows_by_cols);
 MIMO_BENCHMARK(embedding_backward, rows_by_cols);
 MIMO_BENCHMARK(rope, rows_by_cols);
 MIMO_BENCHMARK(random_fill, distributions);

@@ -12,8 +12,8 @@ void gated_norm(benchmark::State& state) {
   const bool backward = state.range(3);
   const auto y = operand<T>(rows * cols), z = operand<T>(rows * cols), w = operand<T>(cols),
              dout = operand<T>(rows * cols);
-  std::vector<T> out(rows * cols), dz(rows * cols);
-  std::vector<float> r(rows * groups, 1), dw(cols);
+  Array<T> out(rows * cols), dz(rows * cols);
+  Array<float> r(rows * groups, 1), dw(cols);
   const double flop = double(rows) * cols * (backward ? 20 : 8);
   const double bytes = double(rows) * cols * (backward ? 5 : 3) * sizeof(T);
   if (backward)

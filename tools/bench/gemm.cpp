@@ -1,12 +1,13 @@
 // Products of the sizes that models have: few rows, many rows, and those of small models on one thread.
 #include "kernels/gemm.h"
 
-#include <benchmark/benchmark.h>
 #include <fmt/core.h>
 
 #include <vector>
 
-namespace mimo {
+#include "tools/bench/bench.h"
+
+namespace mimo::bench {
 namespace {
 
 struct Shape {
@@ -16,10 +17,10 @@ struct Shape {
 // y = x W^T: the forward of a linear layer.
 template <class T>
 void linear(benchmark::State& state, Shape s) {
-  std::vector<T> x(s.m * s.k, T(1.f)), w(s.n * s.k, T(1.f)), y(s.m * s.n);
+  Array<T> x(s.m * s.k, T(1.f)), w(s.n * s.k, T(1.f)), y(s.m * s.n);
   const Gemm<T> op{false, true, s.m, s.n, s.k, 1, x.data(), s.k, w.data(), s.k, 0, y.data(), s.n, nullptr};
   Cpu cpu;
-  std::vector<char> ws(workspace(cpu, op));
+  Array<char> ws(workspace(cpu, op));
   cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
   run(cpu, op);  // the first call of a kind generates its code
   for (auto _ : state) run(cpu, op);
@@ -30,11 +31,11 @@ void linear(benchmark::State& state, Shape s) {
 // dW += dy^T x.
 template <class T>
 void weight_gradient(benchmark::State& state, Shape s) {
-  std::vector<T> x(s.m * s.k, T(1.f)), dy(s.m * s.n, T(1.f));
-  std::vector<float> dw(s.n * s.k);
+  Array<T> x(s.m * s.k, T(1.f)), dy(s.m * s.n, T(1.f));
+  Array<float> dw(s.n * s.k);
   const GemmAccumulate<T> op{true, false, s.n, s.k, s.m, 1, dy.data(), s.n, x.data(), s.k, 1, dw.data(), s.k};
   Cpu cpu;
-  std::vector<char> ws(workspace(cpu, op));
+  Array<char> ws(workspace(cpu, op));
   cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
   run(cpu, op);
   for (auto _ : state) run(cpu, op);
@@ -65,4 +66,4 @@ void weight_gradient(benchmark::State& state, Shape s) {
 }();
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::bench

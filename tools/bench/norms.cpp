@@ -10,8 +10,8 @@ void rms_norm(benchmark::State& state) {
   const int64_t rows = state.range(0), n = rows * state.range(1);
   const int cols = static_cast<int>(state.range(1));
   const auto x = operand<T>(n), w = operand<T>(cols);
-  std::vector<T> y(n);
-  std::vector<acc_t<T>> r(rows);
+  Array<T> y(n);
+  Array<acc_t<T>> r(rows);
   measure(state, RmsNorm<T>{rows, cols, x.data(), cols, w.data(), acc_t<T>(1e-5), y.data(), cols, r.data()},
           4.0 * n, 2.0 * n * sizeof(T));
 }
@@ -21,8 +21,8 @@ void rms_norm_backward(benchmark::State& state) {
   const int64_t rows = state.range(0), n = rows * state.range(1);
   const int cols = static_cast<int>(state.range(1));
   const auto x = operand<T>(n), w = operand<T>(cols), dy = operand<T>(n);
-  std::vector<T> dx(n);
-  std::vector<acc_t<T>> r(rows, 1), dw(cols);
+  Array<T> dx(n);
+  Array<acc_t<T>> r(rows, 1), dw(cols);
   measure(state,
           RmsNormBackward<T>{rows, cols, x.data(), cols, w.data(), r.data(), dy.data(), cols, dx.data(), cols,
                              dw.data()},
@@ -34,8 +34,8 @@ void layer_norm(benchmark::State& state) {
   const int64_t rows = state.range(0), n = rows * state.range(1);
   const int cols = static_cast<int>(state.range(1));
   const auto x = operand<T>(n), w = operand<T>(cols), b = operand<T>(cols);
-  std::vector<T> y(n);
-  std::vector<acc_t<T>> mean(rows), rstd(rows);
+  Array<T> y(n);
+  Array<acc_t<T>> mean(rows), rstd(rows);
   measure(state,
           LayerNorm<T>{rows, cols, x.data(), cols, w.data(), b.data(), acc_t<T>(1e-5), y.data(), cols,
                        mean.data(), rstd.data()},
@@ -47,8 +47,8 @@ void layer_norm_backward(benchmark::State& state) {
   const int64_t rows = state.range(0), n = rows * state.range(1);
   const int cols = static_cast<int>(state.range(1));
   const auto x = operand<T>(n), w = operand<T>(cols), dy = operand<T>(n);
-  std::vector<T> dx(n);
-  std::vector<acc_t<T>> mean(rows), rstd(rows, 1), dw(cols), db(cols);
+  Array<T> dx(n);
+  Array<acc_t<T>> mean(rows), rstd(rows, 1), dw(cols), db(cols);
   measure(state,
           LayerNormBackward<T>{rows, cols, x.data(), cols, w.data(), mean.data(), rstd.data(), dy.data(),
                                cols, dx.data(), cols, dw.data(), db.data()},

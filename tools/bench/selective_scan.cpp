@@ -18,8 +18,8 @@ void selective_scan(benchmark::State& state) {
   const auto b = operand<T>(t * n), c = operand<T>(t * n);
   const auto bias = operand<float>(channels), a_log = operand<float>(int64_t{channels} * n),
              d = operand<float>(channels);
-  std::vector<T> y(size), ddelta(size), dz(size), db(t * n), dc(t * n);
-  std::vector<float> dbias(channels), da_log(a_log.size()), dd(channels);
+  Array<T> y(size), ddelta(size), dz(size), db(t * n), dc(t * n);
+  Array<float> dbias(channels), da_log(a_log.size()), dd(channels);
   // A channel and state: 6 FLOP and an exp forward; those again and 14 backward.
   const double flop = double(size) * n * (backward ? 20 : 6);
   const double bytes = double(t) * ((backward ? 7 : 4) * channels + (backward ? 4 : 2) * n) * sizeof(T);

@@ -45,8 +45,8 @@ void ssd(benchmark::State& state) {
   const auto x = operand<T>(t * hp), b = operand<T>(t * gn), c = operand<T>(t * gn), dt = operand<T>(t * h),
              dy = operand<T>(t * hp);
   const auto bias = operand<float>(h), a_log = operand<float>(h), d = operand<float>(h);
-  std::vector<T> y(t * hp), db(t * gn), dc(t * gn), ddt(t * h);
-  std::vector<float> dh(3 * h);
+  Array<T> y(t * hp), db(t * gn), dc(t * gn), ddt(t * h);
+  Array<float> dh(3 * h);
   const float inf = std::numeric_limits<float>::infinity();
   const double flop = k.flop(backward), bytes = k.elements(backward) * sizeof(T);
   if (backward)

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/patchify.h"
 #include "kernels/pixel_shuffle.h"
 #include "kernels/position_embedding.h"
@@ -24,6 +26,8 @@ struct Images {
     }
   }
   int64_t rows() const { return cu.back(); }
+  // Elements of the table that are used: four neighbours a patch, the same ones for all images.
+  double used() const { return std::min(4.0 * side * side, double(grid) * grid) * cols; }
 };
 
 template <class T>
@@ -31,10 +35,22 @@ void patchify(benchmark::State& state) {
   const Images<T> in(state);
   const int64_t n = in.rows() * in.features;
   const auto pixels = operand<T>(n);
-  std::vector<T> patches(n);
+  Array<T> patches(n);
   measure(state,
           Patchify<T>{in.images, in.first_pixel.data(), in.sizes.data(), in.cu.data(), in.channels, in.patch,
                       pixels.data(), patches.data()},
+          0, 2.0 * n * sizeof(T));
+}
+
+template <class T>
+void unpatchify(benchmark::State& state) {
+  const Images<T> in(state);
+  const int64_t n = in.rows() * in.features;
+  const auto patches = operand<T>(n);
+  Array<T> pixels(n);
+  measure(state,
+          Unpatchify<T>{in.images, in.first_pixel.data(), in.sizes.data(), in.cu.data(), in.channels,
+                        in.patch, patches.data(), pixels.data()},
           0, 2.0 * n * sizeof(T));
 }
 
@@ -43,11 +59,11 @@ void position_embedding(benchmark::State& state) {
   const Images<T> in(state);
   const int64_t n = in.rows() * in.cols;
   const auto table = operand<T>(int64_t{in.grid} * in.grid * in.cols), x = operand<T>(n);
-  std::vector<T> out(n);
+  Array<T> out(n);
   measure(state,
           PositionEmbedding<T>{in.images, in.sizes.data(), in.cu.data(), in.grid, in.cols, table.data(),
                                x.data(), in.cols, out.data(), in.cols},
-          8.0 * n, 6.0 * n * sizeof(T));
+          8.0 * n, (2.0 * n + in.used()) * sizeof(T));
 }
 
 template <class T>
@@ -55,11 +71,11 @@ void position_embedding_backward(benchmark::State& state) {
   const Images<T> in(state);
   const int64_t n = in.rows() * in.cols;
   const auto dout = operand<T>(n);
-  std::vector<acc_t<T>> dtable(int64_t{in.grid} * in.grid * in.cols);
+  Array<acc_t<T>> dtable(int64_t{in.grid} * in.grid * in.cols);
   measure(state,
           PositionEmbeddingBackward<T>{in.images, in.sizes.data(), in.cu.data(), in.grid, in.cols,
                                        dout.data(), in.cols, dtable.data()},
-          8.0 * n, n * double(sizeof(T) + 8 * sizeof(acc_t<T>)));
+          8.0 * n, double(n) * sizeof(T) + 2 * in.used() * sizeof(acc_t<T>));
 }
 
 template <class T>
@@ -67,7 +83,7 @@ void pixel_shuffle(benchmark::State& state) {
   const Images<T> in(state);
   const int64_t n = in.rows() * in.cols;
   const auto x = operand<T>(n);
-  std::vector<T> y(n);
+  Array<T> y(n);
   measure(state,
           PixelShuffle<T>{in.images, in.sizes.data(), in.cu.data(), in.cols, false, x.data(), y.data()}, 0,
           2.0 * n * sizeof(T));
@@ -78,6 +94,7 @@ void sizes(benchmark::internal::Benchmark* b) {
 }
 
 MIMO_BENCHMARK(patchify, sizes);
+MIMO_BENCHMARK(unpatchify, sizes);
 MIMO_BENCHMARK(position_embedding, sizes);
 MIMO_BENCHMARK(position_embedding_backward, sizes);
 MIMO_BENCHMARK(pixel_shuffle, sizes);
