@@ -135,7 +135,7 @@ bench: deps
 	./mimo-bench $(ARGS)
 	$(if $(ARGS),,@dir=$$(mktemp -d) && trap 'rm -rf '$$dir EXIT && \
 	  mpirun --oversubscribe -n 2 ./mimo train --profile --run.dir=$$dir --train.steps=300 --eval.every=0 \
-	    --checkpoint.every=0 > $$dir/log && sed -n '/^profile of/,$$p' $$dir/log || { cat $$dir/log; exit 1; })
+	    --checkpoint.every=0 > $$dir/log && sed -n '/profile of/,$$p' $$dir/log || { cat $$dir/log; exit 1; })
 
 SOURCES := $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' 2>/dev/null)
 lint:

@@ -5,9 +5,9 @@
 //   FLOP      floating-point operations          bytes     memory traffic at least needed, read and written
 //   baseline  seconds of what a user would take instead, measured in the same run (optional)
 // The limit of a benchmark is its roofline: the longer of FLOP / peak and bytes / bandwidth, where peak is a
-// large sgemm and bandwidth that of a copy moving as many bytes (so that what lies in a cache is held against
-// that cache), both measured first at the same number of threads. What reads more than it writes, or writes
-// where it read, can exceed 100 % of it: a copy also fetches the lines it overwrites.
+// large sgemm and bandwidth that of y = x or y += x, the faster, over as many bytes (so that what lies in a
+// cache is held against that cache), both measured first at the same number of threads. What writes where it
+// read, and so moves a line once for two counts, can exceed 100 % of it.
 #include <benchmark/benchmark.h>
 #include <dnnl.h>
 #include <fmt/core.h>
@@ -36,48 +36,60 @@ double best_seconds(int repeats, F f) {
 
 // The fastest of many short trials: what other processes take of the machine is not its limit.
 struct Limits {
-  static constexpr int64_t kSmallest = 16 << 10, kLargest = 256 << 20;  // bytes that a copy moves
+  static constexpr int64_t kSmallest = 16 << 10, kLargest = 256 << 20;  // bytes of both arrays
   double flop_per_second;
-  std::vector<double> copy;  // bytes per second, at kSmallest, 4 times that, ... , kLargest
+  std::vector<double> stream;  // bytes per second, at kSmallest, 4 times that, ... , kLargest
 
-  // Of a copy that moves as many bytes, and so lies in the same cache.
+  // Of the faster of y = x and y += x over two arrays of together as many bytes, so in the same cache.
   double bytes_per_second(double bytes) const {
     size_t i = 0;
-    for (double size = 4 * kSmallest; i + 1 < copy.size() && bytes >= size; size *= 4) ++i;
-    return copy[i];
+    for (double size = 4 * kSmallest; i + 1 < stream.size() && bytes >= size; size *= 4) ++i;
+    return stream[i];
   }
 };
 
-double copy_rate(int64_t moved) {
+// Bytes a second of f(y, x, n), a stream over two arrays that moves `streams` n bytes.
+template <class F>
+double stream_rate(int64_t moved, int streams, F f) {
   const int64_t size = moved / 2, piece = std::min<int64_t>(size / omp_get_max_threads(), 1 << 20);
   const int64_t group = piece * omp_get_max_threads();  // timed at once; repeated where it is short
   const int64_t groups = size / group, repeats = std::max<int64_t>(1, (1 << 20) / group);
-  const std::vector<char> from(size, 1);
-  std::vector<char> to(size);
+  const std::vector<float> from(size / 4, 1);
+  std::vector<float> to(size / 4);
   double best = 1e30;
   for (int64_t g = 0, end = std::max<int64_t>(200, groups); g < end; ++g) {
     const int64_t begin = g % groups * group;
     best = std::min(best, best_seconds(1, [&] {
 #pragma omp parallel if (group > 128 << 10)
                       for (int64_t r = 0; r < repeats; ++r) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
                         for (int64_t i = begin; i < begin + group; i += piece)
-                          std::memcpy(to.data() + i, from.data() + i, piece);
+                          f(to.data() + i / 4, from.data() + i / 4, piece / 4);
                       }
                     }));
   }
-  return 2.0 * static_cast<double>(group * repeats) / best;
+  return static_cast<double>(streams) * static_cast<double>(group * repeats) / best;
 }
 
 Limits measure_limits() {
-  constexpr int64_t n = 1024;
-  const std::vector<float> a(n * n, 1), b(n * n, 1);
-  std::vector<float> c(n * n);
-  const double product =
-      best_seconds(40, [&] { dnnl_sgemm('N', 'N', n, n, n, 1, a.data(), n, b.data(), n, 0, c.data(), n); });
-  Limits limits{2.0 * n * n * n / product, {}};
-  for (int64_t moved = Limits::kSmallest; moved <= Limits::kLargest; moved *= 4)
-    limits.copy.push_back(copy_rate(moved));
+  Limits limits{0, {}};
+  constexpr int64_t shapes[][3] = {{1024, 1024, 1024}, {2048, 768, 192}, {2048, 2048, 2048}};
+  const std::vector<float> a(2048 * 2048, 1), b(2048 * 2048, 1);
+  std::vector<float> c(2048 * 2048);
+  for (const auto& [m, n, k] : shapes) {
+    const double seconds =
+        best_seconds(10, [&] { dnnl_sgemm('N', 'T', m, n, k, 1, a.data(), k, b.data(), k, 0, c.data(), n); });
+    limits.flop_per_second = std::max(limits.flop_per_second, 2.0 * static_cast<double>(m * n * k) / seconds);
+  }
+  for (int64_t moved = Limits::kSmallest; moved <= Limits::kLargest; moved *= 4) {
+    const double copy =
+        stream_rate(moved, 2, [](float* y, const float* x, int64_t n) { std::memcpy(y, x, n * 4); });
+    const double add = stream_rate(moved, 3, [](float* y, const float* x, int64_t n) {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+    });
+    limits.stream.push_back(std::max(copy, add));
+  }
   return limits;
 }
 
@@ -94,7 +106,7 @@ class Reporter : public benchmark::BenchmarkReporter {
 
   bool ReportContext(const Context&) override {
     const std::string cpu = first_line("/proc/cpuinfo", "model name"), load = first_line("/proc/loadavg", "");
-    const double gflops = limits_.flop_per_second / 1e9, gbytes = limits_.copy.back() / 1e9;
+    const double gflops = limits_.flop_per_second / 1e9, gbytes = limits_.stream.back() / 1e9;
     if (json_) {
       dump_ = {{"cpu", cpu},
                {"loadavg", load},
@@ -104,10 +116,10 @@ class Reporter : public benchmark::BenchmarkReporter {
                {"benchmarks", nlohmann::json::array()}};
       return true;
     }
-    fmt::print("{}, {} threads, load {}\nlimits: sgemm {:.0f} GFLOP/s, copy", cpu, omp_get_max_threads(),
-               load, gflops);
+    fmt::print("{}, {} threads, load {}\nlimits: sgemm {:.0f} GFLOP/s, copy or add", cpu,
+               omp_get_max_threads(), load, gflops);
     int64_t size = Limits::kSmallest >> 10;
-    for (const double rate : limits_.copy) fmt::print(" {:.0f} ({} KB)", rate / 1e9, size), size *= 4;
+    for (const double rate : limits_.stream) fmt::print(" {:.0f} ({} KB)", rate / 1e9, size), size *= 4;
     fmt::print(" GB/s\n\n");
     fmt::print("{:<58} {:>11} {:>16} {:>9} {:>9}\n", "name", "us", "rate", "of limit", "baseline");
     return true;
