@@ -12,7 +12,7 @@ WARN     := -Wall -Wextra -Wshadow -Werror -Wno-restrict
 CXXFLAGS += $(CXXSTD) $(OPT) -g1 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) -I. $(SANFLAGS)
 SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-# Debian packages. (xxhash: checksums of checkpoint files.)
+# Debian packages. (xxhash: checksums of checkpoint files. boost-context: the fibers of the CUDA emulator.)
 DEPS := g++ make pkg-config clang-format \
   openmpi-bin libopenmpi-dev \
   libhdf5-dev \
@@ -20,6 +20,7 @@ DEPS := g++ make pkg-config clang-format \
   libdnnl-dev \
   libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev \
   libpng-dev \
+  libboost-context-dev \
   libgtest-dev \
   libbenchmark-dev
 
@@ -34,10 +35,32 @@ MISSING = $(strip $(shell dpkg-query -W -f='$${Package} $${db:Status-Status}\n' 
             printf '%s\n' $(DEPS) | sort | comm -23 - /tmp/.mimo-have-$$$$; rm -f /tmp/.mimo-have-$$$$))
 
 MODULES := kernels/cpu tensor parallel io nn data
-LIB_SRC := $(foreach d,$(MODULES),$(wildcard $(d)/*.cpp)) kernels/no_cuda.cpp
-# Absent hardware is a file: these throw where a build without CUDA or NCCL is asked for either.
+# What reaches a GPU stands in one of three sets of files: the real ones, the emulator's, or those that throw.
+ABSENT  := kernels/no_cuda.cpp tensor/no_cuda.cpp parallel/no_nccl.cpp
+LIB_SRC := $(filter-out $(ABSENT),$(foreach d,$(MODULES),$(wildcard $(d)/*.cpp)))
 LIB_OBJ := $(LIB_SRC:%.cpp=$(BUILD)/obj/%.o)
 LIB     := $(BUILD)/libmimo.a
+CPU_OBJ := $(filter $(BUILD)/obj/kernels/cpu/%,$(LIB_OBJ))
+
+CUDA_HOME ?= /usr/local/cuda
+NVCC      ?= $(or $(shell command -v nvcc),$(wildcard $(CUDA_HOME)/bin/nvcc))
+CU_SRC    := $(wildcard kernels/cuda/*.cu)
+# Host code that calls CUDA, cuBLASLt or NCCL.
+CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp parallel/nccl/*.cpp)
+CUDA_ARCH ?= 80 90a 100a
+CUDA_OBJ  := $(CU_SRC:%.cu=$(BUILD)/cuda/%.o) $(CUDA_HOST:%.cpp=$(BUILD)/cuda/%.o)
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt
+NVCCFLAGS := $(CXXSTD) -O3 -lineinfo --expt-relaxed-constexpr -I. -Xcompiler -Wall,-Wextra,-Wshadow,-fopenmp -Werror all-warnings \
+  $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) -Xptxas -v
+
+# The emulator's build of the same kernels, by g++ alone.
+SIMT_OBJ   := $(CU_SRC:%.cu=$(BUILD)/simt/%.o) $(patsubst %.cpp,$(BUILD)/simt/%.o,kernels/cuda/registry.cpp \
+  $(filter-out %_test.cpp,$(wildcard tests/simt/*.cpp)) parallel/no_nccl.cpp)
+SIMT_FLAGS := -Itests/simt/overlay -Wno-unknown-pragmas
+
+ABSENT_OBJ := $(ABSENT:%.cpp=$(BUILD)/obj/%.o)
+GPU_OBJ    := $(if $(NVCC),$(CUDA_OBJ),$(ABSENT_OBJ))
+GPU_LIBS   := $(if $(NVCC),$(CUDA_LIBS))
 
 MAINS     := $(wildcard tools/mimo.cpp tools/mimo-data.cpp)
 TOOL_SRC  := $(filter-out $(MAINS),$(wildcard tools/*.cpp))
@@ -46,8 +69,8 @@ BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 PROGRAMS  := $(notdir $(MAINS:.cpp=))
 
 TEST_DIRS := $(filter-out mpi,$(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp)))))
-TEST_DIRS := $(sort $(TEST_DIRS))
-TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%)
+TEST_DIRS := $(filter-out cuda simt,$(sort $(TEST_DIRS)))
+TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt
 MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp))
 
 .DEFAULT_GOAL := all
@@ -76,7 +99,6 @@ deps:
 	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$m >/dev/null
 
 # What was found of the optional parts, and what absence means.
-CUDA_HOME ?= /usr/local/cuda
 have = $(if $(wildcard $(1)),✓,✗)
 report:
 	@echo "mimo: MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'), $$($(CXX) --version | sed -n 1p), -march=$(MARCH)"
@@ -90,26 +112,58 @@ $(BUILD)/obj/%.o: %.cpp Makefile
 	@echo "  C++  $<"
 	@$(CXX) $(CXXFLAGS) $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
 
+$(BUILD)/simt/%.o: %.cu Makefile
+	@mkdir -p $(@D)
+	@echo "  SIMT $<"
+	@$(CXX) $(SIMT_FLAGS) $(CXXFLAGS) -O2 -MMD -MP -x c++ -c $< -o $@
+
+$(BUILD)/simt/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	@echo "  SIMT $<"
+	@$(CXX) $(SIMT_FLAGS) $(CXXFLAGS) -O2 $(MPI_INC) -MMD -MP -c $< -o $@
+
+# ptxas says what each kernel uses; the .log beside the object keeps it for `make cubin`.
+$(BUILD)/cuda/%.o: %.cu Makefile
+	@mkdir -p $(@D)
+	@echo "  NVCC $<"
+	@$(NVCC) $(NVCCFLAGS) -MD -MP -MF $(@:.o=.d) -c $< -o $@ 2>$(@:.o=.log) || { grep -v '^ptxas info' $(@:.o=.log); rm -f $@; exit 1; }
+
+$(BUILD)/cuda/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	@echo "  C++  $<"
+	@$(CXX) $(CXXFLAGS) -isystem $(CUDA_HOME)/include $(MPI_INC) -MMD -MP -c $< -o $@
+
 $(LIB): $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
-$(PROGRAMS): %: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(LIB)
+$(PROGRAMS): %: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(GPU_OBJ) $(LIB)
 	@echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ $(LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $^ $(LIBS) $(GPU_LIBS) -o $@
 
-mimo-bench: $(BENCH_OBJ) $(LIB)
+mimo-bench: $(BENCH_OBJ) $(GPU_OBJ) $(LIB)
 	@echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ -lbenchmark $(LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $^ -lbenchmark $(LIBS) $(GPU_LIBS) -o $@
 
 define TEST_RULE
-$(BUILD)/tests/$(1): $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/$(1)/*.cpp)) $(TOOL_OBJ) $(LIB)
+$(BUILD)/tests/$(1): $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/$(1)/*.cpp)) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
 	@mkdir -p $$(@D); echo "  LINK $$@"
 	@$(CXX) $(CXXFLAGS) $$^ -lgtest_main -lgtest $$(LIBS) -o $$@
 endef
 $(foreach d,$(TEST_DIRS),$(eval $(call TEST_RULE,$(d))))
 
+# Kernels against the CPU's (tests/cuda), and the emulator's own tests (tests/simt).
+CUDA_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/cuda/*.cpp))
+SIMT_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/simt/%.o,$(wildcard tests/simt/*_test.cpp))
+$(BUILD)/tests/cuda: $(CUDA_TEST_OBJ) $(SIMT_OBJ) $(CPU_OBJ)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -ldnnl -o $@
+
+$(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest -lboost_context $(LIBS) -o $@
+
 MPI_COMMON := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(filter-out %_test.cpp,$(wildcard tests/mpi/*.cpp)))
-$(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(LIB)
+$(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
 
@@ -147,4 +201,4 @@ format:
 clean:
 	rm -rf $(BUILD) mimo mimo-data mimo-bench
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/simt $(BUILD)/cuda -name '*.d' 2>/dev/null)

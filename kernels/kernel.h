@@ -112,13 +112,15 @@ decltype(auto) dispatch(DType t, F&& f) {
   }
 }
 
-// Declares the two entry points of an op; MIMO_CPU_KERNEL instantiates the CPU one after its definition,
+// Declares the entry points of an op; MIMO_CPU_KERNEL instantiates the CPU one after its definition,
 // MIMO_CPU_WORKSPACE the op's own `workspace`, where it has one.
-#define MIMO_CONTRACT(Op)             \
-  template <class T>                  \
-  void run(const Cpu&, const Op<T>&); \
-  template <class T>                  \
-  void run(const Cuda&, const Op<T>&)
+#define MIMO_CONTRACT(Op)              \
+  template <class T>                   \
+  void run(const Cpu&, const Op<T>&);  \
+  template <class T>                   \
+  void run(const Cuda&, const Op<T>&); \
+  template <class T>                   \
+  int64_t workspace(const Cuda&, const Op<T>&)
 #define MIMO_CPU_KERNEL(Op)                               \
   template void run<float>(const Cpu&, const Op<float>&); \
   template void run<bf16>(const Cpu&, const Op<bf16>&);   \
