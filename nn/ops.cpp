@@ -254,7 +254,7 @@ CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int
         dispatch(z.dtype(), [&]<class T>() {
           using A = acc_t<T>;
           launch(CrossEntropyGrad<T>{rows, first, cols, z.data<T>(), z.ld(), labels.data<int32_t>(),
-                                     max.data<A>(), sums.data<A>(), sums.data<A>() + rows, dy.data<A>()[0],
+                                     max.data<A>(), sums.data<A>(), sums.data<A>() + rows, dy.data<A>(),
                                      nullptr});
         });
         accumulate(node, z);
