@@ -32,8 +32,8 @@ Tensor add_positions(const Tensor& x, Parameter& table, int grid, const ImageGri
   const int cols = static_cast<int>(x.cols());
   Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
-    launch(PositionEmbedding<T>{g.images, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid, cols,
-                                table.value.data<T>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+    launch(PositionEmbedding<T>{g.images, g.patches, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid,
+                                cols, table.value.data<T>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
   });
   return record(
       y, "add_positions", {x},
@@ -54,8 +54,8 @@ Tensor pixel_shuffle(const Tensor& x, const ImageGrids& g) {
     Tensor out = Tensor::empty(std::move(shape), in.dtype(), in.device());
     const Tensor from = contiguous(in);
     dispatch(in.dtype(), [&]<class T>() {
-      launch(PixelShuffle<T>{g.images, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), cols, inverse,
-                             from.data<T>(), out.data<T>()});
+      launch(PixelShuffle<T>{g.images, g.patches, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), cols,
+                             inverse, from.data<T>(), out.data<T>()});
     });
     return out;
   };
