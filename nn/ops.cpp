@@ -240,8 +240,9 @@ CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int
     launch(CrossEntropySum<T>{rows, first, cols, logits.data<T>(), logits.ld(), labels.data<int32_t>(),
                               max.data<A>(), sums.data<A>(), sums.data<A>() + rows});
     if (split) reduce(sums, ReduceOp::sum);
+    const Tensor sum = total.defined() ? total : Tensor::zeros({1}, DType::f64);
     launch(CrossEntropyLoss<T>{rows, labels.data<int32_t>(), sums.data<A>(), sums.data<A>() + rows,
-                               total.data<double>(), result.loss_sum.data<A>()});
+                               sum.data<double>(), result.loss_sum.data<A>()});
   });
   result.loss_sum = record(
       result.loss_sum, "cross_entropy", {logits},
