@@ -1,5 +1,5 @@
-// Bytes between the host and the current stream's device, through pinned host memory, so that the host waits for
-// nothing but what it reads.
+// Bytes between the host and the current stream's device, through pinned host memory, so that the host waits
+// for nothing but what it reads.
 #pragma once
 #include <cstdint>
 

@@ -21,7 +21,8 @@ std::unique_ptr<World> open_device(Device& device, World& world) {
   int32_t extremes[2] = {kind, -kind};
   comm.all_reduce({extremes, 2, DType::i32}, ReduceOp::max, current_stream()).wait();
   if (extremes[0] != -extremes[1])
-    throw AgreedError("[device] some ranks have a GPU and some have none. hint: --device=cpu computes on none");
+    throw AgreedError(
+        "[device] some ranks have a GPU and some have none. hint: --device=cpu computes on none");
   if (device.kind == Device::Kind::cpu) return nullptr;
   device.index = world.node_rank() % cuda::device_count();
   current_stream() = make_stream(device);

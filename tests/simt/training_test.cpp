@@ -27,7 +27,8 @@ class EmulatedTraining : public testing::Test {
     const std::string launcher = ranks > 0 ? "mpirun --oversubscribe -n " + std::to_string(ranks) + " " : "";
     return Program(launcher + program() + " --config " + path("tiny.toml") + " --run.dir=" + path(name) +
                    " --train.steps=5 --train.global_batch=2 --train.micro_batch=1 --eval.samples=2 "
-                   "--checkpoint.every=3 --module.vision.hidden=16 --module.vision.ffn=16 --module.vision.layers=1 "
+                   "--checkpoint.every=3 --module.vision.hidden=16 --module.vision.ffn=16 "
+                   "--module.vision.layers=1 "
                    "--module.vision.heads=2 --module.language.hidden=16 --module.language.ffn=16 " +
                    more)
         .wait(240);
@@ -39,7 +40,8 @@ class EmulatedTraining : public testing::Test {
   }
   // Five steps on both devices: `tolerance` of the losses.
   void compare(int ranks, const std::string& arguments, double tolerance) const {
-    const Outcome cpu = run(ranks, "cpu", arguments + " --device=cpu"), cuda = run(ranks, "cuda", arguments + " --device=cuda");
+    const Outcome cpu = run(ranks, "cpu", arguments + " --device=cpu"),
+                  cuda = run(ranks, "cuda", arguments + " --device=cuda");
     ASSERT_EQ(cpu.status, 0) << cpu.output;
     ASSERT_EQ(cuda.status, 0) << cuda.output;
     const std::vector<double> want = losses("cpu"), got = losses("cuda");
