@@ -3,7 +3,9 @@
 // Tokens are sorted by (row, token) as 64-bit keys: no two are equal, so the sort need not be stable; tokens
 // of no row here go last. Tiles of 1024 keys are sorted in shared memory (bitonic), then runs are merged
 // eight at a time, a thread a key: its place is the number of smaller keys, found in eight binary searches at
-// once, so that their latencies overlap. 64k tokens take three launches. Sums: a warp takes 32 keys and 512
+// once, so that their latencies overlap. 64k tokens take three launches.
+//
+// Sums: a warp takes 32 keys and 512
 // bytes of columns, with eight rows of dout under way, and adds each stretch of one row to dtable at its end.
 // Where the row began in an earlier group the sum goes to `parts`, one a group, and a second kernel adds the
 // parts of a row in order. So work is even however often one token occurs, and bytes limit it: dout is read
@@ -12,7 +14,7 @@
 
 #include <utility>
 
-#include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/accumulate.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace mimo {
@@ -73,28 +75,6 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
 constexpr int kEmbeddingGroup = kWarp;  // keys of a warp, one a lane
 constexpr int kEmbeddingAhead = 8;      // rows of dout under way
 
-// N floats in accesses of 16 bytes (N = 1: of one).
-template <int N>
-__device__ inline void embedding_load(float (&x)[N], const float* p) {
-  constexpr int kPart = N == 1 ? 1 : 4;
-#pragma unroll
-  for (int i = 0; i < N; i += kPart) load<kPart>(reinterpret_cast<float(&)[kPart]>(x[i]), p + i);
-}
-template <int N>
-__device__ inline void embedding_store(float* p, const float (&x)[N]) {
-  constexpr int kPart = N == 1 ? 1 : 4;
-#pragma unroll
-  for (int i = 0; i < N; i += kPart) store<kPart>(p + i, reinterpret_cast<const float(&)[kPart]>(x[i]));
-}
-template <int N>
-__device__ inline void embedding_add(float* p, const float (&x)[N]) {
-  float y[N];
-  embedding_load<N>(y, p);
-#pragma unroll
-  for (int i = 0; i < N; ++i) y[i] += x[i];
-  embedding_store<N>(p, y);
-}
-
 // The group of keys and the columns of this warp's lane.
 template <int N>
 struct EmbeddingPlace {
@@ -118,9 +98,9 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
   const auto finish = [&] {
     if (row >= op.rows || at.c >= op.cols) return;
     if (continued)
-      embedding_store<N>(parts + at.group * op.cols + at.c, sum);
+      store_floats<N>(parts + at.group * op.cols + at.c, sum);
     else
-      embedding_add<N>(op.dtable + row * op.cols + at.c, sum);
+      add_floats<N>(op.dtable + row * op.cols + at.c, sum);
   };
   for (int first = 0; first < kEmbeddingGroup; first += kEmbeddingAhead) {
     uint32_t rows[kEmbeddingAhead];
@@ -167,12 +147,12 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
 #pragma unroll 4
     for (int k = 0; k < count; ++k) {
       float x[N];
-      embedding_load<N>(x, parts + (group + k) * op.cols + at.c);
+      load_floats<N>(x, parts + (group + k) * op.cols + at.c);
 #pragma unroll
       for (int j = 0; j < N; ++j) sum[j] += x[j];
     }
   }
-  if (at.c < op.cols) embedding_add<N>(op.dtable + row * op.cols + at.c, sum);
+  if (at.c < op.cols) add_floats<N>(op.dtable + row * op.cols + at.c, sum);
 }
 
 template <class T, int N>
