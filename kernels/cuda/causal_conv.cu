@@ -7,7 +7,8 @@ namespace mimo {
 namespace cuda {
 
 template <class T, int W, int N>
-__global__ void __launch_bounds__(kConvThreads) causal_conv_forward(CausalConv<T> op, int rows) {
+__global__ void __launch_bounds__(kConvThreads, W <= 4 ? 4 : 2)
+    causal_conv_forward(CausalConv<T> op, int rows) {
   const int c = static_cast<int>(blockIdx.y * kConvThreads + threadIdx.x) * N;
   if (c >= op.channels) return;
   ConvTaps<W, N> taps;

@@ -3,6 +3,7 @@
 // sequence; those before it are the state's.
 #pragma once
 #include "kernels/causal_conv.h"
+#include "kernels/cuda/sequences.cuh"
 #include "kernels/cuda/vector.cuh"
 #include "kernels/cuda/warp.cuh"
 
@@ -26,16 +27,6 @@ bool conv_vectors(int channels, std::initializer_list<std::pair<const T*, int64_
   bool all = channels % N == 0;
   for (const auto& [p, ld] : operands) all = all && aligned(p, ld);
   return all;
-}
-
-// The sequence of packed row t.
-__device__ inline int conv_sequence(const int32_t* cu, int sequences, int64_t t) {
-  int low = 0, high = sequences;  // cu[low] <= t < cu[high]
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (cu[middle] <= t ? low : high) = middle;
-  }
-  return low;
 }
 
 template <int N>
@@ -102,7 +93,7 @@ __device__ inline float conv_sigmoid(float u) {
 template <class F>
 __device__ inline void conv_for_each_part(const int32_t* cu, int sequences, int64_t from, int64_t to,
                                           const F& f) {
-  for (int s = conv_sequence(cu, sequences, from); from < to; ++s) {
+  for (int s = sequence_of(cu, sequences, from); from < to; ++s) {
     const int64_t first = cu[s], end = min(to, int64_t{cu[s + 1]});
     if (from < end) f(s, from - first, end - first);
     from = max(from, end);
