@@ -15,7 +15,7 @@ bool aligned(const T* p, int64_t ld) {
   return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld * static_cast<int64_t>(sizeof(T)) % 16 == 0;
 }
 
-// N elements of T, as floats: one access where N * sizeof(T) is 16, scalar ones where N is 1.
+// N elements of T, as floats: one access of N * sizeof(T) bytes, 8 or 16, or a scalar where N is 1.
 template <int N, class T>
 __device__ inline void load(float (&x)[N], const T* p) {
   if constexpr (N == 1) {
@@ -24,6 +24,9 @@ __device__ inline void load(float (&x)[N], const T* p) {
     static_assert(N == 4);
     const float4 v = *reinterpret_cast<const float4*>(p);
     x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+  } else if constexpr (N == 4) {
+    const uint2 v = *reinterpret_cast<const uint2*>(p);
+    x[0] = low_bf16(v.x), x[1] = high_bf16(v.x), x[2] = low_bf16(v.y), x[3] = high_bf16(v.y);
   } else {
     static_assert(N == 8);
     const uint4 v = *reinterpret_cast<const uint4*>(p);
@@ -42,6 +45,8 @@ __device__ inline void store(T* p, const float (&x)[N]) {
   } else if constexpr (sizeof(T) == 4) {
     static_assert(N == 4);
     *reinterpret_cast<float4*>(p) = make_float4(x[0], x[1], x[2], x[3]);
+  } else if constexpr (N == 4) {
+    *reinterpret_cast<uint2*>(p) = make_uint2(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]));
   } else {
     static_assert(N == 8);
     *reinterpret_cast<uint4*>(p) = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]),
