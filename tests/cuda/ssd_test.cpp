@@ -55,6 +55,31 @@ Ssd<T> forward(const Problem& q, Case<T>& c) {
   return op;
 }
 
+template <class T>
+SsdBackward<T> backward(const Problem& q, Case<T>& c) {
+  const Ssd<T> f = forward<T>(q, c);
+  const int64_t t = q.tokens(), hp = q.heads * q.head_dim, gn = q.groups * q.state;
+  SsdBackward<T> op{};
+  op.sequences = f.sequences, op.cu = f.cu, op.tokens = t;
+  op.heads = f.heads, op.head_dim = f.head_dim, op.groups = f.groups, op.state = f.state, op.chunk = f.chunk;
+  op.x = f.x, op.x_ld = f.x_ld, op.b = f.b, op.b_ld = f.b_ld, op.c = f.c, op.c_ld = f.c_ld;
+  op.dt = f.dt, op.dt_ld = f.dt_ld, op.dt_bias = f.dt_bias, op.a_log = f.a_log, op.d = f.d;
+  op.dt_min = f.dt_min, op.dt_max = f.dt_max, op.state_in = f.state_in;
+  op.dy = c.in("dy", t, hp, q.pad), op.dy_ld = hp + q.pad;
+  if (q.states) op.dstate_out = c.acc_in("dstate_out", q.state_rows(), q.state);
+  op.dx = c.out("dx", t, hp, q.pad), op.dx_ld = hp + q.pad;
+  op.db = c.out("db", t, gn, q.pad), op.db_ld = gn + q.pad;
+  op.dc = c.out("dc", t, gn, q.pad), op.dc_ld = gn + q.pad;
+  op.ddt = c.out("ddt", t, q.heads, q.odd), op.ddt_ld = q.heads + q.odd;
+  if (q.parameters) {
+    op.ddt_bias = c.sum("ddt_bias", q.heads);
+    op.da_log = c.sum("da_log", q.heads);
+    op.dd = c.sum("dd", q.heads);
+  }
+  if (q.states) op.dstate_in = c.acc_out("dstate_in", q.state_rows(), q.state);
+  return op;
+}
+
 // On tensor cores the weights exp(s_i - s_j) dt_j C_i . B_j, the weighted x and the states are rounded to
 // bf16 before they are multiplied: each term of a sum has one such rounding, so the sum is as near as one
 // rounding of itself to bf16, where the terms do not cancel; one more for chains of two, of which states have
@@ -63,6 +88,11 @@ const Tolerance kTolerance{2, 2, true};
 
 void check_forward(const Problem& q) {
   check_cuda([&]<class T>(Case<T>& c) { return forward<T>(q, c); }, kTolerance);
+}
+
+// y and state_out of `forward` stay NaN on both sides.
+void check_backward(const Problem& q) {
+  check_cuda([&]<class T>(Case<T>& c) { return backward<T>(q, c); }, kTolerance);
 }
 
 TEST(CudaSsd, Forward) {
@@ -87,6 +117,30 @@ TEST(CudaSsd, ForwardSteps) {
   check_forward({4, 16, 2, 16, {150}, true, true, 8, 0, 5, 25});  // s down to -1e3 and more
   check_forward({4, 16, 2, 16, {150}, true, true, 8, 0, -8, 12});
   check_forward({4, 16, 2, 16, {70}, true, true, 8, 0, -2, 1, 0.4, 0.9});
+}
+
+TEST(CudaSsd, Backward) {
+  check_backward({8, 16, 4, 16, {70, 0, 5, 200}});
+  check_backward({4, 16, 4, 16, {30, 64}, false});
+}
+TEST(CudaSsd, BackwardHeadDims) {
+  check_backward({2, 64, 1, 24, {40, 70}});
+  check_backward({1, 80, 1, 16, {70}});
+  check_backward({1, 128, 1, 72, {3, 66}});
+  check_backward({3, 8, 1, 130, {150}});
+}
+TEST(CudaSsd, BackwardUnaligned) {
+  check_backward({4, 12, 2, 20, {33, 65}, true, false, 3});
+  check_backward({2, 37, 1, 7, {130}, false, true, 1});
+}
+TEST(CudaSsd, BackwardEmpty) {
+  check_backward({2, 16, 1, 16, {}});
+  check_backward({2, 16, 1, 16, {0, 0}});
+}
+TEST(CudaSsd, BackwardSteps) {
+  check_backward({4, 16, 2, 16, {150}, true, true, 8, 0, 5, 25});  // s down to -1e3 and more
+  check_backward({4, 16, 2, 16, {150}, true, true, 8, 0, -8, 12});
+  check_backward({4, 16, 2, 16, {70}, true, true, 8, 0, -2, 1, 0.4, 0.9});
 }
 
 }  // namespace
