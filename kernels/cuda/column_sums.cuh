@@ -86,12 +86,12 @@ struct ColumnSumsOfTeams {
   float columns[Team::kBlock ? 1 : kTeamThreads * kRowElements];
 };
 
-// Blocks that walk the rows of a group: as many as run at once, but none for a few rows, since each costs a
-// row of partial sums.
+// Blocks that walk the rows of a group: as many as run at once where an SM takes `sm_threads` threads, but
+// none for a few rows, since each costs a row of partial sums.
 template <class Team>
-int64_t row_slices(const Cuda& context, int64_t rows, int groups, int threads) {
-  constexpr int kRowsOfTeam = 4, kThreadsOfSm = 768;
-  const int64_t most = ceil_div(int64_t{context.sms} * kThreadsOfSm, int64_t{threads} * groups);
+int64_t row_slices(const Cuda& context, int64_t rows, int groups, int threads, int sm_threads) {
+  constexpr int kRowsOfTeam = 4;
+  const int64_t most = ceil_div(int64_t{context.sms} * sm_threads, int64_t{threads} * groups);
   return std::max<int64_t>(1, std::min(most, ceil_div(rows, Team::kTeams * kRowsOfTeam)));
 }
 

@@ -48,6 +48,8 @@ __global__ void __launch_bounds__(Team::kMostThreads) gated_norm_forward(GatedNo
   if (cols > 0 && team.rank() == 0 && op.r) op.r[row * op.groups + group] = r;
 }
 
+constexpr int kGatedNormSmThreads = 512;  // that backward's registers leave room for
+
 // Blocks (slice, group). partial: [slices, cols], or null.
 template <class T, class Team>
 __global__ void __launch_bounds__(Team::kMostThreads)
@@ -135,7 +137,8 @@ int64_t workspace(const Cuda& context, const GatedNormBackward<T>& op) {
   using namespace cuda;
   int64_t bytes = 0;
   with_team<T>(group_cols_of(op), gated_norm_aligned(op), [&]<class Team>(int threads) {
-    bytes = row_slices<Team>(context, op.rows, op.groups, threads) * op.cols * int64_t{sizeof(float)};
+    bytes = row_slices<Team>(context, op.rows, op.groups, threads, kGatedNormSmThreads) * op.cols *
+            int64_t{sizeof(float)};
   });
   return op.dw ? bytes : 0;
 }
@@ -147,7 +150,7 @@ void run(const Cuda& context, const GatedNormBackward<T>& op) {
   if (op.rows == 0 || cols == 0) return;
   float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
   with_team<T>(cols, gated_norm_aligned(op), [&]<class Team>(int threads) {
-    const int64_t slices = row_slices<Team>(context, op.rows, op.groups, threads);
+    const int64_t slices = row_slices<Team>(context, op.rows, op.groups, threads, kGatedNormSmThreads);
     cuda::launch<gated_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
         context, dim3(static_cast<unsigned>(slices), static_cast<unsigned>(op.groups)), threads, op, partial);
     if (partial) add_column_sums(context, slices, op.cols, partial, op.cols, op.dw);

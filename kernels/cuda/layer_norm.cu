@@ -47,9 +47,13 @@ __global__ void __launch_bounds__(Team::kMostThreads) layer_norm_forward(LayerNo
   if (cols > 0 && team.rank() == 0 && op.mean) op.mean[row] = mean, op.rstd[row] = rstd;
 }
 
+// Threads on an SM: bf16 has half the bytes under way in a thread, so more threads with fewer registers (80).
+template <class T>
+constexpr int kLayerNormSmThreads = sizeof(T) == 2 ? 768 : 512;
+
 // partial: [gridDim.x, 2 cols], of dw, then of db; or null.
 template <class T, class Team>
-__global__ void __launch_bounds__(Team::kMostThreads)
+__global__ void __launch_bounds__(kLayerNormSmThreads<T>)
     layer_norm_backward(LayerNormBackward<T> op, float* partial) {
   MIMO_SHARED(ColumnSumsOfTeams<Team>, s);
   constexpr int N = Team::template kVectorOf<T>;
@@ -124,7 +128,8 @@ int64_t workspace(const Cuda& context, const LayerNormBackward<T>& op) {
   using namespace cuda;
   int64_t bytes = 0;
   with_team<T>(op.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
-    bytes = row_slices<Team>(context, op.rows, 1, threads) * 2 * op.cols * int64_t{sizeof(float)};
+    bytes = row_slices<Team>(context, op.rows, 1, threads, kLayerNormSmThreads<T>) * 2 * op.cols *
+            int64_t{sizeof(float)};
   });
   return op.dw ? bytes : 0;
 }
@@ -135,7 +140,7 @@ void run(const Cuda& context, const LayerNormBackward<T>& op) {
   if (op.rows == 0 || op.cols == 0) return;
   float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
   with_team<T>(op.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
-    const int64_t slices = row_slices<Team>(context, op.rows, 1, threads);
+    const int64_t slices = row_slices<Team>(context, op.rows, 1, threads, kLayerNormSmThreads<T>);
     cuda::launch<layer_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
         context, dim3(static_cast<unsigned>(slices)), threads, op, partial);
     if (!partial) return;

@@ -40,6 +40,8 @@ __global__ void __launch_bounds__(Team::kMostThreads) rms_norm_forward(RmsNorm<T
   if (cols > 0 && team.rank() == 0 && op.r) op.r[row] = r;
 }
 
+constexpr int kRmsNormSmThreads = 768;  // that backward's registers leave room for
+
 // partial: [gridDim.x, cols], or null.
 template <class T, class Team>
 __global__ void __launch_bounds__(Team::kMostThreads)
@@ -108,7 +110,8 @@ int64_t workspace(const Cuda& context, const RmsNormBackward<T>& op) {
   using namespace cuda;
   int64_t bytes = 0;
   with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
-    bytes = row_slices<Team>(context, op.rows, 1, threads) * op.cols * int64_t{sizeof(float)};
+    bytes =
+        row_slices<Team>(context, op.rows, 1, threads, kRmsNormSmThreads) * op.cols * int64_t{sizeof(float)};
   });
   return op.dw ? bytes : 0;
 }
@@ -119,7 +122,7 @@ void run(const Cuda& context, const RmsNormBackward<T>& op) {
   if (op.rows == 0 || op.cols == 0) return;
   float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
   with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
-    const int64_t slices = row_slices<Team>(context, op.rows, 1, threads);
+    const int64_t slices = row_slices<Team>(context, op.rows, 1, threads, kRmsNormSmThreads);
     cuda::launch<rms_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
         context, dim3(static_cast<unsigned>(slices)), threads, op, partial);
     if (partial) add_column_sums(context, slices, op.cols, partial, op.cols, op.dw);
