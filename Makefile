@@ -59,8 +59,8 @@ SIMT_OBJ   := $(CU_SRC:%.cu=$(BUILD)/simt/%.o) $(patsubst %.cpp,$(BUILD)/simt/%.
 SIMT_FLAGS := -Itests/simt/overlay -Wno-unknown-pragmas
 
 ABSENT_OBJ := $(ABSENT:%.cpp=$(BUILD)/obj/%.o)
-GPU_OBJ    := $(if $(NVCC),$(CUDA_OBJ),$(ABSENT_OBJ))
-GPU_LIBS   := $(if $(NVCC),$(CUDA_LIBS))
+GPU_OBJ    := $(ABSENT_OBJ)
+GPU_LIBS   :=
 
 MAINS     := $(wildcard tools/mimo.cpp tools/mimo-data.cpp)
 TOOL_SRC  := $(filter-out $(MAINS),$(wildcard tools/*.cpp))
