@@ -45,10 +45,12 @@ CPU_OBJ := $(filter $(BUILD)/obj/kernels/cpu/%,$(LIB_OBJ))
 CUDA_HOME ?= /usr/local/cuda
 NVCC      ?= $(or $(shell command -v nvcc),$(wildcard $(CUDA_HOME)/bin/nvcc))
 CU_SRC    := $(wildcard kernels/cuda/*.cu)
-# Host code that calls CUDA, cuBLASLt or NCCL.
-CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp parallel/nccl/*.cpp)
+# Host code that calls CUDA, cuBLASLt or NCCL; these libraries are loaded when they are first needed.
+NCCL_H    := $(firstword $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h /usr/local/include/nccl.h))
+CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp) $(if $(NCCL_H),$(wildcard parallel/nccl/*.cpp))
 CUDA_ARCH ?= 80 90a 100a
-CUDA_OBJ  := $(CU_SRC:%.cu=$(BUILD)/cuda/%.o) $(CUDA_HOST:%.cpp=$(BUILD)/cuda/%.o)
+HOST_OBJ  := $(CUDA_HOST:%.cpp=$(BUILD)/cuda/%.o) $(if $(NCCL_H),,$(BUILD)/obj/parallel/no_nccl.o)
+CUDA_OBJ  := $(CU_SRC:%.cu=$(BUILD)/cuda/%.o) $(HOST_OBJ)
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt
 NVCCFLAGS := $(CXXSTD) -O3 -lineinfo --expt-relaxed-constexpr -I. -Xcompiler -Wall,-Wextra,-Wshadow,-fopenmp -Werror all-warnings \
   $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) -Xptxas -v
@@ -68,7 +70,7 @@ TOOL_OBJ  := $(TOOL_SRC:%.cpp=$(BUILD)/obj/%.o)
 BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 PROGRAMS  := $(notdir $(MAINS:.cpp=))
 
-TEST_DIRS := $(filter-out mpi,$(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp)))))
+TEST_DIRS := $(filter-out mpi gpu,$(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp)))))
 TEST_DIRS := $(filter-out cuda simt,$(sort $(TEST_DIRS)))
 TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt
 MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp))
@@ -76,7 +78,7 @@ MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mp
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:  # keep the objects of the MPI tests
-.PHONY: all check-deps deps run test test-all tests lint format bench clean help report
+.PHONY: gpu-mpi-tests all check-deps deps run test test-all tests lint format bench clean help report
 
 all: check-deps report $(PROGRAMS)
 
@@ -166,6 +168,19 @@ MPI_COMMON := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(filter-out %_test.cpp,$(wildca
 $(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
+
+# Copies and waits between host and device, on a runtime that does its work late.
+STAGED_OBJ := $(BUILD)/obj/tests/mpi/late/runtime.o $(BUILD)/obj/kernels/no_cuda.o $(BUILD)/obj/parallel/no_nccl.o
+$(BUILD)/tests/mpi/staged_test: $(BUILD)/obj/tests/mpi/staged_test.o $(MPI_COMMON) $(TOOL_OBJ) $(STAGED_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
+
+# NCCL between GPUs, by hand: it needs one. It launches no kernels of ours.
+GPU_MPI_TESTS := $(patsubst tests/gpu/%.cpp,$(BUILD)/tests/gpu/mpi/%,$(wildcard tests/gpu/nccl_test.cpp))
+$(BUILD)/tests/gpu/mpi/%: $(BUILD)/obj/tests/gpu/%.o $(MPI_COMMON) $(TOOL_OBJ) $(BUILD)/obj/kernels/no_cuda.o $(HOST_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/cuda/registry.o,$^) -lgtest $(LIBS) $(CUDA_LIBS) -o $@
+gpu-mpi-tests: $(GPU_MPI_TESTS)
 
 tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)
 
