@@ -56,10 +56,12 @@ CUDA_ARCH := $(or $(CUDA_ARCH),$(shell nvidia-smi --query-gpu=compute_cap --form
 SPACE     := $(subst ,, )
 CUDA_DIR  := $(BUILD)/cuda/$(subst $(SPACE),-,$(strip $(CUDA_ARCH)))
 CU_SRC    := $(wildcard kernels/cuda/*.cu)
-# Host code that calls CUDA, cuBLASLt or NCCL.
-CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp parallel/nccl/*.cpp)
+# Host code that calls CUDA, cuBLASLt or NCCL; the libraries are loaded when they are first needed.
+NCCL_H    := $(firstword $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h /usr/local/include/nccl.h))
+CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp) $(if $(NCCL_H),$(wildcard parallel/nccl/*.cpp))
 CU_OBJ    := $(CU_SRC:%.cu=$(CUDA_DIR)/%.o)
-CUDA_OBJ  := $(CU_OBJ) $(CUDA_HOST:%.cpp=$(CUDA_DIR)/%.o)
+HOST_OBJ  := $(CUDA_HOST:%.cpp=$(CUDA_DIR)/%.o) $(if $(NCCL_H),,$(BUILD)/obj/parallel/no_nccl.o)
+CUDA_OBJ  := $(CU_OBJ) $(HOST_OBJ)
 NVCCFLAGS := $(CXXSTD) -O3 -lineinfo --expt-relaxed-constexpr -I. -Xcompiler -Wall,-Wextra,-Wshadow,-fopenmp -Werror all-warnings \
   $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) -Xptxas -v
 
@@ -78,15 +80,15 @@ TOOL_OBJ  := $(TOOL_SRC:%.cpp=$(BUILD)/obj/%.o)
 BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 PROGRAMS  := $(notdir $(MAINS:.cpp=))
 
-TEST_DIRS := $(filter-out mpi,$(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp)))))
-TEST_DIRS := $(filter-out cuda simt gpu,$(sort $(TEST_DIRS)))
+TEST_DIRS := $(filter-out mpi cuda simt gpu,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
 TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
 MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:  # keep the objects of the MPI tests
-.PHONY: all check-deps deps run test test-all test-asan tests cubin cubin-table gpu-tests lint format bench clean help report
+.PHONY: all check-deps deps run test test-all test-asan tests cubin cubin-table gpu-tests gpu-mpi-tests lint format bench \
+  clean help report
 
 all: check-deps report $(PROGRAMS)
 
@@ -200,7 +202,7 @@ $(BUILD)/gpu/tests: $(GPU_TEST_OBJ) $(filter-out $(CUDA_DIR)/parallel/%,$(CUDA_O
 	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest -ldnnl $(CUDA_LIBS) -o $@
 
 NEEDS_NVCC = $(if $(NVCC),,@echo "make $@: no nvcc. Install CUDA's toolkit, or say where it is: make $@ CUDA_HOME=/path"; exit 1)
-gpu-tests: $(if $(NVCC),$(BUILD)/gpu/tests)
+gpu-tests: $(if $(NVCC),$(BUILD)/gpu/tests $(BUILD)/gpu/nccl_test)
 	$(NEEDS_NVCC)
 
 cubin:
@@ -224,6 +226,18 @@ MPI_COMMON := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(filter-out %_test.cpp,$(wildca
 $(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
+
+# Copies and waits between host and device, on a runtime that does its work late.
+STAGED_OBJ := $(BUILD)/obj/tests/mpi/late/runtime.o $(BUILD)/obj/kernels/no_cuda.o $(BUILD)/obj/parallel/no_nccl.o
+$(BUILD)/tests/mpi/staged_test: $(BUILD)/obj/tests/mpi/staged_test.o $(MPI_COMMON) $(TOOL_OBJ) $(STAGED_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
+
+# NCCL between GPUs, by hand: it needs one. It launches no kernels of ours.
+$(BUILD)/gpu/nccl_test: $(BUILD)/obj/tests/gpu/nccl_test.o $(MPI_COMMON) $(TOOL_OBJ) $(BUILD)/obj/kernels/no_cuda.o $(HOST_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/cuda/registry.o,$^) -lgtest $(LIBS) $(CUDA_LIBS) -o $@
+gpu-mpi-tests: $(BUILD)/gpu/nccl_test
 
 tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)
 
