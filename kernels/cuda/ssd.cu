@@ -133,7 +133,7 @@ void run(const Cuda& context, const Ssd<T>& op) {
   SsdProblem<T> p(op);
   p.take(m);
   ssd_states(context, p, op.state_out);
-  const int parts = p.parts();
+  const int parts = p.parts(context.sms);
   ssd_dispatch(p, [&]<int P>() {
     cuda::launch<ssd_output<T, P>, SsdOutputShared<T, P>>(
         context, dim3(static_cast<unsigned>(p.chunks), static_cast<unsigned>(p.groups * parts)),

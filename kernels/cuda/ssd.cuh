@@ -88,12 +88,12 @@ struct SsdProblem {
   int padded_head_dim() const {
     return head_dim <= 16 ? 16 : head_dim <= 64 ? 64 : head_dim <= 80 ? 80 : 128;
   }
-  // The heads of a group in parts, so that few chunks still fill a GPU: how many parts.
-  int parts() const {
+  // In how many parts the heads of a group are taken, so that few chunks still fill a GPU.
+  int parts(int sms) const {
+    const int per_group = heads / groups;
     int n = 1;
-    while (n < heads / groups && int64_t{chunks} * groups * n < 512) n *= 2;
-    const int part = static_cast<int>(ceil_div(heads / groups, n));
-    return static_cast<int>(ceil_div(heads / groups, part));
+    while (n < per_group && int64_t{chunks} * groups * n < 4 * sms) n *= 2;
+    return static_cast<int>(ceil_div(per_group, ceil_div(per_group, n)));
   }
   __device__ int64_t at(int chunk_index, int h) const { return int64_t{chunk_index} * heads + h; }
   __device__ bool has_state(const SsdChunk& at) const { return !at.begins || state_in; }
