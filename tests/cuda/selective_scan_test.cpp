@@ -29,13 +29,13 @@ struct Shape {
 // Chunks are 256 rows: sequences end within them and reach over three. Blocks have 8 channels, and 64 in
 // backward; states come by 16.
 const Shape kShapes[] = {
-    {8, 8, {0, 1, 7, 600, 0, 9, 256}},
-    {13, 3, {40, 0, 530, 2}, 1},                             // no vectors, a part of a block
-    {72, 2, {30, 0, 5}},                                     // two blocks in backward
+    {8, 8, {0, 1, 7, 530, 0, 9}},
+    {11, 1, {40, 0, 230, 2}, 1},                             // no vectors, a part of a block
+    {72, 1, {30, 0, 5}},                                     // two blocks in backward
     {8, 40, {20, 1}},                                        // three loads of states
-    {5, 17, {3, 270}, 3, false, false, false},               // and not in vectors
-    {16, 8, {50, 3}, 0, true, false, false, true},           // frozen
-    {8, 4, {100, 100}, 0, false, true, true, false, 5, 25},  // large steps
+    {5, 17, {3, 20}, 3, false, false, false},                // and not in vectors
+    {16, 2, {50, 3}, 0, true, false, false, true},           // frozen
+    {8, 2, {100, 100}, 0, false, true, true, false, 5, 25},  // large steps
     {8, 4, {0, 0}},
     {8, 4, {}},
     {0, 4, {3}},
