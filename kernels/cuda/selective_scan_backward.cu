@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
         __syncthreads();
       }
       for (int n = block; n < min(op.state, block + kScanStates); ++n) {
-        const int64_t at = (chunk * op.channels + c) * op.state + n;
+        const int64_t at = chunk * op.channels * op.state + (c * op.state + n);
         const float rate = s.a[warp][n], start = valid ? scratch.h[at] : 0,
                     behind = valid ? scratch.g[at] : 0;
         float b_in[kScanSteps], c_in[kScanSteps], a[kScanSteps], h[kScanSteps], p, last;
@@ -94,7 +94,8 @@ __global__ void __launch_bounds__(kScanThreads, 2)
         da = warp_sum(da);
         if (lane == 0 && valid) scratch.da_log[at] = da * rate * kLn2;
         __syncthreads();
-        float* dbc = scratch.dbc + ((blockIdx.x * scratch.chunks + chunk) * op.state + n) * 2 * kScanRows;
+        float* dbc = scratch.dbc + (blockIdx.x * scratch.chunks + chunk) * op.state * 2 * kScanRows +
+                     n * 2 * kScanRows;
         float db = group > 0 ? dbc[slot] : 0, dc = group > 0 ? dbc[kScanRows + slot] : 0;
 #pragma unroll
         for (int w = 0; w < kScanChannels; ++w) db += s.db[w][slot], dc += s.dc[w][slot];
