@@ -44,7 +44,7 @@ CPU_OBJ := $(filter $(BUILD)/obj/kernels/cpu/%,$(LIB_OBJ))
 
 # The toolkit: nvcc in $CUDA_HOME, on the path or in the usual place, with headers and libraries beside it. NVCC= does without.
 NVCC      := $(or $(NVCC),$(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)),$(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
-CUDA_HOME := $(or $(CUDA_HOME),$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))),/usr/local/cuda)
+CUDA_HOME := $(or $(wildcard $(CUDA_HOME)),$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))),/usr/local/cuda)
 CUDA_INC  := $(addprefix -isystem ,$(filter-out /usr/include,$(wildcard $(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include)))
 CUDA_LIBS := $(addprefix -L,$(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/x86_64-linux/lib $(CUDA_HOME)/lib)) -lcudart_static -lrt -ldl
 # cuBLASLt is loaded at run time; its header comes with the toolkit (libcublas-dev) but not with nvcc alone.

@@ -47,17 +47,22 @@ int driver_version() {
 // This thread on another device, for a while.
 class OnDevice {
  public:
-  explicit OnDevice(int device) {
+  explicit OnDevice(int device) : device_(device) {
     CHECK(cudaGetDevice, &before_);
-    if (device != before_) CHECK(cudaSetDevice, device);
+    if (device_ != before_) CHECK(cudaSetDevice, device_);
   }
-  ~OnDevice() { REPORT(cudaSetDevice, before_); }
+  ~OnDevice() {
+    if (device_ != before_) REPORT(cudaSetDevice, before_);
+  }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  int before_ = 0;
+  int device_, before_ = 0;
 };
+
+// 0 bytes are an allocation like any other, not one that failed.
+size_t at_least_one(int64_t bytes) { return static_cast<size_t>(bytes > 0 ? bytes : 1); }
 
 }  // namespace
 
@@ -101,7 +106,7 @@ void use_device(int device) { CHECK(cudaSetDevice, device); }
 void* allocate_device(int64_t bytes, int device) {
   const OnDevice here(device);
   void* p = nullptr;
-  const cudaError_t error = taken(cudaMalloc(&p, static_cast<size_t>(bytes)));
+  const cudaError_t error = taken(cudaMalloc(&p, at_least_one(bytes)));
   if (error == cudaErrorMemoryAllocation) return nullptr;
   check(error, "cudaMalloc");
   return p;
@@ -110,7 +115,7 @@ void free_device(void* p, int) { REPORT(cudaFree, p); }  // the address tells th
 
 void* allocate_pinned(int64_t bytes) {
   void* p = nullptr;
-  const cudaError_t error = taken(cudaHostAlloc(&p, static_cast<size_t>(bytes), cudaHostAllocPortable));
+  const cudaError_t error = taken(cudaHostAlloc(&p, at_least_one(bytes), cudaHostAllocPortable));
   if (error == cudaErrorMemoryAllocation) return nullptr;
   check(error, "cudaHostAlloc");
   return p;
