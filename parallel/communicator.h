@@ -134,12 +134,12 @@ std::shared_ptr<Communicator> nccl_communicator(std::shared_ptr<Communicator> ho
                                                 const Limits& = {});
 std::string why_no_nccl();  // "" where it can be used
 
-// A world for ranks whose memory is on `device` (the host's: that world itself). Groups in which every rank
+// A world for ranks whose memory is on `device`, a GPU; `host` outlives it. Groups in which every rank
 // has a GPU of its own use NCCL, the others are staged: collective, and the same on all ranks.
 //
 // MIMO_NCCL_SHARE_GPU=1 in the environment uses NCCL between ranks that share a GPU too, for tests on a
 // machine with a single one: NCCL refuses that, so each rank says that it is a machine of its own and
 // messages travel over loopback sockets.
-std::unique_ptr<World> device_world(std::unique_ptr<World> host, Device device);
+std::unique_ptr<World> device_world(World& host, Device device);
 
 }  // namespace mimo

@@ -67,10 +67,11 @@ void pretend_machines(int rank) {
 
 class DeviceWorld : public World {
  public:
-  DeviceWorld(std::unique_ptr<World> host, Device device) : host_(std::move(host)), device_(device) {
-    if (sharing_wanted()) pretend_machines(host_->world().rank());
-    places_ = gather(host_->world(), this_place(device));
-    world_ = add(host_->world().ranks(), borrowed(host_->world()), {});
+  DeviceWorld(World& host, Device device) : host_(host), device_(device) {
+    if (sharing_wanted()) pretend_machines(host_.world().rank());
+    places_ = gather(host_.world(), this_place(device));
+    // Not owned: host's.
+    world_ = add(host_.world().ranks(), {std::shared_ptr<Communicator>(), &host_.world()}, {});
   }
 
   // Each made on all its ranks in an order that all share, and destroyed in that order: NCCL makes ranks of a
@@ -82,11 +83,11 @@ class DeviceWorld : public World {
 
   Communicator& world() override { return *world_; }
   std::shared_ptr<Communicator> create(const Ranks& ranks, const Limits& limits) override {
-    std::shared_ptr<Communicator> host = host_->create(ranks, limits);
+    std::shared_ptr<Communicator> host = host_.create(ranks, limits);
     return host ? add(ranks, std::move(host), limits) : nullptr;
   }
-  int node_rank() const override { return host_->node_rank(); }
-  int node_size() const override { return host_->node_size(); }
+  int node_rank() const override { return host_.node_rank(); }
+  int node_size() const override { return host_.node_size(); }
 
   std::string failure() override {
     std::vector<std::shared_ptr<Communicator>> made;
@@ -96,15 +97,11 @@ class DeviceWorld : public World {
     }
     for (const auto& c : made)
       if (std::string f = c->failure(); !f.empty()) return f;
-    return host_->failure();
+    return host_.failure();
   }
   std::string transport() override { return describe_transport(places_, sharing_wanted()); }
 
  private:
-  static std::shared_ptr<Communicator> borrowed(Communicator& c) {
-    return {std::shared_ptr<Communicator>(), &c};  // owned by host_
-  }
-
   std::shared_ptr<Communicator> add(const Ranks& ranks, std::shared_ptr<Communicator> host,
                                     const Limits& limits) {
     if (ranks.size() == 1) return host;  // copies on the device
@@ -117,7 +114,7 @@ class DeviceWorld : public World {
     return made;
   }
 
-  std::unique_ptr<World> host_;
+  World& host_;
   Device device_;
   std::vector<RankPlace> places_;  // by world rank
   std::mutex mutex_;               // of the list: the watchdog reads it
@@ -171,9 +168,8 @@ std::string describe_transport(std::span<const RankPlace> places, bool share) {
   return s + ": staged through host memory" + (gpus.size() > 1 ? "; NCCL in groups with a GPU each" : "");
 }
 
-std::unique_ptr<World> device_world(std::unique_ptr<World> host, Device device) {
-  if (device.kind == Device::Kind::cpu) return host;
-  return std::make_unique<DeviceWorld>(std::move(host), device);
+std::unique_ptr<World> device_world(World& host, Device device) {
+  return std::make_unique<DeviceWorld>(host, device);
 }
 
 }  // namespace mimo

@@ -164,6 +164,12 @@ Trainer::~Trainer() = default;
 const PlanGraph& Trainer::graph() const { return train_->graph; }
 const Plan& Trainer::plan() const { return train_->plan; }
 
+std::string Trainer::device() const {
+  if (job_.device.kind == Device::Kind::cpu) return "cpu";
+  const cuda::DeviceInfo info = cuda::device_info(job_.device.index);
+  return to_string(job_.device) + " (" + info.name + "); " + world_.transport();
+}
+
 std::vector<Parameter*> Trainer::parameters() const {
   std::vector<Parameter*> all;
   for (const auto& [key, stage] : stages_)

@@ -1,5 +1,5 @@
 // NCCL between GPUs: the cases of all communicators. By hand, on a machine with one GPU or more:
-//   make gpu-mpi-tests && mpirun --oversubscribe -n 2 build/tests/gpu/mpi/nccl_test
+//   make gpu-mpi-tests && mpirun --oversubscribe -n 2 build/gpu/nccl_test
 // Ranks that share a GPU talk over loopback sockets (MIMO_NCCL_SHARE_GPU, set here unless it is set).
 #include <cstdlib>
 #include <map>
@@ -11,16 +11,6 @@ const char* const kRanks = "1 2 4";
 namespace mimo {
 namespace {
 
-class Borrowed : public World {
- public:
-  Communicator& world() override { return test_comm(); }
-  std::shared_ptr<Communicator> create(const Ranks& ranks, const Limits& limits) override {
-    return test_world().create(ranks, limits);
-  }
-  int node_rank() const override { return test_world().node_rank(); }
-  int node_size() const override { return test_world().node_size(); }
-};
-
 // Made once: creating a communicator takes up to a second. It ends before MPI does.
 std::unique_ptr<World> device;
 
@@ -30,7 +20,7 @@ class OpenDevice : public testing::Environment {
     setenv("MIMO_NCCL_SHARE_GPU", "1", 0);
     ASSERT_GT(cuda::device_count(), 0) << cuda::why_no_device();
     cuda::use_device(subject::device.index);
-    device = device_world(std::make_unique<Borrowed>(), subject::device);
+    device = device_world(test_world(), subject::device);
     if (test_comm().rank() == 0) std::printf("%s\n", device->transport().c_str()), std::fflush(stdout);
   }
   void TearDown() override;

@@ -60,19 +60,8 @@ TEST(Staged, PinnedMemoryIsReusedWhenItsCopiesAreDone) {
     EXPECT_EQ(x[i].get(), std::vector<int64_t>(100, n == 1 ? i : i * n * (n + 1) / 2));
 }
 
-// The test's world, for a device_world to own.
-class Borrowed : public World {
- public:
-  Communicator& world() override { return test_comm(); }
-  std::shared_ptr<Communicator> create(const Ranks& ranks, const Limits& limits) override {
-    return test_world().create(ranks, limits);
-  }
-  int node_rank() const override { return test_world().node_rank(); }
-  int node_size() const override { return test_world().node_size(); }
-};
-
 TEST(DeviceWorld, StagesAndSaysSo) {
-  const auto world = device_world(std::make_unique<Borrowed>(), subject::device);
+  const auto world = device_world(test_world(), subject::device);
   const int n = test_comm().size();
   EXPECT_EQ(world->transport(),
             n == 1 ? "one rank, no messages"
@@ -94,12 +83,6 @@ TEST(DeviceWorld, StagesAndSaysSo) {
   world->world().all_reduce(x, ReduceOp::sum, stream()).wait();
   EXPECT_EQ(x.get(), std::vector<int32_t>(3, n));
   world->world().barrier();
-}
-
-TEST(DeviceWorld, OfTheHostIsTheWorldItself) {
-  auto host = std::make_unique<Borrowed>();
-  World* before = host.get();
-  EXPECT_EQ(device_world(std::move(host), Device{}).get(), before);
 }
 
 TEST(DeviceWorld, NcclIsForGroupsWithAGpuEach) {
