@@ -54,6 +54,10 @@ class Case {
            const std::vector<double>& values = {}) {
     return make<T>(name, rows, cols, pad, fill(rows * cols, values), true);
   }
+  A* acc_inout(const std::string& name, int64_t rows, int64_t cols = 1,
+               const std::vector<double>& values = {}) {
+    return make<A>(name, rows, cols, 0, values.empty() ? fill(rows * cols, {}) : values, true);
+  }
   A* sum(const std::string& name, int64_t rows, int64_t cols = 1) {
     return make<A>(name, rows, cols, 0, std::vector<double>(static_cast<size_t>(rows * cols), kBefore), true);
   }
