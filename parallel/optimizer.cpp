@@ -25,12 +25,15 @@ void Optimizer::update(double lr, double scale, int64_t t) {
     dispatch(dtype, [&]<class T>() {
       using A = acc_t<T>;
       std::vector<AdamTensor<T>> tensors;
-      for (const State& s : states_)
-        if (s.parameter->value.dtype() == dtype && s.parameter->value.numel() > 0)
-          tensors.push_back({s.parameter->value.numel(), s.parameter->value.data<T>(), s.master.data<A>(),
-                             s.parameter->grad.data<A>(), s.m.data<A>(), s.v.data<A>(),
-                             s.parameter->decay ? 1.0 : 0.0, 1.0});
-      if (!tensors.empty()) launch(AdamW<T>{static_cast<int>(tensors.size()), tensors.data(), &state});
+      int64_t total = 0;
+      for (const State& s : states_) {
+        const Tensor& value = s.parameter->value;
+        if (value.dtype() != dtype || value.numel() == 0) continue;
+        tensors.push_back({value.numel(), value.data<T>(), s.master.data<A>(), s.parameter->grad.data<A>(),
+                           s.m.data<A>(), s.v.data<A>(), s.parameter->decay ? 1.0 : 0.0, 1.0});
+        total += value.numel();
+      }
+      if (!tensors.empty()) launch(AdamW<T>{static_cast<int>(tensors.size()), total, tensors.data(), &state});
     });
   }
 }

@@ -89,15 +89,17 @@ void add_gradients(StepSums& step, int module, std::span<Parameter* const> param
     dispatch(dtype, [&]<class T>() {
       std::vector<const T*> data;
       std::vector<int64_t> counts;
+      int64_t total = 0;
       for (const Parameter* p : parameters) {
         if (!sums(*p) || p->grad.dtype() != dtype) continue;
         if (!p->copies.empty() && p->copies[0] != world_rank) continue;
         data.push_back(p->grad.data<T>());
         counts.push_back(p->grad.numel());
+        total += p->grad.numel();
       }
       if (data.empty()) return;
       double result[2] = {0, 0};
-      launch(SumSquares<T>{static_cast<int>(data.size()), data.data(), counts.data(), result});
+      launch(SumSquares<T>{static_cast<int>(data.size()), total, data.data(), counts.data(), result});
       step.squared_norm[module] += result[0];
       step.non_finite += result[1];
     });
