@@ -30,7 +30,7 @@ void adamw(benchmark::State& state) {
   }
   const AdamState s{1e-6, 0.9, 0.95, 1e-8, 0.1, 1, 10};
   const double moved = std::is_same_v<T, A> ? 7 * sizeof(A) : 7 * sizeof(A) + sizeof(T);
-  measure(state, AdamW<T>{count, list.data(), &s}, 15.0 * kElements, moved * kElements);
+  measure(state, AdamW<T>{count, kElements, list.data(), &s}, 15.0 * kElements, moved * kElements);
 }
 
 template <class T>
@@ -41,7 +41,7 @@ void sum_squares(benchmark::State& state) {
   std::vector<int64_t> n(count, kElements / count);
   for (int64_t i = 0; i < kElements; i += n[0]) list.push_back(&x[i]);
   double result[2];
-  measure(state, SumSquares<T>{count, list.data(), n.data(), result}, 2.0 * kElements,
+  measure(state, SumSquares<T>{count, kElements, list.data(), n.data(), result}, 2.0 * kElements,
           double(sizeof(T)) * kElements);
 }
 
