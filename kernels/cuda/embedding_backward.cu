@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
   MIMO_SHARED(EmbeddingShared, s);
   const int64_t begin = int64_t{blockIdx.x} * kEmbeddingTile;
   for (int i = threadIdx.x; i < kEmbeddingTile; i += kEmbeddingThreads) {
-    const int64_t t = begin + i, id = t < tokens ? ids[t] : -1, row = id - first;
-    const bool here = id >= 0 && row >= 0 && row < rows;
+    const int64_t t = begin + i, row = t < tokens ? ids[t] - first : -1;
+    const bool here = row >= 0 && row < rows;
     s.keys[i] = t < tokens ? static_cast<uint64_t>(here ? row : rows) << 32 | static_cast<uint64_t>(t)
                            : kEmbeddingEnd;
   }
