@@ -96,9 +96,9 @@ __global__ void __launch_bounds__(kEntropyThreads) cross_entropy_sum(CrossEntrop
   });
   sum = block_sum(sum, s.value);
   if (threadIdx.x != 0) return;
-  const int64_t label = op.labels[blockIdx.x], c = label - op.first;
+  const int64_t c = op.labels[blockIdx.x] - op.first;
   op.sum[blockIdx.x] = sum;
-  op.target[blockIdx.x] = label >= 0 && c >= 0 && c < op.cols ? static_cast<float>(row[c]) - max : 0;
+  op.target[blockIdx.x] = c >= 0 && c < op.cols ? static_cast<float>(row[c]) - max : 0;
 }
 
 template <class T>
@@ -148,14 +148,13 @@ __global__ void __launch_bounds__(kEntropyRows) cross_entropy_loss(CrossEntropyL
   loss = block_sum(loss, s.sum);
   if (threadIdx.x == 0) parts[blockIdx.x] = loss;
 }
-// One block.
+// One warp.
 template <class T>
-__global__ void __launch_bounds__(kEntropyRows)
+__global__ void __launch_bounds__(kWarp)
     cross_entropy_loss_total(CrossEntropyLoss<T> op, int64_t count, const double* parts) {
-  MIMO_SHARED(EntropyLossShared, s);
   double loss = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kEntropyRows) loss += parts[i];
-  loss = block_sum(loss, s.sum);
+  for (int64_t i = threadIdx.x; i < count; i += kWarp) loss += parts[i];
+  loss = warp_sum(loss);
   if (threadIdx.x != 0) return;
   *op.result += loss;
   *op.value = static_cast<float>(loss);
@@ -197,8 +196,8 @@ void run(const Cuda& context, const CrossEntropyLoss<T>& op) {
   const int64_t blocks = ceil_div(op.rows, kEntropyRows);
   cuda::launch<cross_entropy_loss<T>, EntropyLossShared>(context, dim3(static_cast<unsigned>(blocks)),
                                                          kEntropyRows, op, parts);
-  cuda::launch<cross_entropy_loss_total<T>, EntropyLossShared>(context, dim3(1), kEntropyRows, op, blocks,
-                                                               static_cast<const double*>(parts));
+  cuda::launch<cross_entropy_loss_total<T>>(context, dim3(1), kWarp, op, blocks,
+                                            static_cast<const double*>(parts));
 }
 
 template <class T>
