@@ -114,12 +114,20 @@ void ssd_dispatch(const SsdProblem<T>& p, F&& f) {
   }
 }
 
-// Fills the table, the steps and the states; state_out may be null.
+// One way over the chunks of every sequence: a state starts from `start` (or zero), is written to `states` at
+// every chunk, then decays and gains w_j x_j b_j^T of its rows, and ends in `finish` unless that is null.
+// Forward, with x, B and into_state, that is the state before each chunk; in reverse, with dy, C and
+// from_start, the gradient E of the state after it. States that are zero, no start yet, are not written.
 template <class T>
-void ssd_states(const Cuda&, const SsdProblem<T>&, float* state_out);
-// The same walk in reverse: the gradients E of the states after each chunk, of those that have one.
+struct SsdWalk {
+  SsdMatrix<const T> x, b;
+  const float* start;
+  T* states;  // [C, H, P, N]
+  float* finish;
+};
+
+// Fills the table and the steps, and walks forward and, unless null, in reverse.
 template <class T>
-void ssd_state_gradients(const Cuda&, const SsdProblem<T>&, const SsdMatrix<const T>& dy,
-                         const float* dstate_out, T* dstate_CHPN, float* dstate_in);
+void ssd_states(const Cuda&, const SsdProblem<T>&, const SsdWalk<T>& forward, const SsdWalk<T>* reverse);
 
 }  // namespace mimo::cuda

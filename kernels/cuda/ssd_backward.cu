@@ -244,8 +244,9 @@ void run(const Cuda& context, const SsdBackward<T>& op) {
   p.take(m);
   SsdGradients<T> grad(context, op, p);
   grad.take(m, p);
-  ssd_states(context, p, nullptr);
-  ssd_state_gradients(context, p, grad.dy, op.dstate_out, grad.dstate_CHPN, op.dstate_in);
+  const SsdWalk<T> forward{p.x, p.b, p.state_in, p.state_CHPN, nullptr},
+      reverse{grad.dy, p.c, op.dstate_out, grad.dstate_CHPN, op.dstate_in};
+  ssd_states(context, p, forward, &reverse);
   ssd_chunk_gradients(context, p, grad);
   const unsigned chunks = static_cast<unsigned>(p.chunks);
   ssd_dispatch(p, [&]<int P>() {
