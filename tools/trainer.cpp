@@ -106,21 +106,21 @@ struct Trainer::Pass {
   }
 };
 
-Trainer::Trainer(const Job& job, World& world)
+Trainer::Trainer(const Job& job, World& host)
     : job_(job),
-      devices_(open_device(job_.device, world)),
-      world_(devices_ ? *devices_ : world),
-      rank_(world.world().rank()),
+      devices_(open_device(job_.device, host)),
+      world_(devices_ ? *devices_ : host),
+      rank_(host.world().rank()),
       clock_(job.model.modules.size()),
       order_(job.data->train.samples(), static_cast<uint64_t>(job.config.get<int64_t>("train.seed"))) {
   const Config& c = job_.config;
-  watchdog_ = std::make_unique<Watchdog>(world, c.get<double>("run.hang_timeout"),
+  watchdog_ = std::make_unique<Watchdog>(world_, c.get<double>("run.hang_timeout"),
                                          [this](const Action& a) { return train_->graph.describe(a); });
   watchdog_->begin("setting up the run");
-  std::vector<int> everyone(static_cast<size_t>(world.world().size()));
+  std::vector<int> everyone(static_cast<size_t>(world_.world().size()));
   for (size_t i = 0; i < everyone.size(); ++i) everyone[i] = static_cast<int>(i);
-  transfers_forward_ = world.create(everyone);
-  transfers_backward_ = world.create(everyone);
+  transfers_forward_ = world_.create(everyone);
+  transfers_backward_ = world_.create(everyone);
 
   std::map<std::pair<int, int>, Stage*> pointers;
   for (size_t m = 0; m < job_.model.modules.size(); ++m) {
@@ -128,7 +128,7 @@ Trainer::Trainer(const Job& job, World& world)
     std::shared_ptr<Communicator> mine;
     if (grid.tp > 1)
       for (const Ranks& group : grid.groups({Axis::tp}))
-        if (auto made = world.create(group)) mine = made;
+        if (auto made = world_.create(group)) mine = made;
     tp_.push_back(mine);
     if (!grid.contains(rank_)) continue;
     const Coord coord = grid.coord(rank_);
@@ -140,7 +140,7 @@ Trainer::Trainer(const Job& job, World& world)
     stages_[{static_cast<int>(m), coord.pp}] = std::move(stage);
   }
   const std::vector<Parameter*> all = parameters();
-  groups_ = std::make_unique<Groups>(world, all);
+  groups_ = std::make_unique<Groups>(world_, all);
   {
     const MemoryLabel label("optimizer");
     optimizer_ = std::make_unique<Optimizer>(

@@ -59,7 +59,7 @@ class StepClock : public Observer {
 
 class Trainer {
  public:
-  Trainer(const Job&, World&);
+  Trainer(const Job&, World& host);
   ~Trainer();
 
   // The step after the last one done. before_update runs when gradients are reduced, before they are used.

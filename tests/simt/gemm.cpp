@@ -1,6 +1,7 @@
 // The emulator's matrix products: the CPU's.
 #include "kernels/gemm.h"
 #include "kernels/cuda/product.h"
+#include "tests/simt/simt.h"
 
 namespace mimo::cuda {
 namespace {
@@ -49,6 +50,7 @@ auto with_op(const Product& p, const F& f) {
 
 bool multiply(const Cuda& cuda, const Product& p) {
   if (!bias_can_be_fused(p)) return false;
+  const simt::DeviceAccess access;
   with_op(p, [&](const auto& op) { run(Cpu{cuda.ws}, op); });
   return true;
 }
