@@ -245,9 +245,10 @@ $(BUILD)/late/libnccl.so.2: tests/mpi/late/nccl.cpp tests/mpi/late/queue.h Makef
 	@$(CXX) $(CXXFLAGS) $(CUDA_INC) $(MPI_INC) -fPIC -shared $< -o $@
 
 # NCCL between GPUs, by hand: it needs one. It launches no kernels of ours.
-$(BUILD)/gpu/nccl_test: $(BUILD)/obj/tests/gpu/nccl_test.o $(MPI_COMMON) $(TOOL_OBJ) $(BUILD)/obj/kernels/no_cuda.o $(HOST_OBJ) $(LIB)
+$(BUILD)/gpu/nccl_test: $(BUILD)/obj/tests/gpu/nccl_test.o $(MPI_COMMON) $(TOOL_OBJ) $(BUILD)/obj/kernels/no_cuda.o \
+  $(filter-out $(CUDA_DIR)/kernels/%,$(HOST_OBJ)) $(CUDA_DIR)/kernels/cuda/library.o $(LIB)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $(filter-out %/cuda/registry.o,$^) -lgtest $(LIBS) $(CUDA_LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) $(CUDA_LIBS) -o $@
 gpu-mpi-tests: $(BUILD)/gpu/nccl_test
 
 tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)
