@@ -82,7 +82,7 @@ PROGRAMS  := $(notdir $(MAINS:.cpp=))
 
 TEST_DIRS := $(filter-out mpi cuda simt gpu,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
 TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
-MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp))
+MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp)) $(if $(and $(NVCC),$(NCCL_H)),$(BUILD)/tests/mpi/nccl_test)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -228,16 +228,28 @@ $(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(ABS
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
 
-# Copies and waits between host and device, on a runtime that does its work late.
+# Copies and waits between host and device, on a runtime that does its work late; where NCCL's header is, with
+# a library of ours in NCCL's place.
 STAGED_OBJ := $(BUILD)/obj/tests/mpi/late/runtime.o $(BUILD)/obj/kernels/no_cuda.o $(BUILD)/obj/parallel/no_nccl.o
 $(BUILD)/tests/mpi/staged_test: $(BUILD)/obj/tests/mpi/staged_test.o $(MPI_COMMON) $(TOOL_OBJ) $(STAGED_OBJ) $(LIB)
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
 
-# NCCL between GPUs, by hand: it needs one. It launches no kernels of ours.
-$(BUILD)/gpu/nccl_test: $(BUILD)/obj/tests/gpu/nccl_test.o $(MPI_COMMON) $(TOOL_OBJ) $(BUILD)/obj/kernels/no_cuda.o $(HOST_OBJ) $(LIB)
+LATE_NCCL := $(BUILD)/obj/tests/gpu/nccl_test.o $(BUILD)/obj/tests/mpi/late/runtime.o $(BUILD)/obj/kernels/no_cuda.o \
+  $(CUDA_DIR)/parallel/nccl/nccl_communicator.o $(CUDA_DIR)/kernels/cuda/library.o
+$(BUILD)/tests/mpi/nccl_test: $(LATE_NCCL) $(MPI_COMMON) $(TOOL_OBJ) $(LIB) $(BUILD)/late/libnccl.so.2
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $(filter-out %/cuda/registry.o,$^) -lgtest $(LIBS) $(CUDA_LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) -rdynamic $(filter-out %.so.2,$^) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../../late' -lgtest $(LIBS) -o $@
+
+$(BUILD)/late/libnccl.so.2: tests/mpi/late/nccl.cpp tests/mpi/late/queue.h Makefile
+	@mkdir -p $(@D); echo "  C++  $<"
+	@$(CXX) $(CXXFLAGS) $(CUDA_INC) $(MPI_INC) -fPIC -shared $< -o $@
+
+# NCCL between GPUs, by hand: it needs one. It launches no kernels of ours.
+$(BUILD)/gpu/nccl_test: $(BUILD)/obj/tests/gpu/nccl_test.o $(MPI_COMMON) $(TOOL_OBJ) $(BUILD)/obj/kernels/no_cuda.o \
+  $(filter-out $(CUDA_DIR)/kernels/%,$(HOST_OBJ)) $(CUDA_DIR)/kernels/cuda/library.o $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) $(CUDA_LIBS) -o $@
 gpu-mpi-tests: $(BUILD)/gpu/nccl_test
 
 tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)

@@ -202,6 +202,16 @@ TEST(Communicator, AllReduceOfManyMegabytes) {
   for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(found[i], sums[i % period], unit * magnitudes[i % period]) << i;
 }
 
+// Nobody waits for the stream here: testing alone gets the operation done, after what was queued before it.
+TEST(Communicator, AWorkIsTestedUntilItIsDone) {
+  const auto comm = everyone();
+  const Data<int32_t> x(1000, 3), y(1000, comm->rank());
+  Work sum = comm->all_reduce(x, ReduceOp::sum, stream()), sent = comm->broadcast(y, 0, stream());
+  while (!sum.test() || !sent.test()) std::this_thread::yield();
+  EXPECT_EQ(x.get(), std::vector<int32_t>(1000, 3 * comm->size()));
+  EXPECT_EQ(y.get(), std::vector<int32_t>(1000, 0));
+}
+
 TEST(Communicator, RepeatedSumsAreEqualBitForBit) {
   const auto comm = everyone();
   const int64_t n = 100'003;

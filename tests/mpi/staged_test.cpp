@@ -38,6 +38,27 @@ TEST(Staged, HostAndDeviceMessagesOfAPairKeepTheirOrder) {
   EXPECT_EQ(in.get()[0], 100 + last);
 }
 
+// A receiver never waits for its stream, so copies to the device pile up there: no message may arrive in
+// pinned memory that an earlier one is still to be copied from.
+TEST(Staged, AReceiverReusesPinnedMemoryWhenItsCopiesAreDone) {
+  const auto comm = everyone();
+  const bool sends = comm->rank() == 0;
+  std::vector<Data<int32_t>> x;
+  for (int i = 0; i < 20; ++i) {
+    x.emplace_back(100, sends ? i : -1);
+    comm->broadcast(x.back(), 0, stream()).wait();
+    std::vector<P2P> messages;
+    x.emplace_back(100, sends ? 1000 + i : -1);
+    for (int peer = 1; peer < comm->size(); ++peer)
+      if (sends || peer == comm->rank()) messages.push_back({sends, sends ? peer : 0, x.back()});
+    comm->exchange(messages, stream()).wait();
+  }
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(x[2 * i].get(), std::vector<int32_t>(100, i));
+    EXPECT_EQ(x[2 * i + 1].get(), std::vector<int32_t>(100, 1000 + i));
+  }
+}
+
 TEST(Staged, HostMemoryPassesThrough) {
   const auto comm = everyone();
   int64_t sum = 1;

@@ -10,6 +10,7 @@
 #include <map>
 #include <stdexcept>
 
+#include "queue.h"
 #include "tensor/cuda.h"
 
 namespace mimo::cuda {
@@ -47,7 +48,10 @@ std::map<const char*, Memory>& device_memory() {
   return all;
 }
 
-// Where the host may touch it.
+}  // namespace
+
+void queue(void* s, std::function<void()> work) { stream_of(s).work.push_back(std::move(work)); }
+
 char* reach(const void* p) {
   const char* at = static_cast<const char*>(p);
   auto next = device_memory().upper_bound(at);
@@ -55,8 +59,6 @@ char* reach(const void* p) {
   const auto& [base, memory] = *--next;
   return at < base + memory.bytes ? memory.shadow + (at - base) : const_cast<char*>(at);
 }
-
-}  // namespace
 
 int device_count() { return 1; }
 std::string why_no_device() { return ""; }
@@ -93,7 +95,7 @@ void synchronize(void* s) {
   while (!stream_of(s).work.empty()) stream_of(s).step();
 }
 void copy(void* to, const void* from, int64_t bytes, void* s) {
-  stream_of(s).work.push_back([=] { std::memcpy(reach(to), reach(from), static_cast<size_t>(bytes)); });
+  queue(s, [=] { std::memcpy(reach(to), reach(from), static_cast<size_t>(bytes)); });
 }
 
 void* create_event(bool) { return new Event; }
@@ -105,7 +107,7 @@ void record(void* e, void* s) {
 }
 void wait(void* s, void* e) {
   Event* event = static_cast<Event*>(e);
-  stream_of(s).work.push_back([event, version = event->recorded] { event->run_to(version); });
+  queue(s, [event, version = event->recorded] { event->run_to(version); });
 }
 bool done(void* e) {  // time passes
   Event* event = static_cast<Event*>(e);
