@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   // Its columns, once for each query head of the group.
   const int begin = is_keys ? seq.first_query(row0) : 0;
   const int end = is_keys ? seq.q_len : seq.visible(row0 + rows - 1);
-  const int turns = (end - begin + columns - 1) / columns, steps = turns * (is_keys ? group : 1);
+  const int steps = (end - begin + columns - 1) / columns * (is_keys ? group : 1);
 
   const auto q = [&](const bf16* x, int64_t ld, int row, int h) {
     return x + (seq.q_begin + row) * ld + int64_t{h} * op.head_dim;
@@ -79,21 +79,18 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   const auto k = [&](const bf16* x, int64_t ld, int row) {
     return x + (seq.k_begin + row) * ld + int64_t{kv_head} * op.head_dim;
   };
-  const auto copy_u = [&](int n) {
-    const int at = begin + n % turns * columns, h = kv_head * group + n / turns;
-    auto& to = shared.u[n % 2];
+  const auto copy_u = [&](int buffer, int at, int h) {
     if constexpr (is_keys) {
-      copy_tile<threads>(to, q(op.q, op.q_ld, at, h), op.q_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.u[buffer], q(op.q, op.q_ld, at, h), op.q_ld, end - at, op.head_dim);
       const int i = static_cast<int>(threadIdx.x);
       if (i < columns)
-        cp_async_8(&shared.stats[n % 2][i], stats_HT + h * op.tokens_q + seq.q_begin + at + i, at + i < end);
+        cp_async_8(&shared.stats[buffer][i], stats_HT + h * op.tokens_q + seq.q_begin + at + i, at + i < end);
     } else {
-      copy_tile<threads>(to, k(op.k, op.k_ld, at), op.k_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.u[buffer], k(op.k, op.k_ld, at), op.k_ld, end - at, op.head_dim);
     }
     cp_async_commit();
   };
-  const auto copy_w = [&](int n) {
-    const int at = begin + n % turns * columns, h = kv_head * group + n / turns;
+  const auto copy_w = [&](int at, int h) {
     if constexpr (is_keys)
       copy_tile<threads>(shared.w, q(op.d_o, op.d_o_ld, at, h), op.d_o_ld, end - at, op.head_dim);
     else
@@ -113,7 +110,8 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
     copy_tile<threads>(shared.y, q(op.d_o, op.d_o_ld, row0, head), op.d_o_ld, rows, op.head_dim);
   }
   cp_async_commit();
-  if (steps > 0) copy_u(0), copy_w(0);
+  int at = begin, h = kv_head * group;  // of the columns: the first, and the query head if they are queries
+  if (steps > 0) copy_u(0, at, h), copy_w(at, h);
 
   float2 mine[M][2];  // {lse log2(e), delta} of the queries that are rows
   if constexpr (!is_keys)
@@ -129,33 +127,43 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   for (int n = 0; n < steps; ++n) {
     cp_async_wait<0>();
     __syncthreads();  // U and W are there; the other U, and what the parts exchanged, are done with
-    if (n + 1 < steps) copy_u(n + 1);
+    const bool wraps = at + columns >= end;
+    const int next_at = wraps ? begin : at + columns, next_h = wraps ? h + 1 : h;
+    if (n + 1 < steps) copy_u((n + 1) % 2, next_at, next_h);
     const auto& u = shared.u[n % 2];
     float p[M][N][4] = {}, ds[M][N][4] = {};
     multiply_transposed<Dim>(p, shared.x, m0, u, n0);
     multiply_transposed<Dim>(ds, shared.y, m0, shared.w, n0);
 
-    const int at = begin + n % turns * columns;
-    const bool masked = is_keys ? at < seq.first_query(row0 + rows - 1) : at + columns > seq.visible(row0);
+    if (is_keys ? at < seq.first_query(row0 + rows - 1) : at + columns > seq.visible(row0)) {
+#pragma unroll
+      for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const int row = row0 + m0 + 16 * m + 8 * r + lane / 4, col0 = at + n0 + lane % 4 * 2;
+          const int first = is_keys ? row + seq.shift - col0 : 0,
+                    last = is_keys ? columns : seq.visible(row) - col0;
+#pragma unroll
+          for (int i = 0; i < N; ++i)
+#pragma unroll
+            for (int c = 0; c < 2; ++c)
+              if (8 * i + c < first || 8 * i + c >= last) p[m][i][2 * r + c] = -INFINITY;
+        }
+    }
 #pragma unroll
     for (int i = 0; i < N; ++i)
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const int col = n0 + 8 * i + lane % 4 * 2 + c;
         float2 stats;
-        if constexpr (is_keys) stats = shared.stats[n % 2][col];
+        if constexpr (is_keys) stats = shared.stats[n % 2][n0 + 8 * i + lane % 4 * 2 + c];
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
           for (int r = 0; r < 2; ++r) {
             if constexpr (!is_keys) stats = mine[m][r];
-            float& x = p[m][i][2 * r + c];
+            float &x = p[m][i][2 * r + c], &y = ds[m][i][2 * r + c];
             x = exp2_fast(x * scale - stats.x);
-            if (masked) {
-              const int row = row0 + m0 + 16 * m + 8 * r + lane / 4;
-              if (is_keys ? at + col < row + seq.shift : at + col >= seq.visible(row)) x = 0;
-            }
-            ds[m][i][2 * r + c] = x * (ds[m][i][2 * r + c] - stats.y);
+            y = x * (y - stats.y);
           }
       }
 
@@ -182,7 +190,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
       }
       __syncthreads();  // W is done with
     }
-    if (n + 1 < steps) copy_w(n + 1);
+    if (n + 1 < steps) copy_w(next_at, next_h);
 #pragma unroll
     for (int j = 0; j < N / 2; ++j) {
       uint32_t a[M][4];
@@ -198,6 +206,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
         multiply(sum_u, a, u, other + 16 * j, d0);
       }
     }
+    at = next_at, h = next_h;
   }
 
   cp_async_wait<0>();
