@@ -11,8 +11,10 @@
 //
 // Where dk and dv of 32 rows take too many registers, `split` warps share the rows: each makes a part of the
 // columns of P and dS, the others take it from shared memory, and each sums a part of the head dimension.
-// 32 rows a warp keep shared memory traffic (1.5 to 2 cycles an mma) near the rate of mma.sync (1.6 cycles).
-// U has two buffers; W, which the last product does not need, has one. Not measured.
+// A warp always has 32 rows: that keeps the traffic of shared memory, 1 to 2 cycles an mma, near the rate of
+// mma.sync (1.6 cycles an SM); 16 rows would need 2 to 2.5.
+// U has two buffers, or one where two do not fit; W, which the last product does not need, has one.
+// Not measured.
 #include <type_traits>
 
 #include "kernels/cuda/attention_tiles.cuh"
@@ -25,11 +27,11 @@ enum class AttentionSide { queries, keys };
 template <int Dim, AttentionSide Side>
 struct AttentionBackwardShape {
   static constexpr bool is_keys = Side == AttentionSide::keys;
-  static constexpr int split = Dim > 128 || (is_keys && Dim > 64) ? 2 : 1;
-  static constexpr int row_tiles = Dim <= 128 ? 2 : 1;  // of 16 rows a warp
-  static constexpr int groups = 4, warps = groups * split, blocks = split == 1 ? 2 : 1;
-  static constexpr int rows = 16 * row_tiles * groups;
-  static constexpr int columns = split == 2 || (!is_keys && Dim <= 64) ? 64 : 32;
+  static constexpr int split = Dim > 128 ? 4 : is_keys&& Dim > 80 ? 2 : 1;
+  static constexpr int groups = Dim > 128 ? 2 : 4, warps = groups * split, blocks = split == 1 ? 2 : 1;
+  static constexpr int rows = 32 * groups;
+  static constexpr int columns = split == 1 && (is_keys || Dim > 96) ? 32 : 64;
+  static constexpr int buffers = Dim > 128 ? 1 : 2;  // of U: 163 KB, what sm_80 has, is not enough for two
 };
 
 struct AttentionNothing {};
@@ -38,13 +40,30 @@ template <int Dim, AttentionSide Side>
 struct AttentionBackwardShared {
   using Shape = AttentionBackwardShape<Dim, Side>;
   AttentionTile<Shape::rows, Dim> x, y;  // the results at the end
-  AttentionTile<Shape::columns, Dim> u[2], w;
+  AttentionTile<Shape::columns, Dim> u[Shape::buffers], w;
   // {lse log2(e), delta} of the queries that are columns.
-  std::conditional_t<Shape::is_keys, float2[2][Shape::columns], AttentionNothing> stats;
+  std::conditional_t<Shape::is_keys, float2[Shape::buffers][Shape::columns], AttentionNothing> stats;
   using Exchange = AttentionTile<Shape::rows, Shape::columns>;
   std::conditional_t<(Shape::split > 1), Exchange, AttentionNothing> ds;
   std::conditional_t<(Shape::split > 1 && Shape::is_keys), Exchange, AttentionNothing> p;
 };
+
+// sum += A Y over the columns of the parts but one; A of the rows m0.. is in shared memory.
+template <int Parts, int M, int D, int Rows, int Cols, int YCols>
+__device__ inline void multiply_others(AttentionFragments<M, D>& sum, const AttentionTile<Rows, Cols>& a,
+                                       int m0, int part, const AttentionTile<Cols, YCols>& y, int d0) {
+  constexpr int width = Cols / Parts;
+#pragma unroll
+  for (int i = 1; i < Parts; ++i)
+#pragma unroll
+    for (int j = 0; j < width; j += 16) {
+      const int col = (part + i) % Parts * width + j;
+      uint32_t fragments[M][4];
+#pragma unroll
+      for (int m = 0; m < M; ++m) load_a(fragments[m], a, m0 + 16 * m, col);
+      multiply(sum, fragments, y, col, d0);
+    }
+}
 
 template <int Dim, AttentionSide Side>
 __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWarp,
@@ -52,7 +71,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
     attention_backward(AttentionBackward<bf16> op, const float2* stats_HT, bool vectors) {
   using Shape = AttentionBackwardShape<Dim, Side>;
   constexpr bool is_keys = Shape::is_keys;
-  constexpr int M = Shape::row_tiles, split = Shape::split, columns = Shape::columns;
+  constexpr int M = 2, buffers = Shape::buffers, split = Shape::split, columns = Shape::columns;
   constexpr int N = columns / split / 8, D = Dim / split / 8, threads = Shape::warps * kWarp;
   using Shared = AttentionBackwardShared<Dim, Side>;
   MIMO_SHARED(Shared, shared);
@@ -71,7 +90,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   // Its columns, once for each query head of the group.
   const int begin = is_keys ? seq.first_query(row0) : 0;
   const int end = is_keys ? seq.q_len : seq.visible(row0 + rows - 1);
-  const int turns = (end - begin + columns - 1) / columns, steps = turns * (is_keys ? group : 1);
+  const int steps = (end - begin + columns - 1) / columns * (is_keys ? group : 1);
 
   const auto q = [&](const bf16* x, int64_t ld, int row, int h) {
     return x + (seq.q_begin + row) * ld + int64_t{h} * op.head_dim;
@@ -79,21 +98,18 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   const auto k = [&](const bf16* x, int64_t ld, int row) {
     return x + (seq.k_begin + row) * ld + int64_t{kv_head} * op.head_dim;
   };
-  const auto copy_u = [&](int n) {
-    const int at = begin + n % turns * columns, h = kv_head * group + n / turns;
-    auto& to = shared.u[n % 2];
+  const auto copy_u = [&](int buffer, int at, int h) {
     if constexpr (is_keys) {
-      copy_tile<threads>(to, q(op.q, op.q_ld, at, h), op.q_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.u[buffer], q(op.q, op.q_ld, at, h), op.q_ld, end - at, op.head_dim);
       const int i = static_cast<int>(threadIdx.x);
       if (i < columns)
-        cp_async_8(&shared.stats[n % 2][i], stats_HT + h * op.tokens_q + seq.q_begin + at + i, at + i < end);
+        cp_async_8(&shared.stats[buffer][i], stats_HT + h * op.tokens_q + seq.q_begin + at + i, at + i < end);
     } else {
-      copy_tile<threads>(to, k(op.k, op.k_ld, at), op.k_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.u[buffer], k(op.k, op.k_ld, at), op.k_ld, end - at, op.head_dim);
     }
     cp_async_commit();
   };
-  const auto copy_w = [&](int n) {
-    const int at = begin + n % turns * columns, h = kv_head * group + n / turns;
+  const auto copy_w = [&](int at, int h) {
     if constexpr (is_keys)
       copy_tile<threads>(shared.w, q(op.d_o, op.d_o_ld, at, h), op.d_o_ld, end - at, op.head_dim);
     else
@@ -113,7 +129,8 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
     copy_tile<threads>(shared.y, q(op.d_o, op.d_o_ld, row0, head), op.d_o_ld, rows, op.head_dim);
   }
   cp_async_commit();
-  if (steps > 0) copy_u(0), copy_w(0);
+  int at = begin, h = kv_head * group;  // of the columns: the first, and the query head if they are queries
+  if (steps > 0) copy_u(0, at, h), copy_w(at, h);
 
   float2 mine[M][2];  // {lse log2(e), delta} of the queries that are rows
   if constexpr (!is_keys)
@@ -129,33 +146,43 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   for (int n = 0; n < steps; ++n) {
     cp_async_wait<0>();
     __syncthreads();  // U and W are there; the other U, and what the parts exchanged, are done with
-    if (n + 1 < steps) copy_u(n + 1);
-    const auto& u = shared.u[n % 2];
+    const bool wraps = at + columns >= end;
+    const int next_at = wraps ? begin : at + columns, next_h = wraps ? h + 1 : h;
+    if (buffers == 2 && n + 1 < steps) copy_u((n + 1) % 2, next_at, next_h);
+    const auto& u = shared.u[n % buffers];
     float p[M][N][4] = {}, ds[M][N][4] = {};
     multiply_transposed<Dim>(p, shared.x, m0, u, n0);
     multiply_transposed<Dim>(ds, shared.y, m0, shared.w, n0);
 
-    const int at = begin + n % turns * columns;
-    const bool masked = is_keys ? at < seq.first_query(row0 + rows - 1) : at + columns > seq.visible(row0);
+    if (is_keys ? at < seq.first_query(row0 + rows - 1) : at + columns > seq.visible(row0)) {
+#pragma unroll
+      for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const int row = row0 + m0 + 16 * m + 8 * r + lane / 4, col0 = at + n0 + lane % 4 * 2;
+          const int first = is_keys ? row + seq.shift - col0 : 0,
+                    last = is_keys ? columns : seq.visible(row) - col0;
+#pragma unroll
+          for (int i = 0; i < N; ++i)
+#pragma unroll
+            for (int c = 0; c < 2; ++c)
+              if (8 * i + c < first || 8 * i + c >= last) p[m][i][2 * r + c] = -INFINITY;
+        }
+    }
 #pragma unroll
     for (int i = 0; i < N; ++i)
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const int col = n0 + 8 * i + lane % 4 * 2 + c;
         float2 stats;
-        if constexpr (is_keys) stats = shared.stats[n % 2][col];
+        if constexpr (is_keys) stats = shared.stats[n % buffers][n0 + 8 * i + lane % 4 * 2 + c];
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
           for (int r = 0; r < 2; ++r) {
             if constexpr (!is_keys) stats = mine[m][r];
-            float& x = p[m][i][2 * r + c];
+            float &x = p[m][i][2 * r + c], &y = ds[m][i][2 * r + c];
             x = exp2_fast(x * scale - stats.x);
-            if (masked) {
-              const int row = row0 + m0 + 16 * m + 8 * r + lane / 4;
-              if (is_keys ? at + col < row + seq.shift : at + col >= seq.visible(row)) x = 0;
-            }
-            ds[m][i][2 * r + c] = x * (ds[m][i][2 * r + c] - stats.y);
+            y = x * (y - stats.y);
           }
       }
 
@@ -173,31 +200,22 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
     }
     __syncthreads();  // the parts are there; if W is for dP alone, it is done with
     if constexpr (is_keys && split > 1) {
-      const int other = 8 * N - n0;
-#pragma unroll
-      for (int j = 0; j < N / 2; ++j) {
-        uint32_t a[M][4];
-        for (int m = 0; m < M; ++m) load_a(a[m], shared.p, m0 + 16 * m, other + 16 * j);
-        multiply(sum_w, a, shared.w, other + 16 * j, d0);
-      }
+      multiply_others<split>(sum_w, shared.p, m0, part, shared.w, d0);
       __syncthreads();  // W is done with
     }
-    if (n + 1 < steps) copy_w(n + 1);
+    if (n + 1 < steps) copy_w(next_at, next_h);
 #pragma unroll
     for (int j = 0; j < N / 2; ++j) {
       uint32_t a[M][4];
       to_a(a, ds, j);
       multiply(sum_u, a, u, n0 + 16 * j, d0);
     }
-    if constexpr (split > 1) {
-      const int other = 8 * N - n0;
-#pragma unroll
-      for (int j = 0; j < N / 2; ++j) {
-        uint32_t a[M][4];
-        for (int m = 0; m < M; ++m) load_a(a[m], shared.ds, m0 + 16 * m, other + 16 * j);
-        multiply(sum_u, a, u, other + 16 * j, d0);
-      }
+    if constexpr (split > 1) multiply_others<split>(sum_u, shared.ds, m0, part, u, d0);
+    if (buffers == 1 && n + 1 < steps) {
+      __syncthreads();  // U is done with
+      copy_u(0, next_at, next_h);
     }
+    at = next_at, h = next_h;
   }
 
   cp_async_wait<0>();

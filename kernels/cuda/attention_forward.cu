@@ -18,7 +18,7 @@ struct AttentionForwardShape {
   static constexpr int row_tiles = Dim <= 128 ? 2 : 1;  // of 16 queries a warp
   static constexpr int warps = Dim <= 128 ? 4 : 8;
   static constexpr int blocks = Dim <= 128 ? 2 : 1;  // on an SM
-  static constexpr int queries = 16 * row_tiles * warps, keys = Dim <= 64 ? 128 : 64;
+  static constexpr int queries = 16 * row_tiles * warps, keys = Dim <= 64 ? 96 : 64;
 };
 
 template <int Dim>
@@ -60,26 +60,28 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
   for (int m = 0; m < M; ++m) top[m][0] = top[m][1] = -INFINITY;
 
   for (int k0 = 0; k0 < end; k0 += keys) {
-    float s[M][keys / 8][4] = {};
+    float s[M][keys / 8][4];
     const bool busy = k0 < mine_end;  // some row of the warp sees some of these keys
     cp_async_wait<0>();
     __syncthreads();  // K is there, the last V is done with
     copy_tile<threads>(shared.v, v + k0 * op.v_ld, op.v_ld, end - k0, op.head_dim);
     cp_async_commit();
     if (busy) {
+#pragma unroll
+      for (int i = 0; i < M * keys / 2; ++i) s[i / (keys / 2)][i % (keys / 2) / 4][i % 4] = 0;
       multiply_transposed<Dim>(s, shared.q, m0, shared.k, 0);
 #pragma unroll
       for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          const int sees = seq.visible(q0 + m0 + 16 * m + 8 * r + lane / 4) - k0;
+          const int sees = seq.visible(q0 + m0 + 16 * m + 8 * r + lane / 4) - k0 - lane % 4 * 2;
           float best = top[m][r];
           if (k0 + keys > seq.visible(q0 + m0)) {
 #pragma unroll
             for (int n = 0; n < keys / 8; ++n)
 #pragma unroll
               for (int c = 0; c < 2; ++c)
-                if (8 * n + lane % 4 * 2 + c >= sees) s[m][n][2 * r + c] = -INFINITY;
+                if (8 * n + c >= sees) s[m][n][2 * r + c] = -INFINITY;
           }
 #pragma unroll
           for (int n = 0; n < keys / 8; ++n) best = max(best, max(s[m][n][2 * r], s[m][n][2 * r + 1]));
