@@ -6,8 +6,9 @@
 // by copies that run one slice ahead, so that any state fits.
 //
 // Floor a token and head, P 64, N 128, bf16: x is read twice and y written once (384 bytes), a state written
-// and read for each chunk (512 bytes): 0.9 KB, against 4 N P + Q P = 37 kFLOP. Memory limits it, by about two
-// to one on an H200. Longer chunks would halve the states' part and need twice the registers. Not measured.
+// and read for each chunk (512 bytes): 0.9 KB, against 4 N P + Q P = 37 kFLOP; by an H200's peaks memory
+// limits it, five to one. Chunks of 128 rows would halve the states' part and need twice the registers. Not
+// measured.
 #include "kernels/cuda/ssd.cuh"
 
 namespace mimo {

@@ -3,8 +3,12 @@
 // then the time steps and the parameters. Every sum has one order, so results have the same bits in every
 // run.
 //
-// Floor a token and head, P 64, N 128, bf16: x and dy three times, dx once (0.9 KB), H and E written once and
-// read once or twice (1.3 KB); 12 N P + 5 Q P / 2 = 109 kFLOP. Not measured.
+// Scratch: H and E, 4 N P / Q bytes a token and head in bf16, four times x at N 128; the rest is a tenth of
+// that. In ssd_backward_group a block goes through all heads of a group, so one group and a short stream make
+// few blocks; sums over parts of the heads would fill the GPU there, at the price of another pass.
+//
+// Floor a token and head, P 64, N 128, bf16: x and dy three times and dx once (0.9 KB), H written and read
+// once, E written once and read twice (1.3 KB); 10 N P + 2 Q P = 90 kFLOP. Not measured.
 #include "kernels/cuda/ssd_backward.cuh"
 
 namespace mimo {
@@ -38,7 +42,7 @@ __global__ void __launch_bounds__(SsdTile<T>::threads)
   const bool has_state = p.has_state(chunk), has_gradient = grad.has_gradient(chunk);
   const int per_group = p.heads / p.groups, heads = (end ? has_gradient : has_state) ? per_group : 0;
   const int n0 = slice * S, width = min(S, p.state_cols - n0);
-  const SsdMatrix<const T>&rows = end ? p.x : grad.dy, own = end ? p.b : p.c, other = end ? p.c : p.b;
+  const SsdMatrix<const T> rows = end ? p.x : grad.dy, own = end ? p.b : p.c, other = end ? p.c : p.b;
   const T* states = end ? grad.dstate_CHPN : p.state_CHPN;
   const auto state_at = [&](const T* at, int h) {
     return at + p.at(c, group * per_group + h) * P * p.state_cols + n0;

@@ -142,5 +142,15 @@ TEST(CudaSsd, BackwardSteps) {
   check_backward({4, 16, 2, 16, {70}, true, true, 8, 0, -2, 1, 0.4, 0.9});
 }
 
+TEST(CudaSsd, RefusesBadShapes) {
+  Ssd<float> op{};
+  op.heads = 4, op.groups = 3, op.head_dim = op.state = op.chunk = 8;
+  EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
+  op.groups = 2, op.head_dim = 129;
+  EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
+  op.head_dim = 8;
+  EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);  // no workspace
+}
+
 }  // namespace
 }  // namespace mimo::op_test
