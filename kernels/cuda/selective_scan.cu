@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kScanThreads, sizeof(T) == 2 ? 3 : 2)
 
   for (int64_t t = scan_part(op.cu, op.sequences, op.tokens, part, parts); t < end; t += kScanRows) {
     const int rows = static_cast<int>(min(int64_t{kScanRows}, end - t));
-    __syncthreads();  // the tiles of the chunk before have been used
+    // Tiles may be loaded: behind the last barrier a thread reads its own slots alone.
     scan_load<kScanChannels>(op.delta + t * op.delta_ld, op.delta_ld, rows, first, op.channels,
                              vectors.channels, s.raw);
     scan_load<kScanChannels>(op.u + t * op.u_ld, op.u_ld, rows, first, op.channels, vectors.channels, s.u);

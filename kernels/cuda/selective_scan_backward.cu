@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
     const int first = (static_cast<int>(blockIdx.x) * kScanGroups + group) * kScanChannels, c = first + warp;
     if (first >= op.channels) break;
     const bool valid = c < op.channels;
-    __syncthreads();  // the group before has been stored
+    // Tiles may be loaded: behind the last barrier a thread reads its own slots alone.
     scan_load_rates(op, first, s.a);
     scan_load_channels(op, t, rows, first, vectors.channels, s);
     __syncthreads();
@@ -49,7 +49,6 @@ __global__ void __launch_bounds__(kScanThreads, 2)
 
     for (int block = 0; block < op.state; block += kScanStates) {
       if (group == 0 || op.state > kScanStates) {
-        __syncthreads();  // the states before have been used
         scan_load_states(op, t, rows, block, vectors.states, s);
         __syncthreads();
       }

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
   scan_read(s.u[warp], u);
   const ScanBackwardLane<T> steps(op, s, c, rows, valid && op.delta_bias ? op.delta_bias[c] : 0, u);
   for (int block = 0; block < op.state; block += kScanStates) {
-    __syncthreads();  // the states before have been used
+    if (block > 0) __syncthreads();  // the states before have been used
     scan_load_states(op, t, rows, block, vectors.states, s);
     __syncthreads();
     for (int n = block; n < min(op.state, block + kScanStates); ++n) {

@@ -19,7 +19,8 @@ constexpr Shape kShapes[] = {{1, 3, 16, 16, 8},  {3, 2, 48, 32, 8},   {5, 3, 16,
                              {3, 0, 16, 16, 0},  {2, 3, 7, 4, 2, 1e6}};
 
 std::vector<int32_t> positions(int64_t tokens) {
-  constexpr int32_t far[] = {0, 1, 37, 4095, 1 << 20, 2147483647};
+  // Beyond 2^26 the last bits of a machine's pow would show in float.
+  constexpr int32_t far[] = {0, 1, 37, 4095, 1 << 20, 1 << 26};
   std::vector<int32_t> p(static_cast<size_t>(tokens));
   for (size_t t = 0; t < p.size(); ++t) p[t] = far[t % std::size(far)] - static_cast<int32_t>(t / 6);
   return p;
