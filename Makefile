@@ -71,8 +71,8 @@ SIMT_OBJ   := $(CU_SRC:%.cu=$(BUILD)/simt/%.o) $(patsubst %.cpp,$(BUILD)/simt/%.
 SIMT_FLAGS := -Itests/simt/overlay -Wno-unknown-pragmas
 
 ABSENT_OBJ := $(ABSENT:%.cpp=$(BUILD)/obj/%.o)
-GPU_OBJ    := $(ABSENT_OBJ)
-GPU_LIBS   :=
+GPU_OBJ    := $(if $(TOOLKIT),$(CUDA_OBJ),$(ABSENT_OBJ))
+GPU_LIBS   := $(if $(TOOLKIT),$(CUDA_LIBS))
 
 MAINS     := $(wildcard tools/mimo.cpp tools/mimo-data.cpp)
 TOOL_SRC  := $(filter-out $(MAINS),$(wildcard tools/*.cpp))
@@ -117,7 +117,7 @@ have = $(if $(wildcard $(1)),✓,✗)
 report:
 	@echo "mimo: MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'), $$($(CXX) --version | sed -n 1p), -march=$(MARCH)"
 	@printf '  %s\n' \
-	  "$(if $(NVCC),✓,✗) nvcc       CUDA kernels: this version computes on the CPU with or without it" \
+	  "$(if $(TOOLKIT),✓,✗) CUDA       $(if $(TOOLKIT),kernels for $(CUDA_ARCH:%=sm_%),without its toolkit (nvcc and cuBLASLt's header) all computes on the CPU)" \
 	  "$(call have,/usr/include/nccl.h $(CUDA_HOME)/include/nccl.h) NCCL       without it ranks talk through MPI alone (Debian: libnccl-dev, or NVIDIA's packages)" \
 	  "$(call have,/usr/include/cudnn.h $(CUDA_HOME)/include/cudnn.h) cuDNN      a reference for benchmarks only"
 

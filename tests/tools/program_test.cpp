@@ -110,7 +110,7 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
       {0, "--train.steps=3 --train.steps=4", {"train.steps", "given twice", "found 3 and 4"}},
       {0, "--train.steps 3", {"expected --section.key=value", "--train.steps=VALUE"}},
       {0, "nonsense", {"expected --section.key=value", "found nonsense"}},
-      {0, "--device=cuda", {"device", "expected auto or cpu", "found cuda"}},
+      {0, "--device=cuda", {"device", "expected a GPU", "found none"}},
       {2, "--config", {"--config"}},
       {0, "--config " + path("none.toml"), {"none.toml", "cannot read"}},
       {0, "--config " + files->path().string(), {"expected a file, found a directory"}},
