@@ -30,7 +30,8 @@ __device__ inline void unpack(float (&x)[kVector<T>], const uint4& v) {
   }
 }
 
-// N elements of T, as floats: 1 by a scalar access, 4 or 8 by accesses of 16 bytes (8 where N * sizeof(T) is 8).
+// N elements of T, as floats: 1 by a scalar access, 4 or 8 by accesses of 16 bytes (8 where N * sizeof(T) is
+// 8).
 template <int N, class T>
 __device__ inline void load(float (&x)[N], const T* p) {
   if constexpr (N == 1) {
