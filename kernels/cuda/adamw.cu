@@ -13,10 +13,6 @@ namespace mimo {
 namespace cuda {
 
 constexpr int kAdamThreads = 256, kAdamVector = 4, kAdamChunk = 4 * kAdamThreads * kAdamVector;
-struct AdamShared {
-  double correction[2];  // 1 / (1 - b^t)
-};
-
 template <class T>
 struct CountOfAdamTensor {
   const AdamTensor<T>* tensor;
@@ -27,6 +23,21 @@ struct CountOfAdamTensor {
 struct AdamFactors {
   float scale, b1, b2, one_minus_b1, one_minus_b2, m_hat, v_hat, eps, lr, decay;
 };
+struct AdamShared {
+  AdamFactors factors;  // but for lr and decay, which are the tensor's
+};
+
+__device__ inline void set_factors(AdamFactors& f, const AdamState& s) {
+  const double t = static_cast<double>(s.t);
+  f.scale = static_cast<float>(s.scale);
+  f.b1 = static_cast<float>(s.beta1);
+  f.b2 = static_cast<float>(s.beta2);
+  f.one_minus_b1 = static_cast<float>(1 - s.beta1);
+  f.one_minus_b2 = static_cast<float>(1 - s.beta2);
+  f.m_hat = static_cast<float>(1 / (1 - pow(s.beta1, t)));
+  f.v_hat = static_cast<float>(1 / (1 - pow(s.beta2, t)));
+  f.eps = static_cast<float>(s.eps);
+}
 
 // Products and sums are fused by hand: the bits do not depend on where a tensor is cut.
 __device__ inline void adam_update(const AdamFactors& f, float grad, float& m, float& v, float& p) {
@@ -37,7 +48,7 @@ __device__ inline void adam_update(const AdamFactors& f, float grad, float& m, f
 }
 
 template <class T>
-__device__ inline void adam_update(const AdamFactors& f, const AdamTensor<T>& a, int64_t i) {
+__device__ inline void adam_update(const AdamFactors& f, const AdamTensor<T>& a, int i) {
   float m = a.m[i], v = a.v[i], p = a.master[i];
   adam_update(f, a.grad[i], m, v, p);
   a.m[i] = m, a.v[i] = v, a.master[i] = p;
@@ -46,7 +57,7 @@ __device__ inline void adam_update(const AdamFactors& f, const AdamTensor<T>& a,
 
 // Four at once, from a multiple of 4 on.
 template <class T>
-__device__ inline void adam_update_vector(const AdamFactors& f, const AdamTensor<T>& a, int64_t i) {
+__device__ inline void adam_update_vector(const AdamFactors& f, const AdamTensor<T>& a, int i) {
   constexpr int N = kAdamVector;
   float grad[N], m[N], v[N], p[N];
   load<N>(grad, a.grad + i);
@@ -63,36 +74,35 @@ __device__ inline void adam_update_vector(const AdamFactors& f, const AdamTensor
 }
 
 template <class T>
-__global__ void __launch_bounds__(kAdamThreads) adamw_chunks(AdamW<T> op) {
+__device__ inline AdamTensor<T> tensor_from(AdamTensor<T> a, int64_t begin) {
+  a.param += begin, a.master += begin, a.grad += begin, a.m += begin, a.v += begin;
+  return a;
+}
+template <class T>
+__device__ inline bool adam_aligned(const AdamTensor<T>& a) {
+  const auto address = reinterpret_cast<uintptr_t>(a.master) | reinterpret_cast<uintptr_t>(a.grad) |
+                       reinterpret_cast<uintptr_t>(a.m) | reinterpret_cast<uintptr_t>(a.v) |
+                       reinterpret_cast<uintptr_t>(a.param) * (4 / sizeof(T));
+  return address % 16 == 0;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kAdamThreads, 4) adamw_chunks(AdamW<T> op) {
   MIMO_SHARED(AdamShared, s);
   const AdamState& state = *op.state;
-  if (threadIdx.x < 2)
-    s.correction[threadIdx.x] =
-        1 / (1 - pow(threadIdx.x == 0 ? state.beta1 : state.beta2, static_cast<double>(state.t)));
+  if (threadIdx.x == 0) set_factors(s.factors, state);
   __syncthreads();
-  AdamFactors f;
-  f.scale = static_cast<float>(state.scale);
-  f.b1 = static_cast<float>(state.beta1);
-  f.b2 = static_cast<float>(state.beta2);
-  f.one_minus_b1 = static_cast<float>(1 - state.beta1);
-  f.one_minus_b2 = static_cast<float>(1 - state.beta2);
-  f.m_hat = static_cast<float>(s.correction[0]);
-  f.v_hat = static_cast<float>(s.correction[1]);
-  f.eps = static_cast<float>(state.eps);
+  AdamFactors f = s.factors;
   Chunks<kAdamChunk, CountOfAdamTensor<T>> chunks(op.tensors, {op.tensor});
   for (int64_t number = blockIdx.x; chunks.find(number); number += gridDim.x) {
-    const AdamTensor<T> a = op.tensor[chunks.tensor()];
+    const AdamTensor<T> a = tensor_from(op.tensor[chunks.tensor()], chunks.begin());
     f.lr = static_cast<float>(state.lr * a.lr);
     f.decay = static_cast<float>(state.weight_decay * a.decay);
-    const auto address = reinterpret_cast<uintptr_t>(a.master) | reinterpret_cast<uintptr_t>(a.grad) |
-                         reinterpret_cast<uintptr_t>(a.m) | reinterpret_cast<uintptr_t>(a.v) |
-                         reinterpret_cast<uintptr_t>(a.param) * (4 / sizeof(T));
-    const int64_t end = chunks.begin() + chunks.count();
-    const int64_t vectors_end = address % 16 == 0 ? end / kAdamVector * kAdamVector : chunks.begin();
+    const int n = chunks.count(), vectors_end = adam_aligned(a) ? n / kAdamVector * kAdamVector : 0;
     const int thread = static_cast<int>(threadIdx.x);
-    for (int64_t i = chunks.begin() + thread * kAdamVector; i < vectors_end; i += kAdamThreads * kAdamVector)
+    for (int i = thread * kAdamVector; i < vectors_end; i += kAdamThreads * kAdamVector)
       adam_update_vector(f, a, i);
-    for (int64_t i = vectors_end + thread; i < end; i += kAdamThreads) adam_update(f, a, i);
+    for (int i = vectors_end + thread; i < n; i += kAdamThreads) adam_update(f, a, i);
   }
 }
 

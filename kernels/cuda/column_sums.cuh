@@ -5,7 +5,8 @@
 
 namespace mimo::cuda {
 
-// A warp reads 32 columns of every kSumWarps-th row; so even a few hundred columns fill the machine.
+// A block has 16 warps: `row_warps` share the rows of 32 columns, so that even a few hundred columns fill the
+// machine; where rows are few, a block has more columns instead.
 constexpr int kSumWarps = 16;
 struct ColumnSumsShared {
   float sum[kSumWarps][kWarp];
@@ -14,29 +15,31 @@ struct ColumnSumsShared {
 // y[c] += sum over rows of x[r, c].
 template <class T>
 __global__ void __launch_bounds__(kSumWarps* kWarp)
-    column_sums(int64_t rows, int64_t cols, const T* x, int64_t x_ld, float* y) {
+    column_sums(int64_t rows, int64_t cols, const T* x, int64_t x_ld, float* y, int row_warps) {
   MIMO_SHARED(ColumnSumsShared, s);
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t c = int64_t{blockIdx.x} * kWarp + lane;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, first = warp % row_warps;
+  const int64_t c = (int64_t{blockIdx.x} * (kSumWarps / row_warps) + warp / row_warps) * kWarp + lane;
   float sum = 0;
   if (c < cols) {
 #pragma unroll 8
-    for (int64_t r = warp; r < rows; r += kSumWarps) sum += static_cast<float>(x[r * x_ld + c]);
+    for (int64_t r = first; r < rows; r += row_warps) sum += static_cast<float>(x[r * x_ld + c]);
   }
   s.sum[warp][lane] = sum;
   __syncthreads();
-  if (warp != 0 || c >= cols) return;
+  if (first != 0 || c >= cols) return;
   sum = 0;
-#pragma unroll
-  for (int w = 0; w < kSumWarps; ++w) sum += s.sum[w][lane];
+  for (int w = warp; w < warp + row_warps; ++w) sum += s.sum[w][lane];
   y[c] += sum;
 }
 
 template <class T>
 void add_column_sums(const Cuda& context, int64_t rows, int64_t cols, const T* x, int64_t x_ld, float* y) {
   if (rows == 0) return;
-  launch<column_sums<T>, ColumnSumsShared>(context, dim3(static_cast<unsigned>(ceil_div(cols, kWarp))),
-                                           kSumWarps * kWarp, rows, cols, x, x_ld, y);
+  int row_warps = kSumWarps;
+  while (row_warps > 1 && row_warps * 4 > rows) row_warps /= 2;
+  const int64_t blocks = ceil_div(cols, kWarp * (kSumWarps / row_warps));
+  launch<column_sums<T>, ColumnSumsShared>(context, dim3(static_cast<unsigned>(blocks)), kSumWarps * kWarp,
+                                           rows, cols, x, x_ld, y, row_warps);
 }
 
 // The first stage of a kernel whose teams (row.cuh) walk rows: sums of this thread's columns, in registers.

@@ -1,6 +1,7 @@
 // Mamba-2's gated norm. A team (row.cuh) has a group of a row; else the design is rms_norm.cu's.
 //
-// Limit: bytes; forward reads y and z and writes out, backward reads y, z and dout and writes dy and dz. What
+// Limit: bytes; forward reads y and z and writes out, backward reads y, z and dout and writes dy and dz: at
+// 8192 x 8192 in bf16 403 and 671 MB, at 4.8 TB/s 84 and 140 us. What
 // is kept are the operands as they lie in memory: u = y silu(z) and its sigmoid are computed again in the
 // second pass, which takes fewer registers than to keep them. Not measured.
 #include "kernels/gated_norm.h"

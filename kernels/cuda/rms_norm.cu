@@ -1,6 +1,7 @@
 // Root mean square norm.
 //
-// Limit: bytes; forward reads x and writes y, backward reads x and dy and writes dx, each once (row.cuh).
+// Limit: bytes; forward reads x and writes y, backward reads x and dy and writes dx, each once (row.cuh): at
+// 8192 x 4096 in bf16 134 and 201 MB, at 4.8 TB/s 28 and 42 us.
 // Weights come from the caches. Forward: a team a row. Backward: teams walk rows, keep their columns' sums of
 // dw in registers, and leave one row of partial sums a block (column_sums.cuh); with 4096 columns these are
 // 4 MB, which stay in the L2 cache. Considered: dw by a kernel of its own, which would read x and dy twice.

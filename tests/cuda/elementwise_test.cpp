@@ -124,7 +124,7 @@ TEST(CudaElementwise, AddColumnSums) {
     int64_t rows;
     int cols;
     int64_t pad;
-  } const sizes[] = {{0, 8, 0},     {3, 0, 0},    {1, 1, 0},    {61, 37, 3},
+  } const sizes[] = {{0, 8, 0},     {3, 0, 0},    {1, 1, 0},    {61, 37, 3},  {100, 70, 0},
                      {600, 264, 8}, {1300, 8, 0}, {777, 37, 0}, {1025, 64, 1}};
   for (const auto& s : sizes)
     check_cuda([&]<class T>(Case<T>& c) {
