@@ -30,7 +30,7 @@ struct AttentionBackwardShape {
   static constexpr int split = Dim > 128 ? 4 : is_keys&& Dim > 80 ? 2 : 1;
   static constexpr int groups = Dim > 128 ? 2 : 4, warps = groups * split, blocks = split == 1 ? 2 : 1;
   static constexpr int rows = 32 * groups;
-  static constexpr int columns = split == 1 && (is_keys || Dim > 96) ? 32 : 64;
+  static constexpr int columns = split > 1 ? 64 : is_keys || Dim > 96 ? 32 : 48;
   static constexpr int buffers = Dim > 128 ? 1 : 2;  // of U: 163 KB, what sm_80 has, is not enough for two
 };
 
@@ -87,23 +87,24 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   const int row0 = (is_keys ? slot.tile : tiles - 1 - slot.tile) * Shape::rows;
   const int rows = min(Shape::rows, length - row0);
 
-  // Its columns, once for each query head of the group.
-  const int begin = is_keys ? seq.first_query(row0) : 0;
-  const int end = is_keys ? seq.q_len : seq.visible(row0 + rows - 1);
+  // Its columns, as rows of the packed arrays; walked over once for each query head of the group.
+  const int origin = is_keys ? seq.q_begin : seq.k_begin;
+  const int begin = origin + (is_keys ? seq.first_query(row0) : 0);
+  const int end = origin + (is_keys ? seq.q_len : seq.visible(row0 + rows - 1));
   const int steps = (end - begin + columns - 1) / columns * (is_keys ? group : 1);
 
   const auto q = [&](const bf16* x, int64_t ld, int row, int h) {
-    return x + (seq.q_begin + row) * ld + int64_t{h} * op.head_dim;
+    return x + row * ld + int64_t{h} * op.head_dim;
   };
   const auto k = [&](const bf16* x, int64_t ld, int row) {
-    return x + (seq.k_begin + row) * ld + int64_t{kv_head} * op.head_dim;
+    return x + row * ld + int64_t{kv_head} * op.head_dim;
   };
   const auto copy_u = [&](int buffer, int at, int h) {
     if constexpr (is_keys) {
       copy_tile<threads>(shared.u[buffer], q(op.q, op.q_ld, at, h), op.q_ld, end - at, op.head_dim);
       const int i = static_cast<int>(threadIdx.x);
       if (i < columns)
-        cp_async_8(&shared.stats[buffer][i], stats_HT + h * op.tokens_q + seq.q_begin + at + i, at + i < end);
+        cp_async_8(&shared.stats[buffer][i], stats_HT + h * op.tokens_q + at + i, at + i < end);
     } else {
       copy_tile<threads>(shared.u[buffer], k(op.k, op.k_ld, at), op.k_ld, end - at, op.head_dim);
     }
@@ -122,15 +123,16 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   const int n0 = part * 8 * N, d0 = part * 8 * D;  // its part of the columns and of the head dimension
 
   if constexpr (is_keys) {
-    copy_tile<threads>(shared.x, k(op.k, op.k_ld, row0), op.k_ld, rows, op.head_dim);
-    copy_tile<threads>(shared.y, k(op.v, op.v_ld, row0), op.v_ld, rows, op.head_dim);
+    copy_tile<threads>(shared.x, k(op.k, op.k_ld, seq.k_begin + row0), op.k_ld, rows, op.head_dim);
+    copy_tile<threads>(shared.y, k(op.v, op.v_ld, seq.k_begin + row0), op.v_ld, rows, op.head_dim);
   } else {
-    copy_tile<threads>(shared.x, q(op.q, op.q_ld, row0, head), op.q_ld, rows, op.head_dim);
-    copy_tile<threads>(shared.y, q(op.d_o, op.d_o_ld, row0, head), op.d_o_ld, rows, op.head_dim);
+    copy_tile<threads>(shared.x, q(op.q, op.q_ld, seq.q_begin + row0, head), op.q_ld, rows, op.head_dim);
+    copy_tile<threads>(shared.y, q(op.d_o, op.d_o_ld, seq.q_begin + row0, head), op.d_o_ld, rows,
+                       op.head_dim);
   }
   cp_async_commit();
   int at = begin, h = kv_head * group;  // of the columns: the first, and the query head if they are queries
-  if (steps > 0) copy_u(0, at, h), copy_w(at, h);
+  if (steps > 0) copy_u(steps % buffers, at, h), copy_w(at, h);
 
   float2 mine[M][2];  // {lse log2(e), delta} of the queries that are rows
   if constexpr (!is_keys)
@@ -141,32 +143,39 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
         if (row < rows) mine[m][r] = stats_HT[head * op.tokens_q + seq.q_begin + row0 + row];
       }
 
+  // Column at + 8 i + c of this lane is masked if it is less than `diagonal`, plus the row, for keys; if it
+  // is not less than that or `limit` for queries. Columns with nothing masked are below or above a line.
+  const int lane_col = n0 + lane % 4 * 2, lane_row = row0 + m0 + lane / 4;
+  const int diagonal = origin + lane_row + (is_keys ? seq.shift : 1 - seq.shift) - lane_col;
+  const int limit = origin + seq.k_len - lane_col;
+  const int masked_below = origin + seq.first_query(row0 + rows - 1);
+  const int masked_above = origin + seq.visible(row0) - columns;
+
   const float scale = op.scale * kAttentionLog2E;
   float sum_u[M][D][4] = {}, sum_w[M][is_keys ? D : 1][4] = {};
-  for (int n = 0; n < steps; ++n) {
+  for (int left = steps; left > 0; --left) {
     cp_async_wait<0>();
     __syncthreads();  // U and W are there; the other U, and what the parts exchanged, are done with
     const bool wraps = at + columns >= end;
     const int next_at = wraps ? begin : at + columns, next_h = wraps ? h + 1 : h;
-    if (buffers == 2 && n + 1 < steps) copy_u((n + 1) % 2, next_at, next_h);
-    const auto& u = shared.u[n % buffers];
+    if (buffers == 2 && left > 1) copy_u((left - 1) % 2, next_at, next_h);
+    const auto& u = shared.u[left % buffers];
     float p[M][N][4] = {}, ds[M][N][4] = {};
     multiply_transposed<Dim>(p, shared.x, m0, u, n0);
     multiply_transposed<Dim>(ds, shared.y, m0, shared.w, n0);
 
-    if (is_keys ? at < seq.first_query(row0 + rows - 1) : at + columns > seq.visible(row0)) {
+    if (is_keys ? at < masked_below : at > masked_above) {
 #pragma unroll
       for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          const int row = row0 + m0 + 16 * m + 8 * r + lane / 4, col0 = at + n0 + lane % 4 * 2;
-          const int first = is_keys ? row + seq.shift - col0 : 0,
-                    last = is_keys ? columns : seq.visible(row) - col0;
+          const int edge =
+              is_keys ? diagonal + 16 * m + 8 * r - at : min(diagonal + 16 * m + 8 * r, limit) - at;
 #pragma unroll
           for (int i = 0; i < N; ++i)
 #pragma unroll
             for (int c = 0; c < 2; ++c)
-              if (8 * i + c < first || 8 * i + c >= last) p[m][i][2 * r + c] = -INFINITY;
+              if (is_keys ? 8 * i + c < edge : 8 * i + c >= edge) p[m][i][2 * r + c] = -INFINITY;
         }
     }
 #pragma unroll
@@ -174,7 +183,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         float2 stats;
-        if constexpr (is_keys) stats = shared.stats[n % buffers][n0 + 8 * i + lane % 4 * 2 + c];
+        if constexpr (is_keys) stats = shared.stats[left % buffers][n0 + 8 * i + lane % 4 * 2 + c];
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -203,7 +212,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
       multiply_others<split>(sum_w, shared.p, m0, part, shared.w, d0);
       __syncthreads();  // W is done with
     }
-    if (n + 1 < steps) copy_w(next_at, next_h);
+    if (left > 1) copy_w(next_at, next_h);
 #pragma unroll
     for (int j = 0; j < N / 2; ++j) {
       uint32_t a[M][4];
@@ -211,7 +220,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
       multiply(sum_u, a, u, n0 + 16 * j, d0);
     }
     if constexpr (split > 1) multiply_others<split>(sum_u, shared.ds, m0, part, u, d0);
-    if (buffers == 1 && n + 1 < steps) {
+    if (buffers == 1 && left > 1) {
       __syncthreads();  // U is done with
       copy_u(0, next_at, next_h);
     }

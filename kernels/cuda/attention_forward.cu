@@ -28,6 +28,36 @@ struct AttentionForwardShared {
   AttentionTile<Shape::keys, Dim> k, v;
 };
 
+// One step of the online softmax: S becomes P = 2^(scale (S - top)) for the new maximum `top` of the rows; O
+// and the sums, each of this lane's columns, are scaled down to it.
+template <int M, int N, int D>
+__device__ inline void softmax_step(AttentionFragments<M, N>& s, AttentionFragments<M, D>& o,
+                                    float (&top)[M][2], float (&sum)[M][2], float scale) {
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float best = top[m][r];
+#pragma unroll
+      for (int n = 0; n < N; ++n) best = max(best, max(s[m][n][2 * r], s[m][n][2 * r + 1]));
+      best = quad_max(best);
+      const float base = best == -INFINITY ? 0 : best * scale;  // no key was visible yet: P = 0
+      const float shrink = exp2_fast(top[m][r] * scale - base);
+      top[m][r] = best;
+      sum[m][r] *= shrink;
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          float& p = s[m][n][2 * r + c];
+          p = exp2_fast(p * scale - base);
+          sum[m][r] += p;
+        }
+#pragma unroll
+      for (int n = 0; n < D; ++n) o[m][n][2 * r] *= shrink, o[m][n][2 * r + 1] *= shrink;
+    }
+}
+
 template <int Dim>
 __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
                                   AttentionForwardShape<Dim>::blocks)
@@ -45,67 +75,56 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
   // The last queries see most keys: they go first.
   const int q0 = (tiles - 1 - slot.tile) * Shape::queries, rows = min(Shape::queries, seq.q_len - q0);
   const int lane = static_cast<int>(threadIdx.x) % kWarp, m0 = static_cast<int>(threadIdx.x) / kWarp * 16 * M;
-  const int end = seq.visible(q0 + rows - 1), mine_end = seq.visible(q0 + m0 + 16 * M - 1);
+  const int q_row = seq.q_begin + q0, q_column = head * op.head_dim;
+  const int kv_column = head / (op.heads / op.kv_heads) * op.head_dim;
 
-  const int64_t kv_column = int64_t{head / (op.heads / op.kv_heads)} * op.head_dim;
-  const bf16* k = op.k + int64_t{seq.k_begin} * op.k_ld + kv_column;
-  const bf16* v = op.v + int64_t{seq.k_begin} * op.v_ld + kv_column;
-  copy_tile<threads>(shared.q, op.q + int64_t{seq.q_begin + q0} * op.q_ld + int64_t{head} * op.head_dim,
-                     op.q_ld, rows, op.head_dim);
-  copy_tile<threads>(shared.k, k, op.k_ld, end, op.head_dim);
+  // The keys that the block sees, as rows of the packed arrays; the warp sees those before mine_end, and all
+  // of a tile whose end is not beyond unmasked_end.
+  const int begin = seq.k_begin, end = begin + seq.visible(q0 + rows - 1);
+  const int mine_end = begin + seq.visible(q0 + m0 + 16 * M - 1), unmasked_end = begin + seq.visible(q0 + m0);
+  // Key at + 8 n + c of this lane is masked if it is not less than `diagonal`, plus the row, or `limit`.
+  const int diagonal = begin + q0 + m0 + lane / 4 + 1 - seq.shift - lane % 4 * 2;
+  const int limit = begin + seq.k_len - lane % 4 * 2;
+
+  copy_tile<threads>(shared.q, op.q + q_row * op.q_ld + q_column, op.q_ld, rows, op.head_dim);
+  copy_tile<threads>(shared.k, op.k + begin * op.k_ld + kv_column, op.k_ld, end - begin, op.head_dim);
   cp_async_commit();
 
   const float scale = op.scale * kAttentionLog2E;
-  float o[M][Dim / 8][4] = {}, top[M][2], sum[M][2] = {};  // sum: of this lane's columns
+  float o[M][Dim / 8][4] = {}, top[M][2], sum[M][2] = {};
   for (int m = 0; m < M; ++m) top[m][0] = top[m][1] = -INFINITY;
 
-  for (int k0 = 0; k0 < end; k0 += keys) {
+  for (int at = begin; at < end; at += keys) {
     float s[M][keys / 8][4];
-    const bool busy = k0 < mine_end;  // some row of the warp sees some of these keys
+    const bool busy = at < mine_end;
     cp_async_wait<0>();
     __syncthreads();  // K is there, the last V is done with
-    copy_tile<threads>(shared.v, v + k0 * op.v_ld, op.v_ld, end - k0, op.head_dim);
+    copy_tile<threads>(shared.v, op.v + at * op.v_ld + kv_column, op.v_ld, end - at, op.head_dim);
     cp_async_commit();
     if (busy) {
 #pragma unroll
       for (int i = 0; i < M * keys / 2; ++i) s[i / (keys / 2)][i % (keys / 2) / 4][i % 4] = 0;
       multiply_transposed<Dim>(s, shared.q, m0, shared.k, 0);
+      if (at + keys > unmasked_end) {
 #pragma unroll
-      for (int m = 0; m < M; ++m)
+        for (int m = 0; m < M; ++m)
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int sees = seq.visible(q0 + m0 + 16 * m + 8 * r + lane / 4) - k0 - lane % 4 * 2;
-          float best = top[m][r];
-          if (k0 + keys > seq.visible(q0 + m0)) {
+          for (int r = 0; r < 2; ++r) {
+            const int edge = min(diagonal + 16 * m + 8 * r, limit) - at;
 #pragma unroll
             for (int n = 0; n < keys / 8; ++n)
 #pragma unroll
               for (int c = 0; c < 2; ++c)
-                if (8 * n + c >= sees) s[m][n][2 * r + c] = -INFINITY;
+                if (8 * n + c >= edge) s[m][n][2 * r + c] = -INFINITY;
           }
-#pragma unroll
-          for (int n = 0; n < keys / 8; ++n) best = max(best, max(s[m][n][2 * r], s[m][n][2 * r + 1]));
-          best = quad_max(best);
-          const float base = best == -INFINITY ? 0 : best * scale;
-          const float shrink = exp2_fast(top[m][r] * scale - base);
-          top[m][r] = best;
-          sum[m][r] *= shrink;
-#pragma unroll
-          for (int n = 0; n < keys / 8; ++n)
-#pragma unroll
-            for (int c = 0; c < 2; ++c) {
-              const float p = exp2_fast(s[m][n][2 * r + c] * scale - base);
-              s[m][n][2 * r + c] = p;
-              sum[m][r] += p;
-            }
-#pragma unroll
-          for (int n = 0; n < Dim / 8; ++n) o[m][n][2 * r] *= shrink, o[m][n][2 * r + 1] *= shrink;
-        }
+      }
+      softmax_step(s, o, top, sum, scale);
     }
     cp_async_wait<0>();
     __syncthreads();  // V is there, K is done with
-    if (k0 + keys < end)
-      copy_tile<threads>(shared.k, k + (k0 + keys) * op.k_ld, op.k_ld, end - k0 - keys, op.head_dim);
+    const int next = at + keys;
+    if (next < end)
+      copy_tile<threads>(shared.k, op.k + next * op.k_ld + kv_column, op.k_ld, end - next, op.head_dim);
     cp_async_commit();
     if (busy) {
 #pragma unroll
@@ -128,13 +147,11 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
 #pragma unroll
       for (int n = 0; n < Dim / 8; ++n) o[m][n][2 * r] *= norm, o[m][n][2 * r + 1] *= norm;
       if (lane % 4 == 0 && row < rows)
-        op.lse[head * op.tokens_q + seq.q_begin + q0 + row] =
-            all == 0 ? -INFINITY : top[m][r] * op.scale + logf(all);
+        op.lse[head * op.tokens_q + q_row + row] = all == 0 ? -INFINITY : top[m][r] * op.scale + logf(all);
     }
   store_fragments(shared.q, o, m0, 0, 1);
   __syncthreads();
-  store_tile<threads>(shared.q, op.o + int64_t{seq.q_begin + q0} * op.o_ld + int64_t{head} * op.head_dim,
-                      op.o_ld, rows, op.head_dim, vectors);
+  store_tile<threads>(shared.q, op.o + q_row * op.o_ld + q_column, op.o_ld, rows, op.head_dim, vectors);
 }
 
 template <int Dim>

@@ -1,13 +1,16 @@
 #include "kernels/attention.h"
 
 #include <numeric>
+#include <ostream>
+#include <tuple>
+#include <utility>
 
 #include "tests/cuda/case.h"
 
 namespace mimo::op_test {
 namespace {
 
-struct Shape {
+struct Problem {
   std::vector<int32_t> q_len, k_len;
   int heads, kv_heads, head_dim;
   bool causal;
@@ -16,6 +19,11 @@ struct Shape {
   bool delta = false;
 };
 
+std::ostream& operator<<(std::ostream& out, const Problem& s) {
+  return out << s.q_len.size() << " sequences, heads " << s.heads << "/" << s.kv_heads << " of " << s.head_dim
+             << (s.causal ? ", causal" : "") << ", pad " << s.pad;
+}
+
 std::vector<int32_t> cumulative(const std::vector<int32_t>& lengths) {
   std::vector<int32_t> cu(lengths.size() + 1, 0);
   std::partial_sum(lengths.begin(), lengths.end(), cu.begin() + 1);
@@ -23,7 +31,7 @@ std::vector<int32_t> cumulative(const std::vector<int32_t>& lengths) {
 }
 
 template <class T>
-Attention<T> forward(Case<T>& c, const Shape& s) {
+Attention<T> forward(Case<T>& c, const Problem& s) {
   const auto cu_q = cumulative(s.q_len), cu_k = cumulative(s.k_len);
   const int64_t q_cols = s.heads * s.head_dim, k_cols = s.kv_heads * s.head_dim;
   Attention<T> op{};
@@ -41,7 +49,7 @@ Attention<T> forward(Case<T>& c, const Shape& s) {
   return op;
 }
 
-void check_forward(const Shape& s) {
+void check_forward(const Problem& s) {
   check_cuda([&]<class T>(Case<T>& c) {
     Attention<T> op = forward(c, s);
     const int64_t cols = s.heads * s.head_dim;
@@ -51,7 +59,7 @@ void check_forward(const Shape& s) {
   });
 }
 
-void check_backward(const Shape& s) {
+void check_backward(const Problem& s) {
   // o and lse of the forward in double, which every run of the backward gets.
   Case<double> first;
   Attention<double> f = forward(first, s);
@@ -83,10 +91,19 @@ void check_backward(const Shape& s) {
   });
 }
 
-// The tiles of queries have 128 rows, those of keys 64 or 128; backward's have 64 or 128 and 32 or 64.
-const Shape kShapes[] = {
+// More sequences than a warp compares at a time, most of them empty.
+std::vector<int32_t> sparse(std::vector<std::pair<int, int32_t>> lengths) {
+  std::vector<int32_t> all(40, 0);
+  for (const auto& [at, length] : lengths) all[static_cast<size_t>(at)] = length;
+  return all;
+}
+
+// Tiles of queries have 128 rows, of keys 64 or 96; backward's have 64 or 128 rows and 32, 48 or 64 columns.
+const Problem kProblems[] = {
     {{40, 0, 300}, {40, 0, 300}, 2, 1, 64, true},
     {{37, 130}, {201, 0}, 2, 1, 8, false, {}, {}, 8},
+    {sparse({{0, 3}, {31, 9}, {33, 2}, {39, 5}}), sparse({{0, 3}, {5, 4}, {31, 1}, {33, 7}, {39, 5}}), 2, 2,
+     8, true},
     {{70}, {150}, 2, 1, 80, false, {}, {}, 0, true},
     {{33, 50}, {20, 140}, 1, 1, 72, true, {10, 100}, {12, 0}, 3},
     {{133}, {133}, 1, 1, 96, true},
@@ -98,18 +115,26 @@ const Shape kShapes[] = {
 };
 
 TEST(CudaAttention, Forward) {
-  for (const Shape& s : kShapes) {
-    SCOPED_TRACE(testing::Message() << "head " << s.head_dim << " heads " << s.heads << " causal "
-                                    << s.causal);
+  for (const Problem& s : kProblems) {
+    SCOPED_TRACE(testing::Message() << s);
     check_forward(s);
   }
 }
 
 TEST(CudaAttention, Backward) {
-  for (const Shape& s : kShapes) {
-    SCOPED_TRACE(testing::Message() << "head " << s.head_dim << " heads " << s.heads << " causal "
-                                    << s.causal);
+  for (const Problem& s : kProblems) {
+    SCOPED_TRACE(testing::Message() << s);
     check_backward(s);
+  }
+}
+
+TEST(CudaAttention, BadArguments) {
+  Case<float> c;
+  for (const auto& [heads, head_dim, scale] :
+       {std::tuple{3, 64, 1.f}, {2, 12, 1.f}, {2, 264, 1.f}, {2, 64, 0.f}}) {
+    Attention<float> op = forward(c, {{4}, {4}, heads, 2, head_dim, true});
+    op.scale = scale;
+    EXPECT_THROW(run(cuda_context(), op), std::invalid_argument) << heads << " " << head_dim << " " << scale;
   }
 }
 
