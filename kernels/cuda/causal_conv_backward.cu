@@ -90,7 +90,7 @@ struct ConvBackward {
 
 // partial: [strips, channels * (W + 1)], or null where weight and bias are frozen.
 template <class T, int W, int N>
-__global__ void __launch_bounds__(kConvThreads, W <= 4 ? 4 : 2)
+__global__ void __launch_bounds__(kConvThreads, W <= 4 ? 3 : 2)
     causal_conv_backward(CausalConvBackward<T> op, int rows, float* partial) {
   const int c = static_cast<int>(blockIdx.y * kConvThreads + threadIdx.x) * N;
   if (c >= op.channels) return;
