@@ -9,12 +9,18 @@
 // Two passes are 7 products a tile where one is 5, but sums then have one order, need no atomics and no wait
 // between blocks. A warp's P and dS are, as they lie in registers, the A of the products that sum.
 //
-// Where dk and dv of 32 rows take too many registers, `split` warps share the rows: each makes a part of the
-// columns of P and dS, the others take it from shared memory, and each sums a part of the head dimension.
-// A warp always has 32 rows: that keeps the traffic of shared memory, 1 to 2 cycles an mma, near the rate of
-// mma.sync (1.6 cycles an SM); 16 rows would need 2 to 2.5.
-// U has two buffers, or one where two do not fit; W, which the last product does not need, has one.
-// Not measured.
+// A warp has 32 rows, for the traffic of shared memory (attention_forward.cu): in cycles an mma, 2 for S and
+// dP of 32 columns, 1.7 of 48, 1 for the sums; mma.sync itself takes 1.6. With 16 rows they are 3 and 2.
+// Where dk and dv of 32 rows take too many registers (2 D of a lane), `split` warps share the rows: each
+// makes a part of the columns of P and dS, the others take it from shared memory, and each sums a part of the
+// head dimension: 2 and 1.4 cycles. U has two buffers, or one where two do not fit; W, which the last product
+// does not need, has one.
+//
+// Considered: one pass that adds dq into fp32 memory in the order of key blocks (5 products, but blocks wait
+// for each other, and full attention starts all of them at the same queries); dk and dv in passes of their
+// own (8 products, not faster than the exchange). All sizes are as large as registers allow: what spilled at
+// first were the integers of the loop, hence one counter, columns numbered as rows of the packed arrays, and
+// masks tested by lane. Not measured.
 #include <type_traits>
 
 #include "kernels/cuda/attention_tiles.cuh"
@@ -27,10 +33,10 @@ enum class AttentionSide { queries, keys };
 template <int Dim, AttentionSide Side>
 struct AttentionBackwardShape {
   static constexpr bool is_keys = Side == AttentionSide::keys;
-  static constexpr int split = Dim > 128 ? 4 : is_keys&& Dim > 80 ? 2 : 1;
+  static constexpr int split = Dim > 128 ? 4 : (is_keys&& Dim > 80) ? 2 : 1;
   static constexpr int groups = Dim > 128 ? 2 : 4, warps = groups * split, blocks = split == 1 ? 2 : 1;
   static constexpr int rows = 32 * groups;
-  static constexpr int columns = split > 1 ? 64 : is_keys || Dim > 96 ? 32 : 48;
+  static constexpr int columns = split > 1 ? 64 : (is_keys || Dim > 96) ? 32 : 48;
   static constexpr int buffers = Dim > 128 ? 1 : 2;  // of U: 163 KB, what sm_80 has, is not enough for two
 };
 
@@ -143,13 +149,11 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
         if (row < rows) mine[m][r] = stats_HT[head * op.tokens_q + seq.q_begin + row0 + row];
       }
 
-  // Column at + 8 i + c of this lane is masked if it is less than `diagonal`, plus the row, for keys; if it
-  // is not less than that or `limit` for queries. Columns with nothing masked are below or above a line.
+  // This lane's column at + 8 i + c is masked if it is less than `diagonal`, plus the row, for keys; if it is
+  // not less than that or `limit` for queries.
   const int lane_col = n0 + lane % 4 * 2, lane_row = row0 + m0 + lane / 4;
   const int diagonal = origin + lane_row + (is_keys ? seq.shift : 1 - seq.shift) - lane_col;
   const int limit = origin + seq.k_len - lane_col;
-  const int masked_below = origin + seq.first_query(row0 + rows - 1);
-  const int masked_above = origin + seq.visible(row0) - columns;
 
   const float scale = op.scale * kAttentionLog2E;
   float sum_u[M][D][4] = {}, sum_w[M][is_keys ? D : 1][4] = {};
@@ -164,7 +168,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
     multiply_transposed<Dim>(p, shared.x, m0, u, n0);
     multiply_transposed<Dim>(ds, shared.y, m0, shared.w, n0);
 
-    if (is_keys ? at < masked_below : at > masked_above) {
+    if (is_keys ? at < diagonal + 16 * M - 8 : at + 8 * N > min(diagonal, limit)) {  // some are
 #pragma unroll
       for (int m = 0; m < M; ++m)
 #pragma unroll

@@ -2,12 +2,15 @@
 //
 // Floor: 4 Lq Lk D FLOPs a head at about 60 % of the dense bf16 peak, what mma.sync reaches on Hopper (one
 // m16n8k16 in 1.6 cycles an SM). Shared memory gives 128 bytes a cycle, so a product may read 200 bytes an
-// mma: with 16 rows a warp, K and V alone are 256 bytes an mma; with 32 rows they are 128, Q adds 64 to one
-// of the two products. Hence 32 rows a warp wherever the accumulators fit (O is D registers a lane then), and
-// 4 warps, so that two blocks are on an SM and one's softmax hides behind the other's products.
-// K and V have one buffer each: V is under way during Q K^T and the softmax, the next K during P V.
-// Q stays in shared memory: in registers it would take D / 2 a lane, which S and O do not leave.
-// Not measured.
+// mma. K and V alone are 256 with 16 rows a warp and 128 with 32; Q adds 64 to one of the two products. Hence
+// 32 rows a warp wherever the accumulators fit (O is D registers of a lane), and 4 warps, so that two blocks
+// are on an SM and the softmax of one hides behind the products of the other. Head 256 has 16 rows a warp and
+// is bound by shared memory.
+// A tile of 64 keys at head 128 is, a warp, 256 mma (1640 cycles of a quarter SM), 80 ldmatrix, 68
+// exponentials (540 cycles of its special function unit) and about 500 other instructions. O takes 128
+// registers of a lane and S 64, so neither more keys nor Q in registers (64) fit in 255. K and V have one
+// buffer each: V is under way during Q K^T and the softmax, the next K during P V. Only tiles that cross the
+// diagonal or the end are masked, and a warp leaves out tiles that none of its rows sees. Not measured.
 #include "kernels/cuda/attention_tiles.cuh"
 #include "kernels/cuda/vector.cuh"
 
@@ -78,11 +81,10 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
   const int q_row = seq.q_begin + q0, q_column = head * op.head_dim;
   const int kv_column = head / (op.heads / op.kv_heads) * op.head_dim;
 
-  // The keys that the block sees, as rows of the packed arrays; the warp sees those before mine_end, and all
-  // of a tile whose end is not beyond unmasked_end.
+  // The keys that the block sees, as rows of the packed arrays; the warp sees those before mine_end.
   const int begin = seq.k_begin, end = begin + seq.visible(q0 + rows - 1);
-  const int mine_end = begin + seq.visible(q0 + m0 + 16 * M - 1), unmasked_end = begin + seq.visible(q0 + m0);
-  // Key at + 8 n + c of this lane is masked if it is not less than `diagonal`, plus the row, or `limit`.
+  const int mine_end = begin + seq.visible(q0 + m0 + 16 * M - 1);
+  // This lane's key at + 8 n + c is masked if it is not less than `diagonal`, plus the row, or `limit`.
   const int diagonal = begin + q0 + m0 + lane / 4 + 1 - seq.shift - lane % 4 * 2;
   const int limit = begin + seq.k_len - lane % 4 * 2;
 
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
 #pragma unroll
       for (int i = 0; i < M * keys / 2; ++i) s[i / (keys / 2)][i % (keys / 2) / 4][i % 4] = 0;
       multiply_transposed<Dim>(s, shared.q, m0, shared.k, 0);
-      if (at + keys > unmasked_end) {
+      if (at + keys > min(diagonal, limit)) {  // some are
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
