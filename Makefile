@@ -124,7 +124,7 @@ $(BUILD)/simt/%.o: %.cu Makefile
 $(BUILD)/simt/%.o: %.cpp Makefile
 	@mkdir -p $(@D)
 	@echo "  SIMT $<"
-	@$(CXX) $(SIMT_FLAGS) $(CXXFLAGS) -O2 $(MPI_INC) -MMD -MP -c $< -o $@
+	@$(CXX) $(SIMT_FLAGS) $(CXXFLAGS) -O2 $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
 
 # ptxas says what each kernel uses; the .log beside the object keeps it for `make cubin`.
 $(BUILD)/cuda/%.o: %.cu Makefile
@@ -162,9 +162,14 @@ $(BUILD)/tests/cuda: $(CUDA_TEST_OBJ) $(SIMT_OBJ) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -ldnnl -o $@
 
-$(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
+$(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(BUILD)/obj/tests/tools/program.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB) $(BUILD)/mimo-emulated
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest -lboost_context $(LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $(filter-out %/mimo-emulated,$^) -lgtest_main -lgtest -lboost_context $(LIBS) -o $@
+
+# The whole program on the emulated GPU.
+$(BUILD)/mimo-emulated: $(BUILD)/obj/tools/mimo.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
+	@echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lboost_context $(LIBS) -o $@
 
 MPI_COMMON := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(filter-out %_test.cpp,$(wildcard tests/mpi/*.cpp)))
 $(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)

@@ -24,8 +24,8 @@ void cut_patches(const std::vector<const Image*>& images, const DatasetHeader& h
     for (uint8_t x : images[i]->pixels) *out++ = normalised[x];
   }
   run(Cpu{},
-      Patchify<T>{static_cast<int>(images.size()), first.data(), items.sizes.data(), items.cu_items.data(),
-                  header.channels, patch, pixels.data(), items.patches.data<T>()});
+      Patchify<T>{static_cast<int>(images.size()), items.cu_items.back(), first.data(), items.sizes.data(),
+                  items.cu_items.data(), header.channels, patch, pixels.data(), items.patches.data<T>()});
 }
 
 }  // namespace

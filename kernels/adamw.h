@@ -30,6 +30,7 @@ struct AdamTensor {
 template <class T>
 struct AdamW {
   int tensors;
+  int64_t total;                // sum of n over the tensors
   const AdamTensor<T>* tensor;  // [tensors]
   const AdamState* state;
 };

@@ -10,6 +10,7 @@ namespace mimo {
 template <class T>
 struct PixelShuffle {
   int images;
+  int64_t rows;          // of x, cu[images]
   const int32_t* sizes;  // [images, 2]: h, w of x
   const int32_t* cu;     // [images + 1]: first row of each image in x (cu / 4 in y)
   int cols;              // of x

@@ -9,6 +9,7 @@ namespace mimo {
 template <class T>
 struct SumSquares {
   int tensors;
+  int64_t total;      // sum of n
   const T* const* x;  // [tensors]
   const int64_t* n;   // [tensors]
   double* result;     // [2], overwritten

@@ -39,7 +39,12 @@ class HybridStage : public LanguageStage {
     return norm_ ? loss(h, batch, statistics) : h;
   }
   std::vector<Parameter*> parameters() override { return set_.all(); }
-  const std::vector<Prediction>& predictions() const override { return predictions_; }
+  std::vector<Prediction> predictions() const override {
+    std::vector<Prediction> out = predictions_;
+    const std::vector<int32_t> argmax = argmax_.to_vector<int32_t>();
+    for (size_t i = 0; i < out.size(); ++i) out[i].argmax = argmax[i];
+    return out;
+  }
 
  private:
   struct Layer {
@@ -69,9 +74,9 @@ class HybridStage : public LanguageStage {
           predictions_.push_back({static_cast<int>(n), 0, batch.labels[t]});
         }
     const Tensor logits = head_(rms_norm(gather_rows(h, Tensor::of(rows)), *norm_, o_.eps));
-    const CrossEntropyResult r = cross_entropy(logits, Tensor::of(labels), first_row_, set_.group());
-    for (size_t i = 0; i < predictions_.size(); ++i) predictions_[i].argmax = r.argmax[i];
-    if (set_.context().coord.tp == 0) statistics.loss_sum += r.loss;
+    const Tensor total = set_.context().coord.tp == 0 ? statistics.on_device() : Tensor();
+    const CrossEntropyResult r = cross_entropy(logits, Tensor::of(labels), first_row_, set_.group(), total);
+    argmax_ = r.argmax;
     return r.loss_sum;
   }
 
@@ -82,7 +87,8 @@ class HybridStage : public LanguageStage {
   std::vector<Layer> layers_;
   Linear head_;
   int64_t first_row_ = 0;
-  std::vector<Prediction> predictions_;
+  std::vector<Prediction> predictions_;  // of the last forward, but for argmax
+  Tensor argmax_;
 };
 
 }  // namespace

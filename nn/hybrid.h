@@ -20,8 +20,8 @@ struct Prediction {
 
 class LanguageStage : public Stage {
  public:
-  // Predictions of the last forward (last stage only).
-  virtual const std::vector<Prediction>& predictions() const = 0;
+  // Predictions of the last forward (last stage only); waits for it.
+  virtual std::vector<Prediction> predictions() const = 0;
 };
 
 // Layers [begin, end) of the pattern; the first stage embeds (its inputs are the encoders' rows by modality),

@@ -1,8 +1,5 @@
 #include "nn/ops.h"
 
-#include <cmath>
-#include <limits>
-
 #include "kernels/kernels.h"
 
 namespace mimo {
@@ -218,43 +215,42 @@ Tensor gather_rows(const Tensor& x, const Tensor& rows) {
 }
 
 CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int64_t first,
-                                 Communicator* group) {
+                                 Communicator* group, const Tensor& total) {
   const int64_t rows = logits.rows(), cols = logits.cols();
   const DType acc = acc_of(logits.dtype());
-  const bool split = group && group->size() > 1;
+  const bool split = group && group->size() > 1 && rows > 0;
   Tensor max = Tensor::empty({rows}, acc, logits.device()),
          arg = Tensor::empty({rows}, DType::i32, logits.device());
   Tensor sums = Tensor::empty({2, rows}, acc, logits.device());  // exponentials | labels' logits
-  CrossEntropyResult result;
-  result.loss_sum = Tensor::empty({1}, acc, logits.device());
+  CrossEntropyResult result{Tensor::empty({1}, acc, logits.device()), arg};
+  const auto reduce = [&](const Tensor& x, ReduceOp op) {
+    group->all_reduce(x, op, current_stream()).wait();
+  };
   dispatch(logits.dtype(), [&]<class T>() {
     using A = acc_t<T>;
     launch(CrossEntropyMax<T>{rows, first, cols, logits.data<T>(), logits.ld(), max.data<A>(),
                               arg.data<int32_t>()});
-    if (split && rows > 0) {
-      const std::vector<A> here = max.to_vector<A>();
-      group->all_reduce(max, ReduceOp::max, current_stream()).wait();
-      for (int64_t i = 0; i < rows; ++i)  // the lowest index among the ranks that hold the maximum
-        if (here[i] != max.data<A>()[i]) arg.data<int32_t>()[i] = std::numeric_limits<int32_t>::max();
-      group->all_reduce(arg, ReduceOp::min, current_stream()).wait();
+    if (split) {
+      const Tensor here = empty_like(max);
+      copy_into(here, max);
+      reduce(max, ReduceOp::max);
+      launch(CrossEntropyArg<T>{rows, here.data<A>(), max.data<A>(), arg.data<int32_t>()});
+      reduce(arg, ReduceOp::min);
     }
     launch(CrossEntropySum<T>{rows, first, cols, logits.data<T>(), logits.ld(), labels.data<int32_t>(),
                               max.data<A>(), sums.data<A>(), sums.data<A>() + rows});
-    if (split && rows > 0) group->all_reduce(sums, ReduceOp::sum, current_stream()).wait();
-    for (int64_t i = 0; i < rows; ++i)
-      if (labels.data<int32_t>()[i] >= 0)
-        result.loss +=
-            std::log(static_cast<double>(sums.data<A>()[i])) - static_cast<double>(sums.data<A>()[rows + i]);
-    result.loss_sum.data<A>()[0] = static_cast<A>(result.loss);
+    if (split) reduce(sums, ReduceOp::sum);
+    const Tensor sum = total.defined() ? total : Tensor::zeros({1}, DType::f64);
+    launch(CrossEntropyLoss<T>{rows, labels.data<int32_t>(), sums.data<A>(), sums.data<A>() + rows,
+                               sum.data<double>(), result.loss_sum.data<A>()});
   });
-  result.argmax = arg.to_vector<int32_t>();
   result.loss_sum = record(
       result.loss_sum, "cross_entropy", {logits},
       [z = logits.detach(), node = logits.node(), labels, max, sums, first, rows, cols](const Tensor& dy) {
         dispatch(z.dtype(), [&]<class T>() {
           using A = acc_t<T>;
           launch(CrossEntropyGrad<T>{rows, first, cols, z.data<T>(), z.ld(), labels.data<int32_t>(),
-                                     max.data<A>(), sums.data<A>(), sums.data<A>() + rows, dy.data<A>()[0],
+                                     max.data<A>(), sums.data<A>(), sums.data<A>() + rows, dy.data<A>(),
                                      nullptr});
         });
         accumulate(node, z);

@@ -26,7 +26,9 @@ struct ImageGrids {
   Tensor cu;     // i32 [images + 1], first patch row
   int images = 0;
   int64_t patches = 0;
+  std::vector<int32_t> first;  // cu on the host
 };
+ImageGrids image_grids(const std::vector<int32_t>& sizes, const std::vector<int32_t>& cu);
 
 Tensor linear(const Tensor& x, Parameter& weight, Parameter* bias = nullptr);  // x W^T + b, W [out, in]
 Tensor add_bias(const Tensor& x, Parameter& bias);
@@ -78,13 +80,13 @@ Tensor prepend_class_tokens(const Tensor& x, Parameter& tokens, const ImageGrids
 Tensor drop_class_tokens(const Tensor& x, int count, const ImageGrids&);
 
 struct CrossEntropyResult {
-  Tensor loss_sum;              // [1], acc dtype
-  double loss = 0;              // the same on the host
-  std::vector<int32_t> argmax;  // of every row over the whole vocabulary
+  Tensor loss_sum;  // [1], acc dtype
+  Tensor argmax;    // i32 [rows], over the whole vocabulary
 };
 // Sum over rows of -ln softmax(logits)_label with the vocabulary split over `group` (null: whole here); this
-// rank holds columns from `first`. logits are used up: their storage becomes their gradient.
+// rank holds columns from `first`. logits are used up: their storage becomes their gradient. total, f64 [1]:
+// the sum is added to it as well.
 CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int64_t first,
-                                 Communicator* group);
+                                 Communicator* group, const Tensor& total = {});
 
 }  // namespace mimo

@@ -13,7 +13,7 @@ struct ClassTokenRows {
   Tensor patches, tokens;
 };
 ClassTokenRows class_token_rows(const ImageGrids& g, int k) {
-  const std::vector<int32_t> cu = g.cu.to_vector<int32_t>();
+  const std::vector<int32_t>& cu = g.first;
   std::vector<int32_t> patches(g.patches), tokens(static_cast<size_t>(g.images) * k);
   for (int i = 0; i < g.images; ++i) {
     for (int j = 0; j < k; ++j) tokens[static_cast<size_t>(i) * k + j] = cu[i] + i * k + j;
@@ -24,12 +24,16 @@ ClassTokenRows class_token_rows(const ImageGrids& g, int k) {
 
 }  // namespace
 
+ImageGrids image_grids(const std::vector<int32_t>& sizes, const std::vector<int32_t>& cu) {
+  return {Tensor::of(sizes), Tensor::of(cu), static_cast<int>(cu.size()) - 1, cu.back(), cu};
+}
+
 Tensor add_positions(const Tensor& x, Parameter& table, int grid, const ImageGrids& g) {
   const int cols = static_cast<int>(x.cols());
   Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
-    launch(PositionEmbedding<T>{g.images, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid, cols,
-                                table.value.data<T>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+    launch(PositionEmbedding<T>{g.images, g.patches, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid,
+                                cols, table.value.data<T>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
   });
   return record(
       y, "add_positions", {x},
@@ -50,8 +54,8 @@ Tensor pixel_shuffle(const Tensor& x, const ImageGrids& g) {
     Tensor out = Tensor::empty(std::move(shape), in.dtype(), in.device());
     const Tensor from = contiguous(in);
     dispatch(in.dtype(), [&]<class T>() {
-      launch(PixelShuffle<T>{g.images, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), cols, inverse,
-                             from.data<T>(), out.data<T>()});
+      launch(PixelShuffle<T>{g.images, g.patches, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), cols,
+                             inverse, from.data<T>(), out.data<T>()});
     });
     return out;
   };

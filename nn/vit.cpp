@@ -71,8 +71,7 @@ class VitStage : public Stage {
 
   Tensor forward(std::span<const Tensor> inputs, const PackedBatch& batch, Statistics&) override {
     const PackedItems& items = batch.items.at(o_.modality);
-    const ImageGrids grids{Tensor::of(items.sizes), Tensor::of(items.cu_items),
-                           static_cast<int>(items.cu_items.size()) - 1, items.cu_items.back()};
+    const ImageGrids grids = image_grids(items.sizes, items.cu_items);
     std::vector<int32_t> cu = items.cu_items;
     for (size_t i = 0; i < cu.size(); ++i) cu[i] += static_cast<int32_t>(i) * o_.class_tokens;
     const Sequences images = sequences(cu);
@@ -89,7 +88,8 @@ class VitStage : public Stage {
 
  private:
   Tensor embed(const Tensor& patches, const ImageGrids& grids) const {
-    const Tensor x = add_positions(embed_(patches), *positions_, o_.grid, grids);
+    const Tensor here = to_device(patches, current_stream().device);
+    const Tensor x = add_positions(embed_(here), *positions_, o_.grid, grids);
     return class_tokens_ ? prepend_class_tokens(x, *class_tokens_, grids) : x;
   }
   Tensor project(const Tensor& x, const ImageGrids& grids) const {

@@ -97,6 +97,7 @@ Statistics Executor::step(std::span<const Wave> waves, std::span<const SampleSiz
     if (a.kind == Kind::reduce) {
       if (hooks.reduce) hooks.reduce(a.module, a.stage);
     } else if (a.kind == Kind::step_reduce) {
+      statistics_.settle();
       if (hooks.step_reduce) hooks.step_reduce(statistics_);
     } else if (a.kind == Kind::update) {
       if (hooks.update) hooks.update();
@@ -107,6 +108,7 @@ Statistics Executor::step(std::span<const Wave> waves, std::span<const SampleSiz
   }
   wait_for([](const Pending&) { return true; });
   MIMO_CHECK(held_.empty(), "a step left activations behind");
+  statistics_.settle();
   return statistics_;
 }
 

@@ -1,12 +1,21 @@
 #include "parallel/optimizer.h"
 
 #include <cmath>
-#include <cstring>
 #include <numbers>
 
 #include "kernels/adamw.h"
 
 namespace mimo {
+namespace {
+
+// Argument tables of a kernel, as bytes on the device.
+template <class V>
+Tensor table(const std::vector<V>& values) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+  return Tensor::of(std::vector<uint8_t>(bytes, bytes + values.size() * sizeof(V)));
+}
+
+}  // namespace
 
 Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const AdamOptions& options)
     : options_(options) {
@@ -20,25 +29,31 @@ Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const AdamOption
 }
 
 void Optimizer::update(double lr, double scale, int64_t t) {
-  const AdamState state{lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay, scale, t};
+  const AdamState now{lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay, scale, t};
+  const Tensor state = table<AdamState>({now});
   for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
     dispatch(dtype, [&]<class T>() {
       using A = acc_t<T>;
       std::vector<AdamTensor<T>> tensors;
-      for (const State& s : states_)
-        if (s.parameter->value.dtype() == dtype && s.parameter->value.numel() > 0)
-          tensors.push_back({s.parameter->value.numel(), s.parameter->value.data<T>(), s.master.data<A>(),
-                             s.parameter->grad.data<A>(), s.m.data<A>(), s.v.data<A>(),
-                             s.parameter->decay ? 1.0 : 0.0, 1.0});
-      if (!tensors.empty()) launch(AdamW<T>{static_cast<int>(tensors.size()), tensors.data(), &state});
+      int64_t total = 0;
+      for (const State& s : states_) {
+        const int64_t n = s.parameter->value.numel();
+        if (s.parameter->value.dtype() != dtype || n == 0) continue;
+        tensors.push_back({n, s.parameter->value.data<T>(), s.master.data<A>(), s.parameter->grad.data<A>(),
+                           s.m.data<A>(), s.v.data<A>(), s.parameter->decay ? 1.0 : 0.0, 1.0});
+        total += n;
+      }
+      if (tensors.empty()) return;
+      const Tensor list = table(tensors);
+      launch(AdamW<T>{static_cast<int>(tensors.size()), total, static_cast<const AdamTensor<T>*>(list.raw()),
+                      static_cast<const AdamState*>(state.raw())});
     });
   }
 }
 
 void Optimizer::zero_gradients() {
   for (State& s : states_)
-    if (s.parameter->grad.numel() > 0)
-      std::memset(s.parameter->grad.raw(), 0, s.parameter->grad.numel() * size_of(s.parameter->grad.dtype()));
+    if (s.parameter->grad.numel() > 0) fill(s.parameter->grad, 0);
 }
 
 void Optimizer::masters_to_parameters() {

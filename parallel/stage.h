@@ -14,7 +14,10 @@ namespace mimo {
 // What a step adds up besides gradients; every rank adds its own share, one world reduction sums them.
 struct Statistics {
   double loss_sum = 0;  // over counted tokens, added by one rank only
-  double samples = 0, samples_correct = 0;
+  Tensor losses;        // f64 [1], undefined where there are none: losses that still lie on the device
+
+  Tensor& on_device();  // losses, made where it is undefined
+  void settle();        // moves what lies on the device to loss_sum; waits for it
 };
 
 class Stage {

@@ -5,7 +5,10 @@
 #include <cstdlib>
 #include <mutex>
 #include <stdexcept>
+#include <tuple>
 #include <vector>
+
+#include "tensor/cuda.h"
 
 namespace mimo {
 namespace {
@@ -24,27 +27,49 @@ void add(MemoryStatistics& m, int64_t bytes) {
   m.peak = std::max(m.peak, m.current);
 }
 
-// The free blocks of the CPU, where memory is free for all as soon as its last handle is gone.
+// The free blocks of one stream of one device.
 struct Pool {
-  std::mutex mutex;
+  Device device;
   std::map<int64_t, std::vector<void*>> free;  // by size
-  int64_t cached = 0, held = 0;                // bytes free, bytes free or in use
+  int64_t cached = 0, held = 0, peak = 0;      // bytes free, bytes free or in use, most bytes in use
+
+  void* take(int64_t size, int64_t& block);
+  void release();
+
+ private:
+  void* reserve(int64_t size) {
+    return device.kind == Device::Kind::cpu ? std::aligned_alloc(kAlign, size)
+                                            : cuda::allocate_device(size, device.index);
+  }
+};
+
+struct Memory {
+  std::mutex mutex;
+  std::map<std::tuple<Device::Kind, int, void*>, Pool> pools;
   std::vector<std::string> labels{"other"};
   std::vector<MemoryStatistics> statistics{{}};
   MemoryStatistics total;
 
-  void* take(int64_t size, int64_t& block);
-  void release();
+  Pool& pool(Device device, void* stream) {
+    Pool& p = pools[{device.kind, device.index, stream}];
+    p.device = device;
+    return p;
+  }
 };
 
-Pool& pool() {
-  static Pool* p = new Pool;  // never destroyed: storages may outlive main
-  return *p;
+Memory& memory() {
+  static Memory* m = new Memory;  // never destroyed: storages may outlive main
+  return *m;
 }
 
 void Pool::release() {
   for (auto& [size, list] : free)
-    for (void* data : list) std::free(data);
+    for (void* data : list) {
+      if (device.kind == Device::Kind::cpu)
+        std::free(data);
+      else
+        cuda::free_device(data, device.index);
+    }
   free.clear();
   held -= cached;
   cached = 0;
@@ -61,17 +86,22 @@ void* Pool::take(int64_t size, int64_t& block) {
     cached -= block;
     fit->second.pop_back();
     if (fit->second.empty()) free.erase(fit);
+    peak = std::max(peak, held - cached);
     return data;
   }
   block = size;
-  const int64_t peak = std::max(total.peak, total.current + size);
-  if (held + size - peak > peak) release();
-  void* data = std::aligned_alloc(kAlign, size);
+  const int64_t most = std::max(peak, held - cached + size);
+  if (held + size - most > most) release();
+  void* data = reserve(size);
   if (!data) {
-    release();
-    data = std::aligned_alloc(kAlign, size);
+    for (auto& [key, other] : memory().pools)
+      if (other.device == device) other.release();
+    data = reserve(size);
   }
-  if (data) held += size;
+  if (data) {
+    held += size;
+    peak = std::max(peak, held - cached);
+  }
   return data;
 }
 
@@ -80,46 +110,47 @@ thread_local int current_label = 0;
 }  // namespace
 
 std::shared_ptr<Storage> allocate(int64_t bytes, Device device) {
-  if (device.kind != Device::Kind::cpu) throw std::runtime_error("built without CUDA: no device memory");
   auto s = std::make_shared<Storage>();
   s->device = device;
   s->label = current_label;
+  if (device == current_stream().device) s->stream = current_stream().handle();
   if (bytes == 0) return s;
   const int64_t size = size_class(bytes);
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  s->data = p.take(size, s->block);
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  s->data = m.pool(device, s->stream).take(size, s->block);
   if (!s->data) {
     std::string message =
-        "out of memory: " + std::to_string(bytes) + " bytes for " + p.labels[s->label] + "; in use:";
-    for (size_t i = 0; i < p.labels.size(); ++i)
-      message += " " + p.labels[i] + " " + std::to_string(p.statistics[i].current);
+        "out of memory: " + std::to_string(bytes) + " bytes for " + m.labels[s->label] + "; in use:";
+    for (size_t i = 0; i < m.labels.size(); ++i)
+      message += " " + m.labels[i] + " " + std::to_string(m.statistics[i].current);
     throw std::runtime_error(message);
   }
   s->bytes = size;
-  add(p.statistics[s->label], size);
-  add(p.total, size);
+  add(m.statistics[s->label], size);
+  add(m.total, size);
   return s;
 }
 
 Storage::~Storage() {
   if (!data) return;
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  add(p.statistics[label], -bytes);
-  add(p.total, -bytes);
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  add(m.statistics[label], -bytes);
+  add(m.total, -bytes);
+  Pool& p = m.pool(device, stream);
   p.free[block].push_back(data);
   p.cached += block;
 }
 
 MemoryLabel::MemoryLabel(const std::string& name) : before_(current_label) {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  const auto at = std::find(p.labels.begin(), p.labels.end(), name);
-  current_label = static_cast<int>(at - p.labels.begin());
-  if (at == p.labels.end()) {
-    p.labels.push_back(name);
-    p.statistics.emplace_back();
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  const auto at = std::find(m.labels.begin(), m.labels.end(), name);
+  current_label = static_cast<int>(at - m.labels.begin());
+  if (at == m.labels.end()) {
+    m.labels.push_back(name);
+    m.statistics.emplace_back();
   }
 }
 
@@ -128,42 +159,45 @@ MemoryLabel::~MemoryLabel() { current_label = before_; }
 int memory_label() { return current_label; }
 
 std::string memory_label_name(int label) {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  return p.labels.at(static_cast<size_t>(label));
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  return m.labels.at(static_cast<size_t>(label));
 }
 
 std::map<std::string, MemoryStatistics> memory_statistics() {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
   std::map<std::string, MemoryStatistics> out;
-  for (size_t i = 0; i < p.labels.size(); ++i) out[p.labels[i]] = p.statistics[i];
+  for (size_t i = 0; i < m.labels.size(); ++i) out[m.labels[i]] = m.statistics[i];
   return out;
 }
 
 MemoryStatistics memory_total() {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  return p.total;
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  return m.total;
 }
 
 int64_t cached_memory() {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  return p.cached;
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  int64_t bytes = 0;
+  for (const auto& [key, pool] : m.pools) bytes += pool.cached;
+  return bytes;
 }
 
 void reset_memory_peaks() {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  for (MemoryStatistics& m : p.statistics) m.peak = m.current;
-  p.total.peak = p.total.current;
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  for (MemoryStatistics& s : m.statistics) s.peak = s.current;
+  m.total.peak = m.total.current;
+  for (auto& [key, pool] : m.pools) pool.peak = pool.held - pool.cached;
 }
 
 void release_cached_memory() {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  p.release();
+  Memory& m = memory();
+  std::lock_guard lock(m.mutex);
+  for (auto& [key, pool] : m.pools) pool.release();
 }
 
 }  // namespace mimo

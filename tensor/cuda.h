@@ -40,4 +40,8 @@ bool done(void* event);
 void synchronize_event(void* event);
 double elapsed(void* from, void* to);  // seconds; both made with timing
 
+// A named span in the traces of NVIDIA's profilers (NVTX); spans of a thread nest.
+void begin_range(const std::string& name);
+void end_range();
+
 }  // namespace mimo::cuda

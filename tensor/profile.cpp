@@ -46,7 +46,9 @@ void LaunchTimer::start(const char* op, double flop) {
   since_ = now();
 }
 
+// A kernel's time is known when it has run: a profiled launch on a device waits for it.
 void LaunchTimer::stop() {
+  synchronize(current_stream());
   LaunchProfile::Entry& e = profile_->table_[{memory_label(), op_}];
   ++e.calls;
   e.seconds += now() - since_;

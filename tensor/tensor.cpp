@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/elementwise.h"
+#include "tensor/transfer.h"
 
 namespace mimo {
 
@@ -62,8 +63,11 @@ Tensor Tensor::of(const std::vector<T>& values, Dims shape) {
   MIMO_CHECK(mimo::numel(shape) == static_cast<int64_t>(values.size()),
              "values do not fill " + to_string(shape));
   Tensor t = empty(std::move(shape), dtype_of<T>());
-  MIMO_CHECK(t.device().kind == Device::Kind::cpu, "host values on a device tensor");
-  if (!values.empty()) std::memcpy(t.raw(), values.data(), values.size() * sizeof(T));
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  if (t.device().kind == Device::Kind::cuda)
+    upload(t.raw(), values.data(), bytes, current_stream());
+  else if (bytes > 0)
+    std::memcpy(t.raw(), values.data(), static_cast<size_t>(bytes));
   return t;
 }
 
@@ -95,7 +99,9 @@ T* Tensor::data() const {
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  MIMO_CHECK(defined() && device().kind == Device::Kind::cpu, "to_vector of " + to_string(*this));
+  MIMO_CHECK(defined(), "to_vector of " + to_string(*this));
+  if (device().kind == Device::Kind::cuda)
+    return to_device(contiguous() ? *this : mimo::contiguous(*this), Device{}).to_vector<T>();
   std::vector<T> out(numel());
   const T* p = data<T>();
   if (out.empty()) return out;
@@ -155,6 +161,30 @@ Tensor contiguous(const Tensor& x) {
   if (x.contiguous()) return x.detach();
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   copy_into(y, x);
+  return y;
+}
+
+void copy_across(const Tensor& dst, const Tensor& src) {
+  MIMO_CHECK(dst.shape() == src.shape() && dst.dtype() == src.dtype() && dst.contiguous() && src.contiguous(),
+             "copy of " + to_string(src) + " into " + to_string(dst) + " of another device");
+  const int64_t bytes = src.numel() * size_of(src.dtype());
+  const bool to_host = dst.device().kind == Device::Kind::cpu,
+             from_host = src.device().kind == Device::Kind::cpu;
+  if (bytes == 0) return;
+  if (to_host && from_host)
+    std::memcpy(dst.raw(), src.raw(), static_cast<size_t>(bytes));
+  else if (to_host)
+    download(dst.raw(), src.raw(), bytes, current_stream());
+  else if (from_host)
+    upload(dst.raw(), src.raw(), bytes, current_stream());
+  else
+    MIMO_CHECK(false, "copy between two CUDA devices");
+}
+
+Tensor to_device(const Tensor& x, Device device) {
+  if (!x.defined() || x.device() == device) return x.detach();
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), device);
+  copy_across(y, x);
   return y;
 }
 

@@ -44,7 +44,7 @@ class Tensor {
   template <class T>
   T* data() const;  // checks the dtype
   template <class T>
-  std::vector<T> to_vector() const;  // copy on the host, row by row
+  std::vector<T> to_vector() const;  // copy on the host, row by row; waits for the current stream
 
   // Views: they share storage and carry no gradient (see split_columns for one that does).
   Tensor view(Dims shape) const;                   // same elements, contiguous only
@@ -89,8 +89,11 @@ void launch(const Op& op) {
 }
 
 // Plain data movement on the current stream, of floating types, without gradient. dst may be a column slice.
-Tensor contiguous(const Tensor&);   // itself, unless a column slice
-Tensor cast(const Tensor&, DType);  // between bf16 and f32; to its own dtype: itself
+Tensor contiguous(const Tensor&);  // itself, unless a column slice
+Tensor to_device(const Tensor&,
+                 Device);  // a copy there, unless there already; any dtype, contiguous; to the host: waits
+void copy_across(const Tensor& dst, const Tensor& src);  // between devices: same dtype and shape, contiguous
+Tensor cast(const Tensor&, DType);                       // between bf16 and f32; to its own dtype: itself
 void fill(const Tensor& dst, double value);
 void copy_into(const Tensor& dst, const Tensor& src);  // same dtype and shape
 void add_into(const Tensor& dst, const Tensor& src);   // dst += src, same dtype and shape

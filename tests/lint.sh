@@ -26,7 +26,14 @@ for f in "$@"; do
 done
 for h in kernels/*.h; do
   s=$(basename "$h" .h)
-  [ "$s" = kernel ] || [ "$s" = kernels ] || [ -e "kernels/cpu/$s.cpp" ] || say "$h has no kernels/cpu/$s.cpp"
+  [ "$s" = kernel ] || [ "$s" = kernels ] && continue
+  [ -e "kernels/cpu/$s.cpp" ] || say "$h has no kernels/cpu/$s.cpp"
+  # A contract's CUDA half is <op>.cu, or <op>.cpp where it calls a library, with a test.
+  [ -e "kernels/cuda/$s.cu" ] || [ -e "kernels/cuda/$s.cpp" ] || say "$h has no kernels/cuda/$s.cu"
+  [ -e "tests/cuda/${s}_test.cpp" ] || say "$h has no tests/cuda/${s}_test.cpp"
+done
+for f in $(grep -lE '\<asm\>' "$@"); do
+  case $f in kernels/cuda/ptx/*) ;; *) say "$f has inline assembly: PTX belongs to kernels/cuda/ptx" ;; esac
 done
 [ "$bad" = 0 ] && echo "lint: ok"
 exit $bad

@@ -34,9 +34,7 @@ Job make_job(const std::filesystem::path& file, const std::vector<std::string>& 
   Job job;
   job.config = read_config(run_schema(), file, overrides);
   const Config& c = job.config;
-  if (c.get<std::string>("device") == "cuda")
-    throw ConfigError(c.place("device"), "built without CUDA: expected auto or cpu, found cuda",
-                      "this version runs on the CPU only");
+  job.device = device_of(c);
   if (c.get<std::string>("data.path").empty())
     throw ConfigError(c.place("data.path"), "no dataset: expected the path of an HDF5 file, found nothing",
                       "make one with mimo-data");

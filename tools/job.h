@@ -20,6 +20,7 @@ struct Job {
   std::vector<ItemCut> cuts;  // by modality
   ModelSpec model;
   Layout layout;  // modules in the model's order
+  Device device;  // of this rank; which of several GPUs is chosen by open_device
   int waves = 1;
   std::filesystem::path run_dir;
 
@@ -27,6 +28,13 @@ struct Job {
 };
 
 Schema run_schema();
+
+// What `device` asks for, if this machine has it; throws ConfigError.
+Device device_of(const Config&);
+// Makes the device of a job this thread's: its stream becomes the current one. A world whose groups talk
+// between GPUs, or null where ranks compute on the CPU. Collective; throws ConfigError where ranks do not
+// agree on the kind of device.
+std::unique_ptr<World> open_device(Device&, World&);
 
 // Reads the configuration (file, then overrides) and checks everything that needs no other rank. Throws
 // ConfigError.

@@ -332,7 +332,7 @@ class TrainingRun {
       s["peak_memory_bytes"][labels[i]] = static_cast<int64_t>(peaks[i]);
     s["layout"] = to_string(job_.layout);
     s["ranks"] = comm_.size();
-    s["device"] = "cpu";
+    s["device"] = job_.device.kind == Device::Kind::cuda ? "cuda" : "cpu";
     s["idle"] = times.idle;
     for (const auto& [name, ms] : times.rows) s["milliseconds_per_step"][name] = ms;
     s["eval"]["samples"] = e.samples;

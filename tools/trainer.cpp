@@ -1,17 +1,13 @@
 #include "tools/trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "parallel/verify.h"
+#include "tensor/cuda.h"
 
 namespace mimo {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Tells several observers.
 struct Observers : Observer {
@@ -22,6 +18,14 @@ struct Observers : Observer {
   void end(const Action& a) override {
     for (Observer* o : all) o->end(a);
   }
+};
+
+// Every action as a span in a GPU profiler's trace.
+struct Ranges : Observer {
+  const PlanGraph& graph;
+  explicit Ranges(const PlanGraph& g) : graph(g) {}
+  void begin(const Action& a) override { cuda::begin_range(graph.describe(a)); }
+  void end(const Action&) override { cuda::end_range(); }
 };
 
 // Hands over a stage's predictions when its forward is done.
@@ -50,28 +54,32 @@ Schedule schedule_of(const Config& c) {
 
 std::atomic<bool> Trainer::stop_requested = false;
 
-void StepClock::begin(const Action&) { since_ = now(); }
+void StepClock::begin(const Action&) { since_ = Event(current_stream(), true); }
 
 void StepClock::end(const Action& a) {
-  const double seconds = now() - since_;
   const size_t others = seconds_.size() - 3;
-  switch (a.kind) {
-    case Action::Kind::forward:
-      seconds_[2 * a.module] += seconds;
-      break;
-    case Action::Kind::backward:
-      seconds_[2 * a.module + 1] += seconds;
-      break;
-    case Action::Kind::reduce:
-    case Action::Kind::step_reduce:
-      seconds_[others] += seconds;
-      break;
-    case Action::Kind::update:
-      seconds_[others + 1] += seconds;
-      break;
-    default:
-      seconds_[others + 2] += seconds;
-  }
+  size_t index = others + 2;
+  if (a.kind == Action::Kind::forward)
+    index = 2 * a.module;
+  else if (a.kind == Action::Kind::backward)
+    index = 2 * a.module + 1;
+  else if (a.kind == Action::Kind::reduce || a.kind == Action::Kind::step_reduce)
+    index = others;
+  else if (a.kind == Action::Kind::update)
+    index = others + 1;
+  spans_.push_back({index, since_, Event(current_stream(), true)});
+}
+
+const std::vector<double>& StepClock::seconds() {
+  if (!spans_.empty()) spans_.back().end.synchronize();
+  for (const Span& s : spans_) seconds_[s.index] += s.end.since(s.begin);
+  spans_.clear();
+  return seconds_;
+}
+
+void StepClock::reset() {
+  spans_.clear();
+  std::fill(seconds_.begin(), seconds_.end(), 0.0);
 }
 
 struct Trainer::Pass {
@@ -100,7 +108,8 @@ struct Trainer::Pass {
 
 Trainer::Trainer(const Job& job, World& world)
     : job_(job),
-      world_(world),
+      devices_(open_device(job_.device, world)),
+      world_(devices_ ? *devices_ : world),
       rank_(world.world().rank()),
       clock_(job.model.modules.size()),
       order_(job.data->train.samples(), static_cast<uint64_t>(job.config.get<int64_t>("train.seed"))) {
@@ -225,7 +234,9 @@ StepResult Trainer::step(const std::function<void()>& before_update) {
   PackedBatch current;
   const Batches batches = [&](int, int) -> const PackedBatch& { return current = loader_->take(); };
   Observers observers;
+  Ranges ranges(train_->graph);
   observers.all = {watchdog_.get(), &clock_};
+  if (job_.device.kind == Device::Kind::cuda) observers.all.push_back(&ranges);
   const Statistics statistics = train_->executor.step(waves, sizes, batches, hooks, observers);
   result.loss = statistics.loss_sum / divisor;
   result.stop = sums.stop;
@@ -315,6 +326,14 @@ void Trainer::all_reduce(Buffer buffer, ReduceOp op, const std::string& what) {
   watched(what, [&] { world_.world().all_reduce(buffer, op, current_stream()).wait(); });
 }
 
+// The same tensors on the host, where io reads and writes them.
+std::vector<ShardedTensor> on_host(std::vector<ShardedTensor> tensors, bool with_values) {
+  for (ShardedTensor& t : tensors)
+    t.tensor = with_values ? to_device(t.tensor, Device{})
+                           : Tensor::empty(t.tensor.shape(), t.tensor.dtype(), Device{});
+  return tensors;
+}
+
 void Trainer::save() {
   TrainingState state;
   state.step = done_;
@@ -323,15 +342,19 @@ void Trainer::save() {
   state.scalars["config"] = job_.config.to_toml();
   state.scalars["layout"] = to_string(job_.layout);
   watched("saving a checkpoint", [&] {
-    save_checkpoint(world_.world(), job_.run_dir / "checkpoints", state, tensors(),
+    save_checkpoint(world_.world(), job_.run_dir / "checkpoints", state, on_host(tensors(), true),
                     job_.config.get<int64_t>("checkpoint.keep"));
   });
 }
 
 int64_t Trainer::load(const std::filesystem::path& checkpoint) {
+  const bool on_device = job_.device.kind == Device::Kind::cuda;
   TrainingState state;
-  watched("reading the checkpoint " + checkpoint.string(),
-          [&] { state = load_checkpoint(world_.world(), checkpoint, tensors()); });
+  watched("reading the checkpoint " + checkpoint.string(), [&] {
+    const std::vector<ShardedTensor> here = tensors(), host = on_device ? on_host(here, false) : here;
+    state = load_checkpoint(world_.world(), checkpoint, host);
+    for (size_t i = 0; on_device && i < here.size(); ++i) copy_across(here[i].tensor, host[i].tensor);
+  });
   const auto count = [&](const std::string& name) {
     const auto found = state.scalars.find(name);
     const int64_t* n = found == state.scalars.end() ? nullptr : std::get_if<int64_t>(&found->second);

@@ -38,18 +38,23 @@ struct Evaluation {
 };
 
 // Seconds by (module, kind of work) since the last reset; index modules x 2 (forward, backward), then reduce,
-// update, waiting.
+// update, waiting. On a GPU: of the stream, not of the host that fills it.
 class StepClock : public Observer {
  public:
   explicit StepClock(size_t modules) : seconds_(2 * modules + 3) {}
   void begin(const Action&) override;
   void end(const Action&) override;
-  const std::vector<double>& seconds() const { return seconds_; }
-  void reset() { std::fill(seconds_.begin(), seconds_.end(), 0.0); }
+  const std::vector<double>& seconds();  // waits for the work that it counts
+  void reset();
 
  private:
+  struct Span {
+    size_t index;
+    Event begin, end;
+  };
   std::vector<double> seconds_;
-  double since_ = 0;
+  std::vector<Span> spans_;  // not yet in seconds_
+  Event since_;
 };
 
 class Trainer {
@@ -84,10 +89,11 @@ class Trainer {
  private:
   struct Pass;  // forward-only or training: its plan, executor and order of batches
   void submit(Loader&, const Pass&, const std::vector<Wave>&, const std::vector<int64_t>& samples) const;
-  std::vector<ShardedTensor> tensors();
+  std::vector<ShardedTensor> tensors();  // of parameters and optimizer, where they lie
   void prefetch();
 
-  const Job job_;
+  Job job_;
+  std::unique_ptr<World> devices_;  // decorates the world where ranks compute on GPUs
   World& world_;
   int rank_;
   std::vector<std::shared_ptr<Communicator>> tp_;  // by module, null where this rank has none

@@ -52,6 +52,12 @@ void run(const Cpu&, const CrossEntropyMax<T>& op) {
 }
 
 template <class T>
+void run(const Cpu&, const CrossEntropyArg<T>& op) {
+  for (int64_t r = 0; r < op.rows; ++r)
+    if (op.here[r] != op.max[r] && !std::isnan(op.max[r])) op.arg[r] = std::numeric_limits<int32_t>::max();
+}
+
+template <class T>
 void run(const Cpu&, const CrossEntropySum<T>& op) {
   using A = acc_t<T>;
 #pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
@@ -71,6 +77,15 @@ void run(const Cpu&, const CrossEntropySum<T>& op) {
 }
 
 template <class T>
+void run(const Cpu&, const CrossEntropyLoss<T>& op) {
+  double loss = 0;
+  for (int64_t r = 0; r < op.rows; ++r)
+    if (op.labels[r] >= 0) loss += std::log(double(op.sum[r])) - double(op.target[r]);
+  *op.result += loss;
+  *op.value = acc_t<T>(loss);
+}
+
+template <class T>
 void run(const Cpu&, const CrossEntropyGrad<T>& op) {
   using A = acc_t<T>;
 #pragma omp parallel for schedule(static) if (2 * op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
@@ -82,10 +97,10 @@ void run(const Cpu&, const CrossEntropyGrad<T>& op) {
       std::fill_n(z, op.cols, T(0));
       continue;
     }
-    const A max = op.max[r], scale = op.dloss / op.sum[r];
+    const A dloss = *op.dloss, max = op.max[r], scale = dloss / op.sum[r];
     const int64_t label = op.labels[r] - op.first;
     const bool here = label >= 0 && label < op.cols;
-    const A at_label = here ? (fast_exp(A(z[label]) - max) / op.sum[r] - A(1)) * op.dloss : A(0);
+    const A at_label = here ? (fast_exp(A(z[label]) - max) / op.sum[r] - A(1)) * dloss : A(0);
     for (int64_t begin = 0; begin < op.cols; begin += kSpan) {
       const int64_t end = std::min(op.cols, begin + kSpan);
       prefetch(z + end, std::min(kSpan, op.cols - end));
@@ -97,7 +112,9 @@ void run(const Cpu&, const CrossEntropyGrad<T>& op) {
 }
 
 MIMO_CPU_KERNEL(CrossEntropyMax);
+MIMO_CPU_KERNEL(CrossEntropyArg);
 MIMO_CPU_KERNEL(CrossEntropySum);
+MIMO_CPU_KERNEL(CrossEntropyLoss);
 MIMO_CPU_KERNEL(CrossEntropyGrad);
 
 }  // namespace mimo

@@ -8,8 +8,7 @@ namespace {
 // Calls move(pixels, patch, patch length) for each run of `patch` pixels that lies end to end in both.
 template <class Op, class F>
 void for_each_run(const Op& op, int64_t bytes_per_element, F&& move) {
-  if (op.images == 0) return;
-  const int64_t rows = op.cu[op.images], features = int64_t{op.channels} * op.patch * op.patch;
+  const int64_t rows = op.rows, features = int64_t{op.channels} * op.patch * op.patch;
 #pragma omp parallel for schedule(static) if (2 * rows * features * bytes_per_element > kThreadBytes)
   for (int64_t row = 0; row < rows; ++row) {
     const int i = image_of(row, op.cu, op.images);

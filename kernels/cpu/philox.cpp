@@ -2,25 +2,11 @@
 
 #include <cmath>
 
-#include "kernels/cpu/portable_math.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/portable/random.h"
 
 namespace mimo {
 namespace {
-
-struct Words {
-  uint32_t w0, w1, w2, w3;
-};
-
-inline Words philox_rounds(Words x, uint32_t k0, uint32_t k1) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = uint64_t{0xD2511F53u} * x.w0, p1 = uint64_t{0xCD9E8D57u} * x.w2;
-    x = {static_cast<uint32_t>(p1 >> 32) ^ x.w1 ^ k0, static_cast<uint32_t>(p1),
-         static_cast<uint32_t>(p0 >> 32) ^ x.w3 ^ k1, static_cast<uint32_t>(p0)};
-    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
-  }
-  return x;
-}
 
 constexpr int kCounters = 64;  // generated at a time, in loops that the compiler vectorises
 
@@ -28,30 +14,19 @@ using WordBlock = uint32_t[4][kCounters];
 using ValueBlock = double[4][kCounters];
 
 void make_words(uint64_t seed, uint64_t name, int64_t first, WordBlock& w) {
-  const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
 #pragma omp simd
   for (int i = 0; i < kCounters; ++i) {
-    const uint64_t counter = static_cast<uint64_t>(first + i);
-    const Words x = philox_rounds({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32),
-                                   static_cast<uint32_t>(name), static_cast<uint32_t>(name >> 32)},
-                                  k0, k1);
+    const Words x = words_at(seed, name, static_cast<uint64_t>(first + i));
     w[0][i] = x.w0, w[1][i] = x.w1, w[2][i] = x.w2, w[3][i] = x.w3;
   }
 }
 
-// Two independent normals from two words: sqrt(-2 ln u) (cos, sin)(2 pi w1 / 2^32), u = (w0 + 1/2) / 2^32.
-void box_muller(const uint32_t* w0, const uint32_t* w1, double mean, double deviation, double* z0,
-                double* z1) {
+void make_normals(const uint32_t* w0, const uint32_t* w1, double mean, double deviation, double* z0,
+                  double* z1) {
 #pragma omp simd
   for (int i = 0; i < kCounters; ++i) {
-    const double radius = std::sqrt(-2 * portable_log((double(w0[i]) + 0.5) * 0x1p-32));
-    // The angle is quadrant * pi / 2 + a with |a| <= pi / 4; the integer part of it is exact.
-    const uint32_t quadrant = (w1[i] + 0x20000000u) >> 30;
-    const double a =
-        double(static_cast<int32_t>(w1[i] - (quadrant << 30))) * (0x1.921fb54442d18p+0 * 0x1p-30);
-    const SinCos angle = sin_cos_of_quadrant(quadrant, a);
-    z0[i] = std::fma(deviation, radius * angle.cos, mean);
-    z1[i] = std::fma(deviation, radius * angle.sin, mean);
+    const Normals z = box_muller(w0[i], w1[i], mean, deviation);
+    z0[i] = z.z0, z1[i] = z.z1;
   }
 }
 
@@ -59,7 +34,7 @@ template <class F>
 void map_uniform(const WordBlock& w, ValueBlock& value, F f) {
   for (int j = 0; j < 4; ++j)
 #pragma omp simd
-    for (int i = 0; i < kCounters; ++i) value[j][i] = f(double(w[j][i]) * 0x1p-32);
+    for (int i = 0; i < kCounters; ++i) value[j][i] = f(unit_uniform(w[j][i]));
 }
 
 // first: the index of the block's first element.
@@ -67,8 +42,8 @@ void make_values(Distribution distribution, double a, double b, int64_t first, c
                  ValueBlock& value) {
   switch (distribution) {
     case Distribution::normal:
-      box_muller(w[0], w[1], a, b, value[0], value[1]);
-      box_muller(w[2], w[3], a, b, value[2], value[3]);
+      make_normals(w[0], w[1], a, b, value[0], value[1]);
+      make_normals(w[2], w[3], a, b, value[2], value[3]);
       break;
     case Distribution::uniform:
       map_uniform(w, value, [=](double u) { return std::fma(b - a, u, a); });
@@ -86,10 +61,8 @@ void make_values(Distribution distribution, double a, double b, int64_t first, c
       break;
     case Distribution::inverse_softplus: {
       const double ln_a = portable_log(a), ln_b = portable_log(b);
-      map_uniform(w, value, [=](double u) {
-        const double t = std::exp(std::fma(ln_b - ln_a, u, ln_a));
-        return t + portable_log(-std::expm1(-t));
-      });
+      map_uniform(w, value,
+                  [=](double u) { return inverse_softplus(std::exp(std::fma(ln_b - ln_a, u, ln_a))); });
       break;
     }
   }

@@ -7,8 +7,7 @@ namespace mimo {
 // Two neighbouring rows of x are one run of 2 cols elements in y: a row of y is two such runs.
 template <class T>
 void run(const Cpu&, const PixelShuffle<T>& op) {
-  if (op.images == 0) return;
-  const int64_t rows = op.cu[op.images] / 4, run = 2 * int64_t{op.cols};
+  const int64_t rows = op.rows / 4, run = 2 * int64_t{op.cols};
 #pragma omp parallel for schedule(static) if (4 * rows * run * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t row = 0; row < rows; ++row) {
     const int i = image_of(row, op.cu, op.images, 4);

@@ -24,8 +24,7 @@ struct Source {
 template <class T>
 void run(const Cpu&, const PositionEmbedding<T>& op) {
   using A = acc_t<T>;
-  if (op.images == 0) return;
-  const int64_t rows = op.cu[op.images], g = op.grid, cols = op.cols;
+  const int64_t rows = op.rows, g = op.grid, cols = op.cols;
 #pragma omp parallel for schedule(static) if (3 * rows * cols * int64_t{sizeof(T)} > kThreadBytes)
   for (int64_t row = 0; row < rows; ++row) {
     const int i = image_of(row, op.cu, op.images);

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/cpu/portable_math.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/portable/math.h"
 
 namespace mimo {
 

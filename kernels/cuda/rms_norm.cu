@@ -1,37 +1,97 @@
-// Root mean square norm. A block of 256 threads a row.
+// Root mean square norm.
+//
+// Limit: bytes; forward reads x and writes y, backward reads x and dy and writes dx, each once (row.cuh).
+// Weights come from the caches. Forward: a team a row. Backward: teams walk rows, keep their columns' sums of
+// dw in registers, and leave one row of partial sums a block (column_sums.cuh); with 4096 columns these are
+// 4 MB, which stay in the L2 cache. Considered: dw by a kernel of its own, which would read x and dy twice.
+// Not measured.
 #include "kernels/rms_norm.h"
 
-#include "kernels/cuda/vector.cuh"
-#include "kernels/cuda/warp.cuh"
+#include "kernels/cuda/column_sums.cuh"
 
 namespace mimo {
 namespace cuda {
 
-constexpr int kThreads = 256;
-struct RmsNormShared {
-  float scratch[kWarp];
-};
-
-template <class T, int N>
-__global__ void __launch_bounds__(kThreads) rms_norm_forward(RmsNorm<T> op) {
-  MIMO_SHARED(RmsNormShared, s);
-  const T* x = op.x + int64_t{blockIdx.x} * op.x_ld;
-  T* y = op.y + int64_t{blockIdx.x} * op.y_ld;
+template <class T, class Team>
+__global__ void __launch_bounds__(Team::kMostThreads) rms_norm_forward(RmsNorm<T> op) {
+  MIMO_SHARED(TeamShared, s);
+  constexpr int N = Team::template kVectorOf<T>;
+  Team team(s);
+  const int64_t row = int64_t{blockIdx.x} * team.kTeams + team.index();
+  const int cols = row < op.rows ? op.cols : 0;
+  const Row<T, Team> x(team, op.x + row * op.x_ld, cols), w(team, op.w, cols);
   float square = 0;
-  for (int c = static_cast<int>(threadIdx.x) * N; c < op.cols; c += kThreads * N) {
-    float v[N];
-    load<N>(v, x + c);
-    for (int i = 0; i < N; ++i) square += v[i] * v[i];
+  team.template for_columns<N>(cols, [&](int i, int c) {
+    float xs[N];
+    x.get(xs, i, c);
+#pragma unroll
+    for (int e = 0; e < N; ++e) square += xs[e] * xs[e];
+  });
+  const float r = 1 / sqrtf(team.sum(square) / static_cast<float>(op.cols) + op.eps);
+  T* y = op.y + row * op.y_ld;
+  team.template for_columns<N>(cols, [&](int i, int c) {
+    float xs[N], ws[N];
+    x.get(xs, i, c);
+    w.get(ws, i, c);
+#pragma unroll
+    for (int e = 0; e < N; ++e) xs[e] *= ws[e] * r;
+    store<N>(y + c, xs);
+  });
+  if (cols > 0 && team.rank() == 0 && op.r) op.r[row] = r;
+}
+
+constexpr int kRmsNormSmThreads = 768;  // that backward's registers leave room for
+
+// partial: [gridDim.x, cols], or null.
+template <class T, class Team>
+__global__ void __launch_bounds__(Team::kMostThreads)
+    rms_norm_backward(RmsNormBackward<T> op, float* partial) {
+  MIMO_SHARED(ColumnSumsOfTeams<Team>, s);
+  constexpr int N = Team::template kVectorOf<T>;
+  Team team(s.team);
+  ColumnSums<T, Team> dw(team, op.cols, partial ? partial + int64_t{blockIdx.x} * op.cols : nullptr);
+  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.rows;
+       first += int64_t{gridDim.x} * team.kTeams) {
+    const int64_t row = first + team.index();
+    const int cols = row < op.rows ? op.cols : 0;
+    const Row<T, Team> x(team, op.x + row * op.x_ld, cols), dy(team, op.dy + row * op.dy_ld, cols);
+    const float r = cols > 0 ? op.r[row] : 0;
+    float sum = 0;
+    team.template for_columns<N>(cols, [&](int i, int c) {
+      float xs[N], ws[N], ds[N];
+      x.get(xs, i, c);
+      load<N>(ws, op.w + c);
+      dy.get(ds, i, c);
+#pragma unroll
+      for (int e = 0; e < N; ++e) sum += xs[e] * ws[e] * ds[e];
+    });
+    const float mean = team.sum(sum) * r / static_cast<float>(op.cols);
+    T* dx = op.dx + row * op.dx_ld;
+    team.template for_columns<N>(cols, [&](int i, int c) {
+      float xs[N], ws[N], ds[N];
+      x.get(xs, i, c);
+      load<N>(ws, op.w + c);
+      dy.get(ds, i, c);
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const float xhat = xs[e] * r;
+        xs[e] = r * (ws[e] * ds[e] - xhat * mean);
+        ds[e] *= xhat;
+      }
+      store<N>(dx + c, xs);
+      dw.add(i, c, ds);
+    });
   }
-  const float r = rsqrtf(block_sum(square, s.scratch) / static_cast<float>(op.cols) + op.eps);
-  for (int c = static_cast<int>(threadIdx.x) * N; c < op.cols; c += kThreads * N) {
-    float v[N], w[N];
-    load<N>(v, x + c);
-    load<N>(w, op.w + c);
-    for (int i = 0; i < N; ++i) v[i] *= r * w[i];
-    store<N>(y + c, v);
-  }
-  if (threadIdx.x == 0 && op.r) op.r[blockIdx.x] = r;
+  dw.write(team, op.cols, s.columns);
+}
+
+template <class T>
+bool rms_norm_aligned(const RmsNorm<T>& op) {
+  return aligned(op.x, op.x_ld) && aligned(op.y, op.y_ld) && aligned(op.w, 0);
+}
+template <class T>
+bool rms_norm_aligned(const RmsNormBackward<T>& op) {
+  return aligned(op.x, op.x_ld) && aligned(op.dy, op.dy_ld) && aligned(op.dx, op.dx_ld) && aligned(op.w, 0);
 }
 
 }  // namespace cuda
@@ -39,14 +99,37 @@ __global__ void __launch_bounds__(kThreads) rms_norm_forward(RmsNorm<T> op) {
 template <class T>
 void run(const Cuda& context, const RmsNorm<T>& op) {
   using namespace cuda;
-  constexpr int N = kVector<T>;
-  const dim3 grid(static_cast<unsigned>(op.rows));
-  if (op.cols % N == 0 && aligned(op.x, op.x_ld) && aligned(op.y, op.y_ld) && aligned(op.w, 0))
-    cuda::launch<rms_norm_forward<T, N>, RmsNormShared>(context, grid, kThreads, op);
-  else
-    cuda::launch<rms_norm_forward<T, 1>, RmsNormShared>(context, grid, kThreads, op);
+  if (op.rows == 0 || op.cols == 0) return;
+  with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
+    cuda::launch<rms_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.rows), threads, op);
+  });
+}
+
+template <class T>
+int64_t workspace(const Cuda& context, const RmsNormBackward<T>& op) {
+  using namespace cuda;
+  int64_t bytes = 0;
+  with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
+    bytes =
+        row_slices<Team>(context, op.rows, 1, threads, kRmsNormSmThreads) * op.cols * int64_t{sizeof(float)};
+  });
+  return op.dw ? bytes : 0;
+}
+
+template <class T>
+void run(const Cuda& context, const RmsNormBackward<T>& op) {
+  using namespace cuda;
+  if (op.rows == 0 || op.cols == 0) return;
+  float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
+  with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
+    const int64_t slices = row_slices<Team>(context, op.rows, 1, threads, kRmsNormSmThreads);
+    cuda::launch<rms_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
+        context, dim3(static_cast<unsigned>(slices)), threads, op, partial);
+    if (partial) add_column_sums(context, slices, op.cols, partial, op.cols, op.dw);
+  });
 }
 
 MIMO_CUDA_KERNEL(RmsNorm);
+MIMO_CUDA_KERNEL_WITH_WORKSPACE(RmsNormBackward);
 
 }  // namespace mimo

@@ -141,6 +141,9 @@ void run_with_scratch(Context context, const Op& op) {
 struct Tolerance {
   double factor = 2;     // times the CPU's error in T
   double roundings = 1;  // of the largest element, to T (acc_t<T> where the result is that)
+  // Whether acc_t<T> results count as rounded to T: sums of products whose operands, results themselves, were
+  // rounded to T for the tensor cores.
+  bool operands_rounded = false;
 };
 
 // The largest difference, and where; both must be NaN or infinite together.
@@ -195,7 +198,7 @@ void compare(const Build& build, const Tolerance& tolerance = {}) {
       double largest = 0;
       for (double x : want)
         if (std::isfinite(x)) largest = std::max(largest, std::fabs(x));
-      const double rounding = r.is_acc ? 0x1p-23 : epsilon<T>() / 2;
+      const double rounding = r.is_acc && !tolerance.operands_rounded ? 0x1p-23 : epsilon<T>() / 2;
       ASSERT_LE(error, tolerance.factor * allowed + tolerance.roundings * rounding * largest)
           << where(at) << " is " << have[at] << ", expected " << want[at] << ", the CPU has " << cpu[at];
     }

@@ -19,6 +19,8 @@ struct Split {
   std::vector<Matrix<T>> slices;
   std::vector<A> max, sum, target, loss;
   std::vector<int32_t> arg;
+  double total = 1;  // added to
+  A value = 0;
 
   Split(int64_t r, std::vector<int64_t> bounds, std::vector<int32_t> y, const std::vector<double>& logits)
       : rows(r), first(std::move(bounds)), labels(std::move(y)), loss(r) {
@@ -37,23 +39,30 @@ struct Split {
     max.assign(rows, -std::numeric_limits<A>::infinity());
     arg.assign(rows, -1), sum.assign(rows, 0), target.assign(rows, 0);
     std::vector<A> one(rows), two(rows);
-    std::vector<int32_t> at(rows);
+    std::vector<std::vector<A>> here(slices.size(), one);
+    std::vector<std::vector<int32_t>> at(slices.size(), arg);
     for (size_t s = 0; s < slices.size(); ++s) {
-      run_op(
-          CrossEntropyMax<T>{rows, first[s], cols(s), slices[s].ptr(), slices[s].ld, one.data(), at.data()});
-      for (int64_t i = 0; i < rows; ++i)
-        if (one[i] > max[i]) max[i] = one[i], arg[i] = at[i];
+      run_op(CrossEntropyMax<T>{rows, first[s], cols(s), slices[s].ptr(), slices[s].ld, here[s].data(),
+                                at[s].data()});
+      for (int64_t i = 0; i < rows; ++i) max[i] = std::max(max[i], here[s][i]);
+    }
+    arg.assign(rows, std::numeric_limits<int32_t>::max());
+    for (size_t s = 0; s < slices.size(); ++s) {
+      run_op(CrossEntropyArg<T>{rows, here[s].data(), max.data(), at[s].data()});
+      for (int64_t i = 0; i < rows; ++i) arg[i] = std::min(arg[i], at[s][i]);
     }
     for (size_t s = 0; s < slices.size(); ++s) {
       run_op(CrossEntropySum<T>{rows, first[s], cols(s), slices[s].ptr(), slices[s].ld, labels.data(),
                                 max.data(), one.data(), two.data()});
       for (int64_t i = 0; i < rows; ++i) sum[i] += one[i], target[i] += two[i];
     }
+    run_op(CrossEntropyLoss<T>{rows, labels.data(), sum.data(), target.data(), &total, &value});
   }
   void gradient() {
+    const A dloss = A(kDLoss);
     for (size_t s = 0; s < slices.size(); ++s)
       run_op(CrossEntropyGrad<T>{rows, first[s], cols(s), slices[s].ptr(), slices[s].ld, labels.data(),
-                                 max.data(), sum.data(), target.data(), A(kDLoss),
+                                 max.data(), sum.data(), target.data(), &dloss,
                                  s == 0 ? loss.data() : nullptr});
   }
   std::vector<double> joined() const {
@@ -96,6 +105,9 @@ void check(int64_t rows, const std::vector<int64_t>& bounds) {
     EXPECT_EQ(split.arg[i], std::max_element(begin, begin + vocab) - begin);
   }
   expect_near<acc_t<T>>({split.loss.begin(), split.loss.end()}, want_loss, vocab, "loss");
+  double sum = 0;
+  for (double loss : want_loss) sum += loss;
+  expect_near<acc_t<T>>({split.total - 1, double(split.value)}, {sum, sum}, vocab + rows, "sum of losses");
   expect_near<T>(split.joined(), want, vocab, "gradient");
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t v = 0; v < vocab && labels[i] < 0; ++v) EXPECT_EQ(split.joined()[i * vocab + v], 0);
@@ -143,6 +155,29 @@ TEST(CrossEntropy, LowestIndexWinsTies) {
     EXPECT_EQ(max, 2.f);
     EXPECT_EQ(arg, 100 + cols / 2);
   }
+}
+
+TEST(CrossEntropy, ArgIsKeptWhereTheMaximumIs) {
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  const std::vector<float> here{1, 2, -infinity, -infinity, nan, 3}, max{1, 3, -infinity, 0, nan, nan};
+  std::vector<int32_t> arg{10, 11, 12, 13, 14, 15};
+  run_op(CrossEntropyArg<float>{6, here.data(), max.data(), arg.data()});
+  constexpr int32_t none = std::numeric_limits<int32_t>::max();
+  EXPECT_EQ(arg, (std::vector<int32_t>{10, none, 12, none, 14, 15}));
+}
+
+TEST(CrossEntropy, LossesAddUpOverCalls) {
+  const std::vector<float> sum{2, 3, 5}, target{-1, -2, 0};
+  const std::vector<int32_t> labels{4, -1, 0};
+  double result = 0;
+  float value = -1;
+  for (int call = 1; call <= 2; ++call) {
+    run_op(CrossEntropyLoss<float>{3, labels.data(), sum.data(), target.data(), &result, &value});
+    EXPECT_DOUBLE_EQ(result, call * (std::log(2.0) + 1 + std::log(5.0)));
+    EXPECT_FLOAT_EQ(value, static_cast<float>(std::log(10.0) + 1));
+  }
+  run_op(CrossEntropyLoss<float>{0, nullptr, nullptr, nullptr, &result, &value});
+  EXPECT_EQ(value, 0);
 }
 
 TEST(CrossEntropy, EmptySlice) {

@@ -41,14 +41,15 @@ struct PatchifyCase {
   void cut(const T* pixels, T* patches) const {
     const auto first = first_pixel();
     const auto rows = cu();
-    run_op(Patchify<T>{images(), first.data(), sizes.data(), rows.data(), channels, patch, pixels, patches});
+    run_op(Patchify<T>{images(), rows.back(), first.data(), sizes.data(), rows.data(), channels, patch,
+                       pixels, patches});
   }
   template <class T>
   void join(const T* patches, T* pixels) const {
     const auto first = first_pixel();
     const auto rows = cu();
-    run_op(
-        Unpatchify<T>{images(), first.data(), sizes.data(), rows.data(), channels, patch, patches, pixels});
+    run_op(Unpatchify<T>{images(), rows.back(), first.data(), sizes.data(), rows.data(), channels, patch,
+                         patches, pixels});
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {

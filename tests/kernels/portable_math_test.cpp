@@ -1,4 +1,4 @@
-#include "kernels/cpu/portable_math.h"
+#include "kernels/portable/math.h"
 
 #include <gtest/gtest.h>
 

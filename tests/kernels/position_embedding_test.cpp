@@ -54,7 +54,7 @@ struct PositionEmbeddingCase {
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
     const auto first = cu();
-    run_op(PositionEmbedding<T>{images(), sizes.data(), first.data(), grid, cols, in[0].ptr(),
+    run_op(PositionEmbedding<T>{images(), first.back(), sizes.data(), first.data(), grid, cols, in[0].ptr(),
                                 add ? in[1].ptr() : nullptr, add ? in[1].ld : 0, y.ptr(), y.ld});
   }
   template <class T>

@@ -81,6 +81,7 @@ TEST(Model, StagesChainedEqualTheWhole) {
   const Tensor h = pass(*l0, lf), lh = leaf(h);
   const Tensor loss = pass(*l1, lh);
   EXPECT_DOUBLE_EQ(value(loss), value(expected));
+  s.settle();
   EXPECT_DOUBLE_EQ(s.loss_sum, value(loss));
   backward(loss, Tensor::of(std::vector<double>{1}));
   backward(h, lh.node()->grad);

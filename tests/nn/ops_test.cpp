@@ -48,7 +48,7 @@ struct Batch {
       for (int t = 0; t < cu[s + 1] - cu[s]; ++t) positions.push_back(t);
     return mimo::sequences(cu, positions);
   }
-  ImageGrids grids() const { return {Tensor::of(image_sizes), Tensor::of(image_cu), images(), patches()}; }
+  ImageGrids grids() const { return image_grids(image_sizes, image_cu); }
 };
 
 void PrintTo(const Batch& b, std::ostream* out) { *out << b.name; }
@@ -396,10 +396,13 @@ TEST(OpShapes, RefuseWhatDoesNotFit) {
 
 TEST(CrossEntropy, CountsRowsWithALabelAndFindsTheLargestLogit) {
   const Tensor logits = Tensor::of(std::vector<float>{1, 3, 2, 0, 0, 0, 5, 4, 5}, {3, 3});
-  const CrossEntropyResult r = cross_entropy(logits, Tensor::of(std::vector<int32_t>{1, -1, 0}), 0, nullptr);
-  EXPECT_EQ(r.argmax, (std::vector<int32_t>{1, 0, 0}));
+  const Tensor total = Tensor::of(std::vector<double>{10});
+  const CrossEntropyResult r =
+      cross_entropy(logits, Tensor::of(std::vector<int32_t>{1, -1, 0}), 0, nullptr, total);
+  EXPECT_EQ(r.argmax.to_vector<int32_t>(), (std::vector<int32_t>{1, 0, 0}));
   const double expected = std::log(std::exp(-2.0) + 1 + std::exp(-1.0)) + std::log(2 + std::exp(-1.0));
-  EXPECT_NEAR(r.loss, expected, 1e-6);
+  EXPECT_NEAR(r.loss_sum.data<float>()[0], expected, 1e-6);
+  EXPECT_NEAR(total.data<double>()[0], 10 + expected, 1e-6);
 }
 
 }  // namespace

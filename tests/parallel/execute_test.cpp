@@ -66,7 +66,6 @@ class FakeStage : public Stage {
       y = Tensor::of<double>({sum});
       statistics.loss_sum += sum;
     }
-    statistics.samples += static_cast<double>(batch.samples.size());
     std::array<Tensor, 3> x;
     for (size_t e = 0; e < inputs.size(); ++e) x[e] = inputs[e];
     // As long as the closure lives, so does a wave's activation.
@@ -151,7 +150,7 @@ struct Recorder : Observer {
 // Every (module, stage): its gradient, summed over lanes, and the loss.
 struct Outcome {
   std::map<std::pair<int, int>, std::vector<double>> gradients;
-  double loss = 0, samples = 0;
+  double loss = 0;
   int64_t messages = 0;
 };
 

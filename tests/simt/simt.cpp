@@ -31,6 +31,9 @@ using boost::context::detail::transfer_t;
 constexpr size_t kStack = 256 * 1024;
 constexpr int kFence = 256;  // bytes behind shared memory that must stay as they are
 Order g_order = Order::fair_up;
+void (*g_open)(bool) = nullptr;
+std::mutex g_access_mutex;
+int g_access = 0;  // DeviceAccess objects alive
 
 struct Copy {
   void* shared;
@@ -235,11 +238,22 @@ void run_block(Block& b, SharedMemory& shared) {
 
 void set_order(Order o) { g_order = o; }
 
+DeviceAccess::DeviceAccess() {
+  std::lock_guard lock(g_access_mutex);
+  if (g_access++ == 0 && g_open) g_open(true);
+}
+DeviceAccess::~DeviceAccess() {
+  std::lock_guard lock(g_access_mutex);
+  if (--g_access == 0 && g_open) g_open(false);
+}
+void set_device_memory(void (*open)(bool)) { g_open = open; }
+
 void run(std::string_view name, dim3 grid, int threads, int shared_bytes, const std::function<void()>& body) {
   if (threads <= 0 || threads > 1024 || threads % kWarp != 0)
     throw Error(std::string(name) + ": " + std::to_string(threads) + " threads a block are no whole warps");
   if (grid.y > 65535 || grid.z > 65535)
     throw Error(std::string(name) + ": grid y and z have at most 65535 blocks");
+  const DeviceAccess access;
   const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
   const bool down = g_order == Order::fair_down || g_order == Order::greedy_down;
   std::exception_ptr first;

@@ -66,6 +66,16 @@ void async_copy(void* shared, const void* global, int bytes, bool valid);
 void async_commit();
 void async_wait(int groups_under_way);
 
+// While one lives, device memory may be touched: kernels and copies hold one. `set_device_memory` says how it
+// is opened and closed; where nothing does, it is always open.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+};
+void set_device_memory(void (*open)(bool));
+
 // Throws unless p is a multiple of `alignment`.
 void check_aligned(const void* p, int alignment, const char* what);
 

@@ -10,7 +10,7 @@ struct Operands {
   int64_t rows, cols;
   Array<T> logits;
   std::vector<int32_t> labels, arg;
-  Array<acc_t<T>> max, sum, target, loss;
+  Array<acc_t<T>> max, sum, target, loss, dloss;
 
   explicit Operands(const benchmark::State& state)
       : rows(state.range(0)),
@@ -21,7 +21,8 @@ struct Operands {
         max(rows, 1),
         sum(rows, 1),
         target(rows),
-        loss(rows) {
+        loss(rows),
+        dloss(1, 1) {
     for (int64_t i = 0; i < rows; ++i) labels[i] = static_cast<int32_t>(i * 7919 % cols);
   }
 };
@@ -44,6 +45,15 @@ void cross_entropy_sum(benchmark::State& state) {
           20 * n, n * sizeof(T));
 }
 
+template <class T>
+void cross_entropy_loss(benchmark::State& state) {
+  Operands<T> o(state);
+  double result = 0;
+  measure(state,
+          CrossEntropyLoss<T>{o.rows, o.labels.data(), o.sum.data(), o.target.data(), &result, o.loss.data()},
+          20.0 * o.rows, double(o.rows) * (4 + 2 * sizeof(acc_t<T>)));
+}
+
 // In place: after the first call the logits are gradients, which are numbers like any others.
 template <class T>
 void cross_entropy_grad(benchmark::State& state) {
@@ -51,7 +61,7 @@ void cross_entropy_grad(benchmark::State& state) {
   const double n = double(o.rows * o.cols);
   measure(state,
           CrossEntropyGrad<T>{o.rows, 0, o.cols, o.logits.data(), o.cols, o.labels.data(), o.max.data(),
-                              o.sum.data(), o.target.data(), acc_t<T>(1), o.loss.data()},
+                              o.sum.data(), o.target.data(), o.dloss.data(), o.loss.data()},
           20 * n, 2 * n * sizeof(T));
 }
 
@@ -61,6 +71,7 @@ void sizes(benchmark::internal::Benchmark* b) {
 
 MIMO_BENCHMARK(cross_entropy_max, sizes);
 MIMO_BENCHMARK(cross_entropy_sum, sizes);
+MIMO_BENCHMARK(cross_entropy_loss, sizes);
 MIMO_BENCHMARK(cross_entropy_grad, sizes);
 
 }  // namespace

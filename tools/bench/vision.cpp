@@ -37,8 +37,8 @@ void patchify(benchmark::State& state) {
   const auto pixels = operand<T>(n);
   Array<T> patches(n);
   measure(state,
-          Patchify<T>{in.images, in.first_pixel.data(), in.sizes.data(), in.cu.data(), in.channels, in.patch,
-                      pixels.data(), patches.data()},
+          Patchify<T>{in.images, in.rows(), in.first_pixel.data(), in.sizes.data(), in.cu.data(), in.channels,
+                      in.patch, pixels.data(), patches.data()},
           0, 2.0 * n * sizeof(T));
 }
 
@@ -49,8 +49,8 @@ void unpatchify(benchmark::State& state) {
   const auto patches = operand<T>(n);
   Array<T> pixels(n);
   measure(state,
-          Unpatchify<T>{in.images, in.first_pixel.data(), in.sizes.data(), in.cu.data(), in.channels,
-                        in.patch, patches.data(), pixels.data()},
+          Unpatchify<T>{in.images, in.rows(), in.first_pixel.data(), in.sizes.data(), in.cu.data(),
+                        in.channels, in.patch, patches.data(), pixels.data()},
           0, 2.0 * n * sizeof(T));
 }
 
@@ -61,8 +61,8 @@ void position_embedding(benchmark::State& state) {
   const auto table = operand<T>(int64_t{in.grid} * in.grid * in.cols), x = operand<T>(n);
   Array<T> out(n);
   measure(state,
-          PositionEmbedding<T>{in.images, in.sizes.data(), in.cu.data(), in.grid, in.cols, table.data(),
-                               x.data(), in.cols, out.data(), in.cols},
+          PositionEmbedding<T>{in.images, in.rows(), in.sizes.data(), in.cu.data(), in.grid, in.cols,
+                               table.data(), x.data(), in.cols, out.data(), in.cols},
           8.0 * n, (2.0 * n + in.used()) * sizeof(T));
 }
 
@@ -85,8 +85,9 @@ void pixel_shuffle(benchmark::State& state) {
   const auto x = operand<T>(n);
   Array<T> y(n);
   measure(state,
-          PixelShuffle<T>{in.images, in.sizes.data(), in.cu.data(), in.cols, false, x.data(), y.data()}, 0,
-          2.0 * n * sizeof(T));
+          PixelShuffle<T>{in.images, in.rows(), in.sizes.data(), in.cu.data(), in.cols, false, x.data(),
+                          y.data()},
+          0, 2.0 * n * sizeof(T));
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

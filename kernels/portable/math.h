@@ -1,7 +1,8 @@
 // log, sin and cos in double whose bits are the same on every machine, for every vector width and
 // optimisation level: each step is one IEEE operation, and where a product meets a sum the fused form is
-// written out, so that no contraction is left for the compiler to choose. Branch-free, for use inside
-// `#pragma omp simd` loops. Errors are at most 2 ulp.
+// written out, so that no contraction is left for the compiler to choose. constexpr, so that nvcc takes them
+// for either side (--expt-relaxed-constexpr). Branch-free, for use inside `#pragma omp simd` loops. Errors
+// are at most 2 ulp.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -10,7 +11,7 @@ namespace mimo {
 
 // c0 + c1 x + c2 x^2 + ...
 template <class... C>
-inline double polynomial(double x, double c0, C... rest) {
+constexpr double polynomial(double x, double c0, C... rest) {
   if constexpr (sizeof...(rest) == 0)
     return c0;
   else
@@ -18,7 +19,7 @@ inline double polynomial(double x, double c0, C... rest) {
 }
 
 // ln x of a positive normal x = 2^e m, m in [sqrt(1/2), sqrt(2)): e ln 2 + 2 atanh(s), s = (m - 1) / (m + 1).
-inline double portable_log(double x) {
+constexpr double portable_log(double x) {
   constexpr int64_t sqrt_half = 0x3fe6a09e667f3bcd;
   const int64_t bits = __builtin_bit_cast(int64_t, x);
   const int64_t exponent = (bits - sqrt_half) & (int64_t{-1} << 52);
@@ -37,7 +38,7 @@ struct SinCos {
 };
 
 // Of quadrant * pi / 2 + a, |a| <= pi / 4, by the series.
-inline SinCos sin_cos_of_quadrant(int64_t quadrant, double a) {
+constexpr SinCos sin_cos_of_quadrant(int64_t quadrant, double a) {
   const double z = a * a;
   const double s = a * polynomial(z, 1.0, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800,
                                   1.0 / 6227020800, -1.0 / 1307674368000, 1.0 / 355687428096000);
@@ -49,7 +50,7 @@ inline SinCos sin_cos_of_quadrant(int64_t quadrant, double a) {
 }
 
 // Of any |angle| below 2^50.
-inline SinCos sin_cos(double angle) {
+constexpr SinCos sin_cos(double angle) {
   constexpr double shift = 0x1.8p52;  // adding it rounds to an integer, held in the low bits
   constexpr double pi_half_high = 0x1.921fb54442d18p+0, pi_half_low = 0x1.1a62633145c07p-54;
   const double z = std::fma(angle, 0x1.45f306dc9c883p-1, shift);

@@ -1,0 +1,163 @@
+// Mamba-2's gated norm. A team (row.cuh) has a group of a row; else the design is rms_norm.cu's.
+//
+// Limit: bytes; forward reads y and z and writes out, backward reads y, z and dout and writes dy and dz. What
+// is kept are the operands as they lie in memory: u = y silu(z) and its sigmoid are computed again in the
+// second pass, which takes fewer registers than to keep them. Not measured.
+#include "kernels/gated_norm.h"
+
+#include "kernels/cuda/column_sums.cuh"
+#include "kernels/cuda/math.cuh"
+
+namespace mimo {
+namespace cuda {
+
+template <class T, class Team>
+__global__ void __launch_bounds__(Team::kMostThreads) gated_norm_forward(GatedNorm<T> op) {
+  MIMO_SHARED(TeamShared, s);
+  constexpr int N = Team::template kVectorOf<T>;
+  Team team(s);
+  const int64_t row = int64_t{blockIdx.x} * team.kTeams + team.index();
+  const int group = blockIdx.y, group_cols = op.cols / op.groups, at = group * group_cols;
+  const int cols = row < op.rows ? group_cols : 0;
+  const Row<T, Team> y(team, op.y + row * op.y_ld + at, cols), z(team, op.z + row * op.z_ld + at, cols);
+  const Row<T, Team> w(team, op.w + at, cols);
+  const auto gated = [&](float(&us)[N], int i, int c) {
+    float zs[N];
+    y.get(us, i, c);
+    z.get(zs, i, c);
+#pragma unroll
+    for (int e = 0; e < N; ++e) us[e] *= zs[e] * sigmoid_for<T>(zs[e]);
+  };
+  float square = 0;
+  team.template for_columns<N>(cols, [&](int i, int c) {
+    float us[N];
+    gated(us, i, c);
+#pragma unroll
+    for (int e = 0; e < N; ++e) square += us[e] * us[e];
+  });
+  const float r = 1 / sqrtf(team.sum(square) / static_cast<float>(group_cols) + op.eps);
+  T* out = op.out + row * op.out_ld + at;
+  team.template for_columns<N>(cols, [&](int i, int c) {
+    float us[N], ws[N];
+    gated(us, i, c);
+    w.get(ws, i, c);
+#pragma unroll
+    for (int e = 0; e < N; ++e) us[e] *= ws[e] * r;
+    store<N>(out + c, us);
+  });
+  if (cols > 0 && team.rank() == 0 && op.r) op.r[row * op.groups + group] = r;
+}
+
+constexpr int kGatedNormSmThreads = 512;  // that backward's registers leave room for
+
+// Blocks (slice, group). partial: [slices, cols], or null.
+template <class T, class Team>
+__global__ void __launch_bounds__(Team::kMostThreads)
+    gated_norm_backward(GatedNormBackward<T> op, float* partial) {
+  MIMO_SHARED(ColumnSumsOfTeams<Team>, s);
+  constexpr int N = Team::template kVectorOf<T>;
+  Team team(s.team);
+  const int group = blockIdx.y, group_cols = op.cols / op.groups, at = group * group_cols;
+  ColumnSums<T, Team> dw(team, group_cols, partial ? partial + int64_t{blockIdx.x} * op.cols + at : nullptr);
+  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.rows;
+       first += int64_t{gridDim.x} * team.kTeams) {
+    const int64_t row = first + team.index();
+    const int cols = row < op.rows ? group_cols : 0;
+    const Row<T, Team> y(team, op.y + row * op.y_ld + at, cols), z(team, op.z + row * op.z_ld + at, cols);
+    const Row<T, Team> dout(team, op.dout + row * op.dout_ld + at, cols);
+    const float r = cols > 0 ? op.r[row * op.groups + group] : 0;
+    float sum = 0;
+    team.template for_columns<N>(cols, [&](int i, int c) {
+      float ys[N], zs[N], ds[N], ws[N];
+      y.get(ys, i, c);
+      z.get(zs, i, c);
+      dout.get(ds, i, c);
+      load<N>(ws, op.w + at + c);
+#pragma unroll
+      for (int e = 0; e < N; ++e) sum += ys[e] * zs[e] * sigmoid_for<T>(zs[e]) * ws[e] * ds[e];
+    });
+    const float mean = team.sum(sum) * r / static_cast<float>(group_cols);
+    T *dy = op.dy + row * op.dy_ld + at, *dz = op.dz + row * op.dz_ld + at;
+    team.template for_columns<N>(cols, [&](int i, int c) {
+      float ys[N], zs[N], ds[N], ws[N];
+      y.get(ys, i, c);
+      z.get(zs, i, c);
+      dout.get(ds, i, c);
+      load<N>(ws, op.w + at + c);
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const float sigmoid = sigmoid_for<T>(zs[e]), silu = zs[e] * sigmoid, xhat = ys[e] * silu * r;
+        const float du = r * (ws[e] * ds[e] - xhat * mean);
+        ds[e] *= xhat;
+        zs[e] = du * ys[e] * sigmoid * (1 + zs[e] * (1 - sigmoid));
+        ys[e] = du * silu;
+      }
+      store<N>(dy + c, ys);
+      store<N>(dz + c, zs);
+      dw.add(i, c, ds);
+    });
+  }
+  dw.write(team, group_cols, s.columns);
+}
+
+template <class T>
+bool gated_norm_aligned(const GatedNorm<T>& op) {
+  return aligned(op.y, op.y_ld) && aligned(op.z, op.z_ld) && aligned(op.w, 0) && aligned(op.out, op.out_ld);
+}
+template <class T>
+bool gated_norm_aligned(const GatedNormBackward<T>& op) {
+  return aligned(op.y, op.y_ld) && aligned(op.z, op.z_ld) && aligned(op.w, 0) &&
+         aligned(op.dout, op.dout_ld) && aligned(op.dy, op.dy_ld) && aligned(op.dz, op.dz_ld);
+}
+
+// Columns of a group.
+template <class Op>
+int group_cols_of(const Op& op) {
+  if (op.groups < 1 || op.cols % op.groups != 0)
+    throw std::invalid_argument("gated_norm: groups: expected a divisor of " + std::to_string(op.cols) +
+                                ", found " + std::to_string(op.groups));
+  return op.cols / op.groups;
+}
+
+}  // namespace cuda
+
+template <class T>
+void run(const Cuda& context, const GatedNorm<T>& op) {
+  using namespace cuda;
+  const int cols = group_cols_of(op);
+  if (op.rows == 0 || cols == 0) return;
+  with_team<T>(cols, gated_norm_aligned(op), [&]<class Team>(int threads) {
+    cuda::launch<gated_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.rows, op.groups),
+                                                          threads, op);
+  });
+}
+
+template <class T>
+int64_t workspace(const Cuda& context, const GatedNormBackward<T>& op) {
+  using namespace cuda;
+  int64_t bytes = 0;
+  with_team<T>(group_cols_of(op), gated_norm_aligned(op), [&]<class Team>(int threads) {
+    bytes = row_slices<Team>(context, op.rows, op.groups, threads, kGatedNormSmThreads) * op.cols *
+            int64_t{sizeof(float)};
+  });
+  return op.dw ? bytes : 0;
+}
+
+template <class T>
+void run(const Cuda& context, const GatedNormBackward<T>& op) {
+  using namespace cuda;
+  const int cols = group_cols_of(op);
+  if (op.rows == 0 || cols == 0) return;
+  float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
+  with_team<T>(cols, gated_norm_aligned(op), [&]<class Team>(int threads) {
+    const int64_t slices = row_slices<Team>(context, op.rows, op.groups, threads, kGatedNormSmThreads);
+    cuda::launch<gated_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
+        context, dim3(static_cast<unsigned>(slices), static_cast<unsigned>(op.groups)), threads, op, partial);
+    if (partial) add_column_sums(context, slices, op.cols, partial, op.cols, op.dw);
+  });
+}
+
+MIMO_CUDA_KERNEL(GatedNorm);
+MIMO_CUDA_KERNEL_WITH_WORKSPACE(GatedNormBackward);
+
+}  // namespace mimo

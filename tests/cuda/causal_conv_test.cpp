@@ -1,0 +1,117 @@
+#include "kernels/causal_conv.h"
+
+#include "tests/cuda/case.h"
+
+namespace mimo::op_test {
+namespace {
+
+struct Shape {
+  int channels, width;
+  std::vector<int> lengths;
+  int64_t pad = 0;  // of x and dy
+  bool bias = true, states = true, frozen = false;
+
+  int sequences() const { return static_cast<int>(lengths.size()); }
+  int64_t tokens() const { return cu().back(); }
+  int64_t states_rows() const { return int64_t{sequences()} * (width - 1); }
+  std::vector<int32_t> cu() const {
+    std::vector<int32_t> v{0};
+    for (const int n : lengths) v.push_back(v.back() + n);
+    return v;
+  }
+};
+
+std::vector<Shape> shapes() {
+  std::vector<Shape> all;
+  for (int width = 2; width <= 8; ++width) {
+    // Strips are 16 rows here: sequences end within them and reach over three.
+    const std::vector<int> lengths{0, 1, 2, 33, 0, width - 1, 50, width};
+    all.push_back({16, width, lengths, 8});
+    all.push_back({5, width, lengths, 0});
+    all.push_back({16, width, {37, 20}, 1, false, false});  // rows do not start on 16 bytes
+  }
+  all.push_back({2056, 4, {3, 5}});                  // several blocks of channels, in vectors
+  all.push_back({300, 3, {4, 0, 2}, 0, true});       // and not
+  all.push_back({8, 4, {40}, 0, true, true, true});  // frozen
+  all.push_back({8, 4, {0, 0}});
+  all.push_back({8, 4, {}});
+  all.push_back({0, 4, {3}});
+  return all;
+}
+
+// The buffers of one sequence's states [width - 1, channels] lie end to end.
+TEST(CudaCausalConv, Forward) {
+  for (const Shape& s : shapes())
+    check_cuda([&]<class T>(Case<T>& c) {
+      const int64_t t = s.tokens(), C = s.channels;
+      const auto* cu = c.ints(s.cu());
+      const T *x = c.in("x", t, C, s.pad), *w = c.in("weight", C, s.width);
+      const T* bias = s.bias ? c.in("bias", 1, C) : nullptr;
+      const T* in = s.states ? c.in("state_in", s.states_rows(), C) : nullptr;
+      T* y = c.out("y", t, C, 8);
+      T* out = s.frozen ? nullptr : c.out("state_out", s.states_rows(), C);
+      return CausalConv<T>{s.sequences(), cu, t, s.channels, s.width, x, C + s.pad, w,
+                           bias,          in, y, C + 8,      out};
+    });
+}
+
+TEST(CudaCausalConv, Backward) {
+  for (const Shape& s : shapes())
+    check_cuda([&]<class T>(Case<T>& c) {
+      const int64_t t = s.tokens(), C = s.channels;
+      const auto* cu = c.ints(s.cu());
+      const T *x = c.in("x", t, C, s.pad), *w = c.in("weight", C, s.width);
+      const T* bias = s.bias ? c.in("bias", 1, C) : nullptr;
+      const T* in = s.states ? c.in("state_in", s.states_rows(), C) : nullptr;
+      const T* dy = c.in("dy", t, C, s.pad);
+      const T* dout = s.states ? c.in("dstate_out", s.states_rows(), C) : nullptr;
+      T* dx = c.out("dx", t, C, 8);
+      auto* dweight = s.frozen ? nullptr : c.sum("dweight", C, s.width);
+      auto* dbias = s.frozen || !s.bias ? nullptr : c.sum("dbias", C);
+      T* din = s.bias ? c.out("dstate_in", s.states_rows(), C) : nullptr;
+      return CausalConvBackward<T>{s.sequences(), cu, t,     s.channels, s.width, x,
+                                   C + s.pad,     w,  bias,  in,         dy,      C + s.pad,
+                                   dout,          dx, C + 8, dweight,    dbias,   din};
+    });
+}
+
+// States in without a gradient of the states out, and the reverse.
+TEST(CudaCausalConv, StatesOneByOne) {
+  for (const bool forward : {false, true})
+    check_cuda([&]<class T>(Case<T>& c) {
+      const auto* cu = c.ints({0, 2, 2, 30});
+      const T *x = c.in("x", 30, 8), *w = c.in("weight", 8, 4), *state = c.in("state", 9, 8);
+      const T* dy = c.in("dy", 30, 8);
+      T* dx = c.out("dx", 30, 8);
+      auto* dweight = c.sum("dweight", 8, 4);
+      return CausalConvBackward<T>{3,
+                                   cu,
+                                   30,
+                                   8,
+                                   4,
+                                   x,
+                                   8,
+                                   w,
+                                   nullptr,
+                                   forward ? state : nullptr,
+                                   dy,
+                                   8,
+                                   forward ? nullptr : state,
+                                   dx,
+                                   8,
+                                   dweight,
+                                   nullptr,
+                                   c.out("dstate_in", 9, 8)};
+    });
+}
+
+TEST(CudaCausalConv, RefusesOtherWidths) {
+  CausalConv<float> op{};
+  for (const int width : {1, 9}) {
+    op.width = width;
+    EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
+  }
+}
+
+}  // namespace
+}  // namespace mimo::op_test

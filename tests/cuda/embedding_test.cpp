@@ -1,0 +1,77 @@
+#include "kernels/embedding.h"
+
+#include "tests/cuda/case.h"
+
+namespace mimo::op_test {
+namespace {
+
+struct Table {
+  std::vector<int32_t> ids;
+  int64_t first, rows;
+  int cols;
+  int64_t pad = 0;
+
+  int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
+  int64_t ld() const { return cols + pad; }
+};
+
+std::vector<int32_t> ids(int n, int rows, int step) {
+  std::vector<int32_t> v(static_cast<size_t>(n));
+  for (int i = 0; i < n; ++i) v[static_cast<size_t>(i)] = i * step % rows;
+  return v;
+}
+// One id again and again, over three groups of a warp and more, then others.
+std::vector<int32_t> frequent() {
+  std::vector<int32_t> v = ids(300, 5, 3);
+  for (size_t i = 20; i < 190; ++i) v[i] = 6;
+  v[7] = v[150] = -1;
+  return v;
+}
+
+TEST(CudaEmbedding, Forward) {
+  const Table tables[] = {
+      {{3, 0, 3, 3, -1, 4, 0, 2, 1}, 0, 5, 64},            // repeated ids, a negative one
+      {{9, 10, 12, 13, 0, -100, 12, 11}, 10, 3, 1544, 8},  // a slice of the vocabulary, three spans
+      {{9, 10, 12}, 10, 3, 6, 2},                          // 4 bytes of bf16
+      {{9, 10, 12}, 10, 3, 7},                             // rows on no boundary
+      {{1, 2}, 1, 0, 8},                                   // an empty slice
+      {{}, 0, 5, 8},
+  };
+  for (const Table& t : tables)
+    check_cuda([&]<class T>(Case<T>& c) {
+      return Embedding<T>{t.tokens(),
+                          t.cols,
+                          t.first,
+                          t.rows,
+                          c.ints(t.ids),
+                          c.in("table", t.rows, t.cols),
+                          c.out("out", t.tokens(), t.cols, t.pad),
+                          t.ld()};
+    });
+}
+
+TEST(CudaEmbedding, Backward) {
+  const Table tables[] = {
+      {{3, 0, 3, 3, -1, 4, 0, 2, 1}, 0, 5, 16},
+      {{9, 10, 12, 13, 0, -100, 12, 11}, 10, 3, 264, 8},  // a slice of the vocabulary; two warps of columns
+      {frequent(), 0, 7, 40},
+      {frequent(), 1, 5, 37},                    // rows on no boundary
+      {std::vector<int32_t>(1500, 2), 0, 3, 8},  // one id, through more groups than a warp has lanes
+      {std::vector<int32_t>(100, -1), 0, 3, 8},  // none
+      {ids(32, 32, 5), 0, 40, 8},                // one group
+      {ids(3100, 100003, 7919), 0, 100003, 1},   // four tiles, one merge
+      {ids(8300, 977, 331), 100, 700, 4},        // nine tiles, two merges
+      {{1, 2}, 1, 0, 8},
+      {{}, 0, 5, 8},
+  };
+  for (const Table& t : tables)
+    check_cuda([&]<class T>(Case<T>& c) {
+      return EmbeddingBackward<T>{t.tokens(),    t.cols,
+                                  t.first,       t.rows,
+                                  c.ints(t.ids), c.in("dout", t.tokens(), t.cols, t.pad),
+                                  t.ld(),        c.sum("dtable", t.rows, t.cols)};
+    });
+}
+
+}  // namespace
+}  // namespace mimo::op_test

@@ -1,0 +1,83 @@
+#include "kernels/gated_norm.h"
+
+#include "tests/cuda/case.h"
+
+namespace mimo::op_test {
+namespace {
+
+struct Size {
+  int64_t rows;
+  int cols, groups;
+  int64_t pad;
+};
+// A group by 8 threads, a warp, a block; and by a block that reads it again.
+constexpr Size kSizes[] = {{140, 48, 2, 0}, {9, 128, 1, 8},  {41, 272, 2, 0}, {5, 512, 1, 16},
+                           {9, 1040, 2, 8}, {3, 1280, 1, 0}, {13, 111, 3, 0}, {5, 256, 8, 3},
+                           {5, 24, 2, 8},   {2, 8200, 1, 0}, {1, 7, 7, 5},    {0, 16, 4, 0}};
+
+// A result is a product of eight factors. In float each product is rounded as the result is, so the CPU's
+// error, which may happen to be small where the largest elements are few, is allowed these on top.
+template <class Build>
+void check(const Build& build) {
+  compare<float>(build, {2, 8});
+  if (!::testing::Test::HasFatalFailure()) compare<bf16>(build);
+}
+
+TEST(CudaGatedNorm, Forward) {
+  for (const Size& s : kSizes)
+    check([&]<class T>(Case<T>& c) {
+      return GatedNorm<T>{s.rows,         s.cols,
+                          s.groups,       c.in("y", s.rows, s.cols),
+                          s.cols,         c.in("z", s.rows, s.cols, s.pad),
+                          s.cols + s.pad, c.in("w", 1, s.cols),
+                          1e-5f,          c.out("out", s.rows, s.cols, s.pad),
+                          s.cols + s.pad, s.rows == 9 ? nullptr : c.acc_out("r", s.rows, s.groups)};
+    });
+}
+
+TEST(CudaGatedNorm, Backward) {
+  for (const Size& s : kSizes)
+    for (const bool frozen : {false, true}) {
+      if (frozen && s.rows != 9 && s.rows != 13) continue;  // one of each kind
+      check([&]<class T>(Case<T>& c) {
+        return GatedNormBackward<T>{s.rows,
+                                    s.cols,
+                                    s.groups,
+                                    c.in("y", s.rows, s.cols),
+                                    s.cols,
+                                    c.in("z", s.rows, s.cols, s.pad),
+                                    s.cols + s.pad,
+                                    c.in("w", 1, s.cols),
+                                    c.acc_in("r", s.rows, s.groups),
+                                    c.in("dout", s.rows, s.cols),
+                                    s.cols,
+                                    c.out("dy", s.rows, s.cols, s.pad),
+                                    s.cols + s.pad,
+                                    c.out("dz", s.rows, s.cols, s.pad),
+                                    s.cols + s.pad,
+                                    frozen ? nullptr : c.sum("dw", s.cols)};
+      });
+    }
+}
+
+// Far from zero sigmoid is 0 or 1, and exp(-z) infinite.
+TEST(CudaGatedNorm, LargeGates) {
+  check([&]<class T>(Case<T>& c) {
+    return GatedNorm<T>{1,     8,
+                        1,     c.in("y", 1, 8),
+                        8,     c.in("z", 1, 8, 0, {-1000, -100, -20, -1, 1, 20, 100, 1000}),
+                        8,     c.in("w", 1, 8),
+                        1e-5f, c.out("out", 1, 8),
+                        8,     c.acc_out("r", 1)};
+  });
+}
+
+TEST(CudaGatedNorm, GroupsThatDoNotDivide) {
+  GatedNorm<float> op{};
+  op.cols = 10;
+  for (op.groups = 3; op.groups >= 0; op.groups -= 3)
+    EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace mimo::op_test

@@ -1,0 +1,113 @@
+#include "kernels/gemm.h"
+
+#include "tests/cuda/case.h"
+
+namespace mimo::op_test {
+namespace {
+
+struct Shape4 {
+  int64_t m, n, k;
+  double alpha, beta;
+  int64_t pad;    // elements between the end of a row and the start of the next, of A, B and C
+  int64_t shift;  // elements from an aligned address to C and to the bias; -1: no bias
+};
+
+// Sizes around tiles and vectors, padded and unpadded rows, misaligned operands, empty ones.
+const Shape4 shapes[] = {
+    {1, 1, 1, 1, 0, 0, -1},     {1, 40, 72, 1, 0, 0, 0},      {33, 48, 65, 1, 1, 3, 0},
+    {64, 96, 160, 1, 0, 8, -1}, {130, 70, 31, -2, 0.5, 1, 0}, {48, 64, 64, 1, 1, 8, -1},
+    {16, 40, 32, 1, 0, 0, 1},   {16, 24, 32, 2, 0.5, 8, 3},   {9, 136, 0, 1, 0, 2, 0},
+    {3, 5, 0, 1, 2, 2, -1},     {5, 300, 0, 1, 0.5, 0, 1},    {4, 8, 0, 1, 1, 0, -1},
+    {0, 5, 4, 1, 0, 0, 0},      {5, 0, 4, 1, 0, 0, -1},       {2, 2, 200, 0, 1, 0, -1},
+};
+
+// Where a stored [rows, cols] operand of op(X) lies: rows and columns change places.
+template <class T>
+const T* operand(Case<T>& c, const char* name, bool transposed, int64_t rows, int64_t cols, int64_t pad) {
+  return transposed ? c.in(name, cols, rows, pad) : c.in(name, rows, cols, pad);
+}
+
+TEST(CudaGemm, AllTransposes) {
+  for (const Shape4& s : shapes)
+    for (const int t : {0, 1, 2, 3}) {
+      SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " transposes " << t);
+      const bool ta = t & 1, tb = t & 2;
+      check_cuda([&]<class T>(Case<T>& c) {
+        using A = acc_t<T>;
+        const T* a = operand(c, "a", ta, s.m, s.k, s.pad);
+        const T* b = operand(c, "b", tb, s.k, s.n, s.pad);
+        // beta = 0 must not read C, which is NaN then.
+        T* y = s.beta == 0 ? c.out("c", s.m, s.n, s.pad) : c.inout("c", s.m, s.n, s.pad);
+        const T* bias = s.shift < 0 ? nullptr : c.in("bias", 1, s.n + s.shift) + s.shift;
+        return Gemm<T>{ta,          tb,
+                       s.m,         s.n,
+                       s.k,         A(s.alpha),
+                       a,           (ta ? s.m : s.k) + s.pad,
+                       b,           (tb ? s.k : s.n) + s.pad,
+                       A(s.beta),   y,
+                       s.n + s.pad, bias};
+      });
+      if (HasFatalFailure()) return;
+    }
+}
+
+TEST(CudaGemm, AccumulatesInFloat) {
+  for (const Shape4& s : shapes)
+    for (const int t : {0, 1, 2, 3}) {
+      SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " transposes " << t);
+      const bool ta = t & 1, tb = t & 2;
+      check_cuda([&]<class T>(Case<T>& c) {
+        using A = acc_t<T>;
+        const T* a = operand(c, "a", ta, s.m, s.k, s.pad);
+        const T* b = operand(c, "b", tb, s.k, s.n, s.pad);
+        const int64_t ld = s.n + s.pad;  // what lies between the rows stays as it was
+        A* y = s.beta == 0 && s.pad == 0 ? c.acc_out("c", s.m, ld) : c.sum("c", s.m, ld);
+        return GemmAccumulate<T>{ta,        tb,
+                                 s.m,       s.n,
+                                 s.k,       A(s.alpha),
+                                 a,         (ta ? s.m : s.k) + s.pad,
+                                 b,         (tb ? s.k : s.n) + s.pad,
+                                 A(s.beta), y,
+                                 ld};
+      });
+      if (HasFatalFailure()) return;
+    }
+}
+
+// Operands and results that start between 16-byte boundaries: column slices of wider matrices.
+TEST(CudaGemm, Slices) {
+  for (const int64_t shift : {1, 2, 4})
+    check_cuda([&]<class T>(Case<T>& c) {
+      const int64_t m = 24, n = 40, k = 48;
+      return Gemm<T>{false,
+                     true,
+                     m,
+                     n,
+                     k,
+                     1,
+                     c.in("a", m, k + shift) + shift,
+                     k + shift,
+                     c.in("b", n, k + 8),
+                     k + 8,
+                     1,
+                     c.inout("c", m, n + shift) + shift,
+                     n + shift,
+                     nullptr};
+    });
+}
+
+TEST(CudaGemm, NeedsItsWorkspace) {
+  std::vector<bf16> x(64, bf16(1.0f));
+  const Gemm<bf16> op{false, false, 4, 4, 4, 1, x.data(), 4, x.data() + 16, 4, 0, x.data() + 32, 4, nullptr};
+  EXPECT_GT(workspace(cuda_context(), op), 0);
+  EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
+}
+
+TEST(CudaGemm, DoubleComputesOnTheCpuAlone) {
+  double x = 1;
+  const Gemm<double> op{false, false, 1, 1, 1, 1, &x, 1, &x, 1, 0, &x, 1, nullptr};
+  EXPECT_THROW(run(cuda_context(), op), std::runtime_error);
+}
+
+}  // namespace
+}  // namespace mimo::op_test

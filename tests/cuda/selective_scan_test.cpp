@@ -1,0 +1,95 @@
+#include "kernels/selective_scan.h"
+
+#include "tests/cuda/case.h"
+
+namespace mimo::op_test {
+namespace {
+
+struct Shape {
+  int channels, state;
+  std::vector<int> lengths;
+  int64_t pad = 8;  // of every operand with rows
+  bool gate = true, bias = true, states = true, frozen = false;
+  double delta_low = -2, delta_high = 1;
+
+  int sequences() const { return static_cast<int>(lengths.size()); }
+  int64_t tokens() const { return cu().back(); }
+  std::vector<int32_t> cu() const {
+    std::vector<int32_t> v{0};
+    for (const int n : lengths) v.push_back(v.back() + n);
+    return v;
+  }
+  std::vector<double> deltas() const {
+    std::vector<double> v = random_values(tokens() * channels, 99);  // in (-2, 2)
+    for (double& x : v) x = delta_low + (x + 2) / 4 * (delta_high - delta_low);
+    return v;
+  }
+};
+
+// Chunks are 256 rows: sequences end within them and reach over three. Blocks have 8 channels, and 64 in
+// backward; states come by 16.
+const Shape kShapes[] = {
+    {8, 8, {0, 1, 7, 600, 0, 9, 256}},
+    {13, 3, {40, 0, 530, 2}, 1},                             // no vectors, a part of a block
+    {72, 2, {30, 0, 5}},                                     // two blocks in backward
+    {8, 40, {20, 1}},                                        // three loads of states
+    {5, 17, {3, 270}, 3, false, false, false},               // and not in vectors
+    {16, 8, {50, 3}, 0, true, false, false, true},           // frozen
+    {8, 4, {100, 100}, 0, false, true, true, false, 5, 25},  // large steps
+    {8, 4, {0, 0}},
+    {8, 4, {}},
+    {0, 4, {3}},
+};
+// An exponential is off by 2^-22 here and by 2^-23 on the CPU, and its argument is rounded twice (by log2 e
+// too) where the CPU's is once.
+constexpr Tolerance kTolerance{4, 1};
+
+template <class T>
+struct Inputs {
+  int64_t t, C, N, S, pad;
+  const int32_t* cu;
+  const T *u, *delta, *b, *c, *z;
+  const acc_t<T>*bias, *a_log, *d, *state_in;
+  Inputs(Case<T>& m, const Shape& s)
+      : t(s.tokens()),
+        C(s.channels),
+        N(s.state),
+        S(s.sequences()),
+        pad(s.pad),
+        cu(m.ints(s.cu())),
+        u(m.in("u", t, C, pad)),
+        delta(m.in("delta", t, C, pad, s.deltas())),
+        b(m.in("b", t, N, pad)),
+        c(m.in("c", t, N, pad)),
+        z(s.gate ? m.in("z", t, C, pad) : nullptr),
+        bias(s.bias ? m.acc_in("delta_bias", C) : nullptr),
+        a_log(m.acc_in("a_log", C, N)),
+        d(m.acc_in("d", C)),
+        state_in(s.states ? m.acc_in("state_in", S, C * N) : nullptr) {}
+};
+
+TEST(CudaSelectiveScan, Forward) {
+  for (const Shape& s : kShapes)
+    check_cuda(
+        [&]<class T>(Case<T>& m) {
+          const Inputs<T> in(m, s);
+          const int64_t c_ld = in.C + in.pad, n_ld = in.N + in.pad;
+          T* y = m.out("y", in.t, in.C, in.pad);
+          auto* out = s.frozen ? nullptr : m.acc_out("state_out", in.S, in.C * in.N);
+          return SelectiveScan<T>{
+              s.sequences(), in.cu, in.t, s.channels, s.state, in.u,     c_ld, in.delta,    c_ld, in.b, n_ld,
+              in.c,          n_ld,  in.z, c_ld,       in.bias, in.a_log, in.d, in.state_in, y,    c_ld, out};
+        },
+        kTolerance);
+}
+
+TEST(CudaSelectiveScan, RefusesBadShapes) {
+  SelectiveScan<float> op{};
+  for (const int state : {0, 129}) {
+    op.state = state;
+    EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
+  }
+}
+
+}  // namespace
+}  // namespace mimo::op_test
