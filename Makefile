@@ -44,19 +44,31 @@ LIB_OBJ := $(LIB_SRC:%.cpp=$(BUILD)/obj/%.o)
 LIB     := $(BUILD)/libmimo.a
 CPU_OBJ := $(filter $(BUILD)/obj/kernels/cpu/%,$(LIB_OBJ))
 
-CUDA_HOME ?= /usr/local/cuda
-NVCC      ?= $(or $(shell command -v nvcc),$(wildcard $(CUDA_HOME)/bin/nvcc))
+# The toolkit: nvcc in $CUDA_HOME, on the path or in the usual place, with headers and libraries beside it. NVCC= does without.
+NVCC      := $(or $(NVCC),$(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)),$(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME := $(or $(wildcard $(CUDA_HOME)),$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))),/usr/local/cuda)
+CUDA_INC  := $(addprefix -isystem ,$(filter-out /usr/include,$(wildcard $(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include)))
+CUDA_LIBS := $(addprefix -L,$(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/x86_64-linux/lib $(CUDA_HOME)/lib)) -lcudart_static -lrt -ldl
+# cuBLASLt is loaded at run time; its header comes with the toolkit (libcublas-dev) but not with nvcc alone.
+TOOLKIT   := $(and $(NVCC),$(wildcard $(addsuffix /cublasLt.h,$(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include)))
+# For the GPU that is here, else for those that `make cubin` checks. Each choice has its own objects.
+ALL_ARCH  := 80 90a 100a
+CUDA_ARCH := $(or $(CUDA_ARCH),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null \
+  | sed -n 's/^\([0-9]*\)\.\([0-9]\)$$/\1\2/p' | sed 's/^90$$/90a/; s/^1[0-9][0-9]$$/&a/' | sort -u),$(ALL_ARCH))
+SPACE     := $(subst ,, )
+CUDA_DIR  := $(BUILD)/cuda/$(subst $(SPACE),-,$(strip $(CUDA_ARCH)))
 CU_SRC    := $(wildcard kernels/cuda/*.cu)
-# Host code that calls CUDA, cuBLASLt or NCCL.
-CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp parallel/nccl/*.cpp)
-CUDA_ARCH ?= 80 90a 100a
-CUDA_OBJ  := $(CU_SRC:%.cu=$(BUILD)/cuda/%.o) $(CUDA_HOST:%.cpp=$(BUILD)/cuda/%.o)
-CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt
+# Host code that calls CUDA, cuBLASLt or NCCL; the libraries are loaded when they are first needed.
+NCCL_H    := $(firstword $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h /usr/local/include/nccl.h))
+CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp) $(if $(NCCL_H),$(wildcard parallel/nccl/*.cpp))
+CU_OBJ    := $(CU_SRC:%.cu=$(CUDA_DIR)/%.o)
+HOST_OBJ  := $(CUDA_HOST:%.cpp=$(CUDA_DIR)/%.o) $(if $(NCCL_H),,$(BUILD)/obj/parallel/no_nccl.o)
+CUDA_OBJ  := $(CU_OBJ) $(HOST_OBJ)
 NVCCFLAGS := $(CXXSTD) -O3 -lineinfo --expt-relaxed-constexpr -I. -Xcompiler -Wall,-Wextra,-Wshadow,-fopenmp -Werror all-warnings \
   $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) -Xptxas -v
 
 # The emulator's build of the same kernels, by g++ alone.
-SIMT_OBJ   := $(CU_SRC:%.cu=$(BUILD)/simt/%.o) $(patsubst %.cpp,$(BUILD)/simt/%.o,kernels/cuda/registry.cpp \
+SIMT_OBJ   := $(CU_SRC:%.cu=$(BUILD)/simt/%.o) $(patsubst %.cpp,$(BUILD)/simt/%.o,kernels/cuda/registry.cpp kernels/cuda/gemm.cpp \
   $(filter-out %_test.cpp,$(wildcard tests/simt/*.cpp)) parallel/no_nccl.cpp)
 SIMT_FLAGS := -Itests/simt/overlay -Wno-unknown-pragmas
 
@@ -71,15 +83,15 @@ BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 BIN       ?=
 PROGRAMS  := $(MAINS:tools/%.cpp=$(BIN)%)
 
-TEST_DIRS := $(filter-out mpi,$(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp)))))
-TEST_DIRS := $(filter-out cuda simt,$(sort $(TEST_DIRS)))
-TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt
+TEST_DIRS := $(filter-out mpi cuda simt gpu,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
+TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
 MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:  # keep the objects of the MPI tests
-.PHONY: all check-deps deps run test test-all tests lint format bench clean help report bundle bundled test-bundle gpu-check
+.PHONY: all check-deps deps run test test-all test-asan tests cubin cubin-table gpu-tests gpu-mpi-tests lint format bench \
+  clean help report bundle bundled test-bundle gpu-check
 
 all: check-deps report $(PROGRAMS)
 
@@ -87,9 +99,11 @@ help:
 	@echo "make          build ./mimo and ./mimo-data        make run    install what is missing, build, train and show"
 	@echo "make test     install, build and run the tests    make bench  kernels, and the default run's profile"
 	@echo "make test-all the long checks too                 make lint   formatting and include rules"
-	@echo "make gpu-check  checks and measures on the GPU    make bundle  the same for a machine without a compiler, one file"
-	@echo "make deps     install Debian packages             make clean  remove $(BUILD)/ and the programs"
-	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native"
+	@echo "make deps     install Debian packages             make clean  remove $(BUILD)*/ and the programs"
+	@echo "make test-asan CUDA kernels on the CPU, sanitized make cubin  registers, shared memory and spills of the kernels"
+	@echo "make gpu-check checks and measures on a GPU       make bundle the same for a machine without a compiler, one file"
+	@echo "make gpu-tests build $(BUILD)/gpu/tests, the kernels' tests for a machine with a GPU"
+	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native  CUDA_HOME=dir  CUDA_ARCH=90a  NVCC= (without CUDA)"
 
 check-deps:
 	@m="$(MISSING)"; if [ -n "$$m" ]; then \
@@ -107,7 +121,7 @@ have = $(if $(wildcard $(1)),✓,✗)
 report:
 	@echo "mimo: MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'), $$($(CXX) --version | sed -n 1p), -march=$(MARCH)"
 	@printf '  %s\n' \
-	  "$(if $(shell command -v nvcc),✓,✗) nvcc       CUDA kernels: this version computes on the CPU with or without it" \
+	  "$(if $(NVCC),✓,✗) nvcc       CUDA kernels: this version computes on the CPU with or without it" \
 	  "$(call have,/usr/include/nccl.h $(CUDA_HOME)/include/nccl.h) NCCL       without it ranks talk through MPI alone (Debian: libnccl-dev, or NVIDIA's packages)" \
 	  "$(call have,/usr/include/cudnn.h $(CUDA_HOME)/include/cudnn.h) cuDNN      a reference for benchmarks only"
 
@@ -127,15 +141,15 @@ $(BUILD)/simt/%.o: %.cpp Makefile
 	@$(CXX) $(SIMT_FLAGS) $(CXXFLAGS) -O2 $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
 
 # ptxas says what each kernel uses; the .log beside the object keeps it for `make cubin`.
-$(BUILD)/cuda/%.o: %.cu Makefile
+$(CUDA_DIR)/%.o: %.cu Makefile
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
 	@$(NVCC) $(NVCCFLAGS) -MD -MP -MF $(@:.o=.d) -c $< -o $@ 2>$(@:.o=.log) || { grep -v '^ptxas info' $(@:.o=.log); rm -f $@; exit 1; }
 
-$(BUILD)/cuda/%.o: %.cpp Makefile
+$(CUDA_DIR)/%.o: %.cpp Makefile
 	@mkdir -p $(@D)
 	@echo "  C++  $<"
-	@$(CXX) $(CXXFLAGS) -isystem $(CUDA_HOME)/include $(MPI_INC) -MMD -MP -c $< -o $@
+	@$(CXX) $(CXXFLAGS) $(CUDA_INC) $(MPI_INC) -MMD -MP -c $< -o $@
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
@@ -171,10 +185,64 @@ $(BUILD)/mimo-emulated: $(BUILD)/obj/tools/mimo.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
 	@echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lboost_context $(LIBS) -o $@
 
+# What needs the toolkit's headers and no GPU. A library of ours stands in cuBLASLt's place (tests/gpu/column_major.cpp).
+TOOLKIT_OBJ := $(patsubst %.cpp,$(CUDA_DIR)/%.o,$(addprefix tests/gpu/,bf16_test.cpp library_test.cpp runtime_test.cpp) \
+    kernels/cuda/cublaslt.cpp kernels/cuda/library.cpp tensor/cuda/runtime.cpp) \
+  $(patsubst %,$(BUILD)/simt/%.o,tests/simt/simt tests/simt/memory kernels/cuda/registry kernels/cuda/gemm kernels/cuda/gemm_scale) \
+  $(BUILD)/obj/tests/cuda/gemm_test.o
+$(BUILD)/tests/toolkit: $(TOOLKIT_OBJ) $(CPU_OBJ) $(BUILD)/toolkit/libcublasLt.so.13
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter %.o,$^) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../toolkit' \
+	  -lgtest_main -lgtest -lboost_context -ldnnl $(CUDA_LIBS) -o $@
+
+$(BUILD)/toolkit/libcublasLt.so.13: tests/gpu/column_major.cpp Makefile
+	@mkdir -p $(@D); echo "  C++  $<"
+	@$(CXX) $(CXXFLAGS) $(CUDA_INC) -fPIC -shared $< -o $@
+
+# The kernels' tests on a GPU: the same ones, without the emulator.
+GPU_TEST_OBJ := $(CUDA_TEST_OBJ) $(patsubst %.cpp,$(CUDA_DIR)/%.o,tests/gpu/memory.cpp tests/gpu/device_test.cpp tests/gpu/runtime_test.cpp)
+$(BUILD)/gpu/tests: $(GPU_TEST_OBJ) $(filter-out $(CUDA_DIR)/parallel/%,$(CUDA_OBJ)) $(CPU_OBJ)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest -ldnnl $(CUDA_LIBS) -o $@
+
+NEEDS_NVCC = $(if $(NVCC),,@echo "make $@: no nvcc. Install CUDA's toolkit, or say where it is: make $@ CUDA_HOME=/path"; exit 1)
+gpu-tests: $(if $(NVCC),$(BUILD)/gpu/tests $(BUILD)/gpu/nccl_test)
+	$(NEEDS_NVCC)
+
+cubin:
+	$(NEEDS_NVCC)
+	@$(MAKE) --no-print-directory -j$$(nproc) CUDA_ARCH="$(ALL_ARCH)" cubin-table
+cubin-table: $(CUDA_DIR)/cubin_table
+	@$< tests/cubin_allowed.txt $(CU_OBJ:.o=.log)
+# (The directory is newer after a kernel was removed.)
+$(CUDA_DIR)/cubin_table: $(CUDA_DIR)/tests/cubin_table.o $(CUDA_DIR)/kernels/cuda/registry.o $(CU_OBJ) kernels/cuda
+	@$(CXX) $(CXXFLAGS) $(filter %.o,$^) $(CUDA_LIBS) -o $@
+
+# Under the sanitizers, what runs kernels in the emulator.
+$(BUILD)/tests/emulator: $(BUILD)/simt/tests/simt/simt_test.o $(SIMT_OBJ) $(CPU_OBJ)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -ldnnl -o $@
+test-asan: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)-asan SANITIZE=address,undefined OPT=-O1 \
+	  $(BUILD)-asan/tests/cuda $(BUILD)-asan/tests/emulator
+	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 tests/run.sh $(BUILD)-asan/tests
+
 MPI_COMMON := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(filter-out %_test.cpp,$(wildcard tests/mpi/*.cpp)))
 $(BUILD)/tests/mpi/%: $(BUILD)/obj/tests/mpi/%.o $(MPI_COMMON) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
+
+# Copies and waits between host and device, on a runtime that does its work late.
+STAGED_OBJ := $(BUILD)/obj/tests/mpi/late/runtime.o $(BUILD)/obj/kernels/no_cuda.o $(BUILD)/obj/parallel/no_nccl.o
+$(BUILD)/tests/mpi/staged_test: $(BUILD)/obj/tests/mpi/staged_test.o $(MPI_COMMON) $(TOOL_OBJ) $(STAGED_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) -o $@
+
+# NCCL between GPUs, by hand: it needs one. It launches no kernels of ours.
+$(BUILD)/gpu/nccl_test: $(BUILD)/obj/tests/gpu/nccl_test.o $(MPI_COMMON) $(TOOL_OBJ) $(BUILD)/obj/kernels/no_cuda.o $(HOST_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/cuda/registry.o,$^) -lgtest $(LIBS) $(CUDA_LIBS) -o $@
+gpu-mpi-tests: $(BUILD)/gpu/nccl_test
 
 tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)
 
@@ -228,6 +296,6 @@ format:
 	@clang-format -i $(SOURCES)
 
 clean:
-	rm -rf $(BUILD) mimo mimo-data mimo-bench $(BUNDLE)
+	rm -rf $(BUILD) $(BUILD)-asan mimo mimo-data mimo-bench $(BUNDLE)
 
 -include $(shell find $(BUILD)/obj $(BUILD)/simt $(BUILD)/cuda -name '*.d' 2>/dev/null)

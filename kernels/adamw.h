@@ -30,7 +30,7 @@ struct AdamTensor {
 template <class T>
 struct AdamW {
   int tensors;
-  int64_t total;                // sum of n over the tensors
+  int64_t total;                // elements of all tensors
   const AdamTensor<T>* tensor;  // [tensors]
   const AdamState* state;
 };

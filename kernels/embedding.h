@@ -1,6 +1,7 @@
 // Embedding lookup in the vocabulary rows [first, first + rows) held here: out_t = table[id_t - first], or 0
 // where id_t lies outside (vocab-parallel: the sum over ranks is the lookup). Ids below 0 give 0 everywhere.
-// Backward: dtable[id_t - first] += dout_t, tokens of one id summed in token order.
+// Backward: dtable[id_t - first] += dout_t, tokens of one id summed in token order (CUDA: in stretches of up
+// to 32, and then over these).
 #pragma once
 #include "kernels/kernel.h"
 

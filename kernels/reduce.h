@@ -9,7 +9,7 @@ namespace mimo {
 template <class T>
 struct SumSquares {
   int tensors;
-  int64_t total;      // sum of n
+  int64_t total;      // elements of all tensors
   const T* const* x;  // [tensors]
   const int64_t* n;   // [tensors]
   double* result;     // [2], overwritten

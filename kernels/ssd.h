@@ -5,7 +5,8 @@
 // Chunk form with s the inclusive cumsum of a inside a chunk: y_i = sum_{j<=i} (C_i . B_j) exp(s_i - s_j)
 // dt_j x_j
 //   + exp(s_i) H C_i + D x_i,  H' = exp(s_last) H + sum_j exp(s_last - s_j) dt_j x_j B_j^T. Chunks never
-//   cross a sequence.
+//   cross a sequence. `chunk` is the longest that the caller wants; results agree to rounding whatever it is,
+//   and a kernel may cut shorter ones (the CPU at most 64 rows) or its own (CUDA, by tile).
 // Backward recomputes dt, s and the chunk states; the decay gradient is a sum of like-signed partial terms,
 // never a reverse cumsum of differences. Source: Dao and Gu, Transformers are SSMs, 2024 (arXiv 2405.21060).
 #pragma once

@@ -1,11 +1,18 @@
 // A communicator is small: collectives and grouped send/receive of raw buffers among a fixed list of world
-// ranks. Sums run in rank order, so every rank gets equal bits in every run; bf16 is summed in float and
-// rounded once. Counts are in elements and may differ by rank; all ranks pass the same ones. All
-// communicators are created once, at start. A failed operation throws.
+// ranks. Counts are in elements and may differ by rank; all ranks pass the same ones. All communicators are
+// created once, at start. A failed operation throws.
+//
+// Sums give equal bits on all ranks, and the same ones in every run of a job. Host memory, and device memory
+// that is staged through it, is summed in rank order, bf16 in float and rounded once. NCCL sums in an order
+// of its own, which is fixed for a machine, its ranks and the count; bf16 may be rounded at every addition.
+//
+// Memory of a device is used in the order of the stream that is passed: an operation sees what was queued
+// there before it, and what is queued after Work::wait() sees what it did.
 #pragma once
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,8 +27,11 @@ struct Buffer {
   void* data = nullptr;
   int64_t count = 0;
   DType dtype = DType::f32;
+  Device device;                      // whose memory it is
+  std::shared_ptr<const void> owner;  // keeps the memory alive until the operation is complete; may be null
   Buffer() = default;
-  Buffer(void* d, int64_t n, DType t) : data(d), count(n), dtype(t) {}
+  Buffer(void* d, int64_t n, DType t, Device at = {}, std::shared_ptr<const void> keep = nullptr)
+      : data(d), count(n), dtype(t), device(at), owner(std::move(keep)) {}
   Buffer(const Tensor& t);  // contiguous tensors
 };
 
@@ -29,11 +39,12 @@ struct Buffer {
 struct P2P {
   bool send;
   int peer;
-  Tensor tensor;  // kept alive until the Work is complete; empty ones are left out on both sides
+  Buffer buffer;  // empty ones are left out on both sides
 };
 
-// A pending operation: keeps its buffers alive; wait() returns when they may be used, test() says whether
-// they may. A Work that is dropped waits.
+// A pending operation: keeps its buffers alive. After wait() they may be used: host memory at once, device
+// memory by what is queued on the operation's stream from then on, for which the host does not wait. test()
+// says whether they may and lets the operation get on. A Work that is dropped waits.
 class Work {
  public:
   Work() = default;
@@ -59,7 +70,7 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual const Ranks& ranks() const = 0;  // world ranks, by rank here
-  // max and min of a NaN are NaN.
+  // max and min of a NaN are NaN; over NCCL they may be another rank's number.
   virtual Work all_reduce(Buffer inout, ReduceOp, Stream&) = 0;
   // out = the ranks' `in`, in rank order; `in` may be its own place in `out`.
   virtual Work all_gather(Buffer in, Buffer out, std::span<const int64_t> counts, Stream&) = 0;
@@ -73,14 +84,16 @@ class Communicator {
   // Messages between a pair of ranks match in the order in which each side posts them.
   virtual Work exchange(std::span<const P2P>, Stream&) = 0;
   virtual void barrier() = 0;
-  // Prints why and ends the job on all ranks of the world with status 1; from any thread.
+  // What went wrong behind the calls, "" for nothing; from any thread.
+  virtual std::string failure() { return {}; }
+  // Prints why (unless empty) and ends the job on all ranks of the world with status 1; from any thread.
   [[noreturn]] virtual void abort(std::string_view why) = 0;
 };
 
 // The communicator of a single rank: every operation is a copy or nothing.
 std::shared_ptr<Communicator> self_communicator(int world_rank = 0);
 
-// Where an MPI communicator changes its ways; tests make them tiny.
+// Where a communicator changes its ways; tests make them tiny. The last two are MPI's.
 struct Limits {
   int64_t message = (int64_t{1} << 30) - 1;  // elements of one message
   int64_t scratch = int64_t{1} << 24;        // bytes of received data that await their sum
@@ -97,6 +110,10 @@ class World {
   virtual std::shared_ptr<Communicator> create(const Ranks&, const Limits& = {}) = 0;
   virtual int node_rank() const = 0;  // this rank among those on its machine
   virtual int node_size() const = 0;
+  // Of all communicators of this world; from any thread.
+  virtual std::string failure() { return world().failure(); }
+  // How messages travel, in words for the user.
+  virtual std::string transport() { return "MPI"; }
 };
 
 std::unique_ptr<World> self_world();
@@ -106,7 +123,23 @@ std::unique_ptr<World> mpi_world(int* argc, char*** argv);
 // The MPI world where a launcher started this process, else a world of one.
 std::unique_ptr<World> open_world(int* argc, char*** argv);
 
-// Over NCCL, bootstrapped by an MPI one of the same ranks; throws where the build has none.
-std::shared_ptr<Communicator> nccl_communicator(Communicator& bootstrap, Device);
+// The following carry memory of a device too. Host memory goes to `host`, of the same ranks, which also
+// bootstraps and ends the job.
+
+// Through pinned host memory.
+std::shared_ptr<Communicator> staged_communicator(std::shared_ptr<Communicator> host);
+
+// Over NCCL, on a stream of its own; collective. Throws where there is no NCCL.
+std::shared_ptr<Communicator> nccl_communicator(std::shared_ptr<Communicator> host, Device,
+                                                const Limits& = {});
+std::string why_no_nccl();  // "" where it can be used
+
+// A world for ranks whose memory is on `device`, a GPU; `host` outlives it. Groups in which every rank
+// has a GPU of its own use NCCL, the others are staged: collective, and the same on all ranks.
+//
+// MIMO_NCCL_SHARE_GPU=1 in the environment uses NCCL between ranks that share a GPU too, for tests on a
+// machine with a single one: NCCL refuses that, so each rank says that it is a machine of its own and
+// messages travel over loopback sockets.
+std::unique_ptr<World> device_world(World& host, Device device);
 
 }  // namespace mimo

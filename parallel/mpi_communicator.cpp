@@ -17,7 +17,7 @@
 #include <numeric>
 #include <thread>
 
-#include "parallel/communicator.h"
+#include "parallel/buffers.h"
 
 namespace mimo {
 namespace {
@@ -36,6 +36,8 @@ void check(int code, const char* call) {
 }
 #define MPI(call, ...) check(MPI_##call(__VA_ARGS__), "MPI_" #call)
 
+void check_host(const Buffer& b) { MIMO_CHECK(!on_device(b), "device memory in a message of MPI's"); }
+
 MPI_Datatype mpi_type(DType t) {
   switch (t) {
     case DType::f32:
@@ -52,14 +54,6 @@ MPI_Datatype mpi_type(DType t) {
       return MPI_UINT8_T;
   }
   throw std::logic_error("no such dtype");
-}
-
-Buffer part(Buffer b, int64_t begin, int64_t count) {
-  return {static_cast<char*>(b.data) + begin * size_of(b.dtype), count, b.dtype};
-}
-
-void copy(Buffer in, Buffer out) {
-  if (in.count > 0 && in.data != out.data) std::memmove(out.data, in.data, in.count * size_of(in.dtype));
 }
 
 template <class A>
@@ -114,7 +108,7 @@ class Messages {
     if (std::uncaught_exceptions() == 0)
       for (Pending& p : pending_) MPI_Wait(&p.request, MPI_STATUS_IGNORE);
     else
-      new std::vector<Tensor>(std::move(keep_));
+      new std::deque<Pending>(std::move(pending_));
   }
 
   void send(Buffer b, int peer) {
@@ -129,7 +123,6 @@ class Messages {
       MPI(Irecv, c.data, static_cast<int>(c.count), mpi_type(c.dtype), peer, tag_, comm_, &p.request);
     });
   }
-  void keep(const Tensor& t) { keep_.push_back(t); }
 
   // One by one: Open MPI 4.1's Waitall spins for ever when a message is longer than its buffer.
   bool finish(bool block) {
@@ -147,7 +140,6 @@ class Messages {
                                ", found " +
                                (code == MPI_SUCCESS ? std::to_string(got) : "the error " + error_text(code)));
     }
-    keep_.clear();
     return true;
   }
 
@@ -159,7 +151,8 @@ class Messages {
     bool is_receive;
   };
   template <class F>
-  void for_each_chunk(Buffer b, F&& f) {
+  void for_each_chunk(const Buffer& b, F&& f) {
+    check_host(b);
     for (int64_t begin = 0; begin < b.count; begin += limit_)
       f(part(b, begin, std::min(limit_, b.count - begin)));
   }
@@ -168,7 +161,6 @@ class Messages {
   int tag_;
   int64_t limit_;
   std::deque<Pending> pending_;
-  std::vector<Tensor> keep_;
 };
 
 class MpiCommunicator : public Communicator {
@@ -204,24 +196,25 @@ class MpiCommunicator : public Communicator {
   }
 
   Work reduce_scatter(Buffer in, Buffer out, std::span<const int64_t> counts, Stream&) override {
-    const std::vector<int64_t> begin = begins(counts, in.count);
+    const std::vector<int64_t> begin = begins(counts, in, size_);
     MIMO_CHECK(out.count == counts[rank_] && in.dtype == out.dtype, "sizes of the two buffers differ");
     reduce(in, counts, begin, out, ReduceOp::sum);
     return {};
   }
 
-  Work all_gather(Buffer in, Buffer out, std::span<const int64_t> counts, Stream&) override {
-    const std::vector<int64_t> begin = begins(counts, out.count);
+  Work all_gather(Buffer in, Buffer out, std::span<const int64_t> counts, Stream& stream) override {
+    const std::vector<int64_t> begin = begins(counts, out, size_);
     MIMO_CHECK(in.count == counts[rank_] && in.dtype == out.dtype, "sizes of the two buffers differ");
     Messages messages(comm_, kCollective, limits_.message);
     for (int k = 1; k < size_; ++k) messages.receive(part(out, begin[from(k)], counts[from(k)]), from(k));
     for (int k = 1; k < size_; ++k) messages.send(in, to(k));
-    copy(in, part(out, begin[rank_], counts[rank_]));
+    copy(in, part(out, begin[rank_], counts[rank_]), stream);
     messages.finish(true);
     return {};
   }
 
   Work broadcast(Buffer x, int root, Stream&) override {
+    check_host(x);
     for (int64_t begin = 0; begin < x.count; begin += limits_.message) {
       const Buffer c = part(x, begin, std::min(limits_.message, x.count - begin));
       MPI(Bcast, c.data, static_cast<int>(c.count), mpi_type(c.dtype), root, comm_);
@@ -230,30 +223,24 @@ class MpiCommunicator : public Communicator {
   }
 
   Work all_to_all(Buffer in, std::span<const int64_t> send, Buffer out, std::span<const int64_t> receive,
-                  Stream&) override {
-    const std::vector<int64_t> in_begin = begins(send, in.count), out_begin = begins(receive, out.count);
+                  Stream& stream) override {
+    const std::vector<int64_t> in_begin = begins(send, in, size_), out_begin = begins(receive, out, size_);
     MIMO_CHECK(send[rank_] == receive[rank_] && in.dtype == out.dtype, "sizes of the two buffers differ");
     Messages messages(comm_, kCollective, limits_.message);
     for (int k = 1; k < size_; ++k)
       messages.receive(part(out, out_begin[from(k)], receive[from(k)]), from(k));
     for (int k = 1; k < size_; ++k) messages.send(part(in, in_begin[to(k)], send[to(k)]), to(k));
-    copy(part(in, in_begin[rank_], send[rank_]), part(out, out_begin[rank_], receive[rank_]));
+    copy(part(in, in_begin[rank_], send[rank_]), part(out, out_begin[rank_], receive[rank_]), stream);
     messages.finish(true);
     return {};
   }
 
   Work exchange(std::span<const P2P> list, Stream&) override {
     auto messages = std::make_shared<Messages>(comm_, kExchange, limits_.message);
-    for (const P2P& m : list) {  // receives first: what comes early then lands in its place
-      if (m.send || m.tensor.numel() == 0) continue;
-      messages->keep(m.tensor);
-      messages->receive(m.tensor, m.peer);
-    }
-    for (const P2P& m : list) {
-      if (!m.send || m.tensor.numel() == 0) continue;
-      messages->keep(m.tensor);
-      messages->send(m.tensor, m.peer);
-    }
+    for (const P2P& m : list)  // receives first: what comes early then lands in its place
+      if (!m.send) messages->receive(m.buffer, m.peer);
+    for (const P2P& m : list)
+      if (m.send) messages->send(m.buffer, m.peer);
     return Work([messages](bool block) { return messages->finish(block); });
   }
 
@@ -261,7 +248,7 @@ class MpiCommunicator : public Communicator {
 
   void abort(std::string_view why) override {
     const std::string rank = std::to_string(ranks_[rank_]);
-    std::cerr << "error: rank " + rank + ": " + std::string(why) + "\n" << std::flush;
+    if (!why.empty()) std::cerr << "error: rank " + rank + ": " + std::string(why) + "\n" << std::flush;
     // Under FUNNELED, MPI belongs to the thread that started it, and that one may hang in a call (the
     // watchdog calls from another). Leaving without MPI_Finalize makes the launcher end all other ranks too.
     if (std::this_thread::get_id() != thread_) std::_Exit(1);
@@ -279,19 +266,11 @@ class MpiCommunicator : public Communicator {
   int to(int k) const { return (rank_ + k) % size_; }
   int from(int k) const { return (rank_ + size_ - k) % size_; }
 
-  std::vector<int64_t> begins(std::span<const int64_t> counts, int64_t total) const {
-    MIMO_CHECK(static_cast<int>(counts.size()) == size_, "one count a rank");
-    std::vector<int64_t> begin(size_ + 1, 0);
-    for (int r = 0; r < size_; ++r) begin[r + 1] = begin[r] + counts[r];
-    MIMO_CHECK(begin[size_] == total, "counts of " + std::to_string(begin[size_]) +
-                                          " elements for a buffer of " + std::to_string(total));
-    return begin;
-  }
-
   // Sends in[begin[r], begin[r] + counts[r]) to every rank r and reduces what comes for this one, in rank
   // order, a piece at a time. `out` may be the part of `in` that is this rank's.
   void reduce(Buffer in, std::span<const int64_t> counts, std::span<const int64_t> begin, Buffer out,
               ReduceOp op) {
+    check_host(in);
     const int64_t size = size_of(in.dtype);
     const int64_t most = *std::max_element(counts.begin(), counts.end());
     const int64_t piece =

@@ -3,8 +3,10 @@
 
 namespace mimo {
 
-std::shared_ptr<Communicator> nccl_communicator(Communicator&, Device) {
-  throw std::runtime_error("built without NCCL");
+std::string why_no_nccl() { return "built without NCCL"; }
+
+std::shared_ptr<Communicator> nccl_communicator(std::shared_ptr<Communicator>, Device, const Limits&) {
+  throw std::runtime_error(why_no_nccl());
 }
 
 }  // namespace mimo

@@ -1,21 +1,10 @@
-#include <cstring>
 #include <deque>
 #include <iostream>
 
-#include "parallel/communicator.h"
+#include "parallel/buffers.h"
 
 namespace mimo {
-
-Buffer::Buffer(const Tensor& t) : data(t.raw()), count(t.numel()), dtype(t.dtype()) {
-  MIMO_CHECK(t.contiguous(), "a message of a column slice " + to_string(t.shape()));
-}
-
 namespace {
-
-void copy(Buffer in, Buffer out) {
-  MIMO_CHECK(in.count == out.count && in.dtype == out.dtype, "sizes of the two buffers differ");
-  if (in.count > 0 && in.data != out.data) std::memcpy(out.data, in.data, in.count * size_of(in.dtype));
-}
 
 class SelfCommunicator : public Communicator {
  public:
@@ -24,32 +13,35 @@ class SelfCommunicator : public Communicator {
   int size() const override { return 1; }
   const Ranks& ranks() const override { return ranks_; }
   Work all_reduce(Buffer, ReduceOp, Stream&) override { return {}; }
-  Work all_gather(Buffer in, Buffer out, std::span<const int64_t>, Stream&) override {
-    copy(in, out);
+  Work all_gather(Buffer in, Buffer out, std::span<const int64_t>, Stream& stream) override {
+    copy(in, out, stream);
     return {};
   }
-  Work reduce_scatter(Buffer in, Buffer out, std::span<const int64_t>, Stream&) override {
-    copy(in, out);
+  Work reduce_scatter(Buffer in, Buffer out, std::span<const int64_t>, Stream& stream) override {
+    copy(in, out, stream);
     return {};
   }
   Work broadcast(Buffer, int, Stream&) override { return {}; }
   Work all_to_all(Buffer in, std::span<const int64_t>, Buffer out, std::span<const int64_t>,
-                  Stream&) override {
-    copy(in, out);
+                  Stream& stream) override {
+    copy(in, out, stream);
     return {};
   }
 
-  Work exchange(std::span<const P2P> messages, Stream&) override {
+  Work exchange(std::span<const P2P> messages, Stream& stream) override {
     std::vector<std::shared_ptr<Half>> mine;
     for (const P2P& m : messages) {
       MIMO_CHECK(m.peer == 0, "peer " + std::to_string(m.peer) + " of a communicator of one rank");
-      if (m.tensor.numel() == 0) continue;
-      mine.push_back(std::make_shared<Half>(Half{m.tensor, false}));
+      if (m.buffer.count == 0) continue;
+      mine.push_back(
+          std::make_shared<Half>(Half{m.buffer, on_device(m.buffer) ? cuda_stream(stream) : nullptr, false}));
       (m.send ? sends_ : receives_).push_back(mine.back());
     }
     for (; !sends_.empty() && !receives_.empty(); sends_.pop_front(), receives_.pop_front()) {
-      copy(sends_.front()->tensor, receives_.front()->tensor);
-      sends_.front()->done = receives_.front()->done = true;
+      Half &from = *sends_.front(), &to = *receives_.front();
+      MIMO_CHECK(from.stream == to.stream, "the ends of a message to itself are on one device and stream");
+      copy(from.buffer, to.buffer, stream);
+      from.done = to.done = true;
     }
     return Work([mine](bool block) {
       for (const auto& half : mine) {
@@ -62,13 +54,14 @@ class SelfCommunicator : public Communicator {
 
   void barrier() override {}
   void abort(std::string_view why) override {
-    std::cerr << "error: " << why << std::endl;
+    if (!why.empty()) std::cerr << "error: " << why << std::endl;
     std::_Exit(1);
   }
 
  private:
   struct Half {
-    Tensor tensor;
+    Buffer buffer;
+    void* stream;  // null on the host
     bool done;
   };
   Ranks ranks_;
@@ -83,6 +76,7 @@ class SelfWorld : public World {
   }
   int node_rank() const override { return 0; }
   int node_size() const override { return 1; }
+  std::string transport() override { return "one rank, no messages"; }
 
  private:
   std::shared_ptr<Communicator> self_ = self_communicator();

@@ -8,9 +8,17 @@ using Clock = std::chrono::steady_clock;
 
 Watchdog::Watchdog(Communicator& world, double timeout_seconds,
                    std::function<std::string(const Action&)> describe)
+    : Watchdog(world, timeout_seconds, std::move(describe), [&world] { return world.failure(); }) {}
+
+Watchdog::Watchdog(World& world, double timeout_seconds, std::function<std::string(const Action&)> describe)
+    : Watchdog(world.world(), timeout_seconds, std::move(describe), [&world] { return world.failure(); }) {}
+
+Watchdog::Watchdog(Communicator& world, double timeout_seconds,
+                   std::function<std::string(const Action&)> describe, std::function<std::string()> failure)
     : world_(world),
       timeout_(timeout_seconds),
       describe_(std::move(describe)),
+      failure_(std::move(failure)),
       thread_([this] { watch(); }) {}
 
 Watchdog::~Watchdog() {
@@ -51,6 +59,11 @@ void Watchdog::watch() {
   const auto period = std::chrono::duration<double>(std::clamp(timeout_ / 8, 0.01, 1.0));
   std::unique_lock lock(mutex_);
   while (!stop_.wait_for(lock, period, [this] { return stopped_; })) {
+    lock.unlock();  // it may take a while
+    const std::string failure = failure_();
+    lock.lock();
+    if (!failure.empty())
+      world_.abort("communication failed" + (active_ ? " in " + in_hand() : "") + ": " + failure);
     const double waited = std::chrono::duration<double>(Clock::now() - since_).count();
     if (!active_ || waited < timeout_) continue;
     char seconds[32];

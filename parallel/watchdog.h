@@ -1,4 +1,5 @@
-// Nothing hangs: a thread that knows the action in hand and ends the job when it does not end in time.
+// Nothing hangs: a thread that knows the action in hand and ends the job when it does not end in time, or
+// when communication has failed behind the calls.
 #pragma once
 #include <condition_variable>
 #include <functional>
@@ -17,6 +18,9 @@ class Watchdog : public Observer {
   // `describe` says what an action is and with whom; it is called once, from the watchdog's thread.
   Watchdog(Communicator& world, double timeout_seconds,
            std::function<std::string(const Action&)> describe = nullptr);
+  // Ends the job too when a communicator of the world reports a failure, whether or not an action is in hand.
+  Watchdog(World& world, double timeout_seconds,
+           std::function<std::string(const Action&)> describe = nullptr);
   ~Watchdog() override;
 
   void begin(const Action&) override;
@@ -27,12 +31,15 @@ class Watchdog : public Observer {
   void end();
 
  private:
+  Watchdog(Communicator& world, double timeout_seconds, std::function<std::string(const Action&)> describe,
+           std::function<std::string()> failure);
   void watch();
   std::string in_hand() const;
 
   Communicator& world_;
   const double timeout_;
   const std::function<std::string(const Action&)> describe_;
+  const std::function<std::string()> failure_;
   std::mutex mutex_;
   std::condition_variable stop_;
   bool stopped_ = false, active_ = false;

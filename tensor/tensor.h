@@ -54,6 +54,7 @@ class Tensor {
   Tensor detach() const;  // the same data without a node
   const NodePtr& node() const { return node_; }
   Tensor with_node(NodePtr) const;
+  const std::shared_ptr<Storage>& storage() const { return storage_; }
   long storage_use_count() const { return storage_.use_count(); }
 
  private:

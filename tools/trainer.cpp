@@ -114,7 +114,7 @@ Trainer::Trainer(const Job& job, World& world)
       clock_(job.model.modules.size()),
       order_(job.data->train.samples(), static_cast<uint64_t>(job.config.get<int64_t>("train.seed"))) {
   const Config& c = job_.config;
-  watchdog_ = std::make_unique<Watchdog>(world.world(), c.get<double>("run.hang_timeout"),
+  watchdog_ = std::make_unique<Watchdog>(world, c.get<double>("run.hang_timeout"),
                                          [this](const Action& a) { return train_->graph.describe(a); });
   watchdog_->begin("setting up the run");
   std::vector<int> everyone(static_cast<size_t>(world.world().size()));
@@ -163,6 +163,12 @@ Trainer::~Trainer() = default;
 
 const PlanGraph& Trainer::graph() const { return train_->graph; }
 const Plan& Trainer::plan() const { return train_->plan; }
+
+std::string Trainer::device() const {
+  if (job_.device.kind == Device::Kind::cpu) return "cpu";
+  const cuda::DeviceInfo info = cuda::device_info(job_.device.index);
+  return to_string(job_.device) + " (" + info.name + "); " + world_.transport();
+}
 
 std::vector<Parameter*> Trainer::parameters() const {
   std::vector<Parameter*> all;

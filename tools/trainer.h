@@ -81,6 +81,7 @@ class Trainer {
 
   std::vector<Parameter*> parameters() const;
   const Job& job() const { return job_; }
+  std::string device() const;  // where this rank computes and how its messages travel, in words
   const PlanGraph& graph() const;
   const Plan& plan() const;
   StepClock& clock() { return clock_; }

@@ -47,9 +47,7 @@ void update(const AdamTensor<T>& a, const Factors<acc_t<T>>& f, int64_t begin, i
 template <class T>
 void run(const Cpu&, const AdamW<T>& op) {
   constexpr int64_t kSpan = 4096;
-  int64_t elements = 0;
-  for (int i = 0; i < op.tensors; ++i) elements += op.tensor[i].n;
-#pragma omp parallel if (7 * elements * int64_t{sizeof(acc_t <T>)} > kThreadBytes)
+#pragma omp parallel if (7 * op.total * int64_t{sizeof(acc_t <T>)} > kThreadBytes)
   for (int i = 0; i < op.tensors; ++i) {
     const AdamTensor<T> a = op.tensor[i];
     const Factors<acc_t<T>> f(*op.state, a.lr, a.decay);

@@ -1,9 +1,10 @@
-// Vocab-parallel cross entropy: a block a row, limited by bytes: the logits are read once by each of Max and
-// Sum, read and written once by Grad (rows without a label are only written). Exponentials come near: at 2
-// bytes a logit they keep an H100's special function units two thirds busy. Rows may begin anywhere: the
-// elements before the first 16-byte boundary and behind the last one go one by one, the rest in vectors, four
-// of them under way in every thread. Max compares vectors by their largest element and looks for the column
-// in the best one afterwards, two instructions an element instead of four. Not measured.
+// Vocab-parallel cross entropy: a block a row, limited by bytes. Max and Sum read the logits once, Grad reads
+// and writes them once and only writes rows without a label. The next limit is exponentials: Sum of bf16 at
+// an H200's 4.8 TB/s asks for 10 a clock and SM of the 16 there are. A chunk of fewer rows than SMs leaves
+// SMs idle. Rows may begin anywhere (a vocabulary cut in three has odd strides): the elements before the
+// first 16-byte boundary and behind the last go one by one, the rest in vectors, four of them under way in
+// every thread. Max compares vectors by their largest element and looks for the column in the best one
+// afterwards: two instructions an element instead of four. Not measured.
 #include "kernels/cross_entropy.h"
 
 #include <climits>
@@ -95,9 +96,9 @@ __global__ void __launch_bounds__(kEntropyThreads) cross_entropy_sum(CrossEntrop
   });
   sum = block_sum(sum, s.value);
   if (threadIdx.x != 0) return;
-  const int64_t label = op.labels[blockIdx.x], c = label - op.first;
+  const int64_t c = op.labels[blockIdx.x] - op.first;
   op.sum[blockIdx.x] = sum;
-  op.target[blockIdx.x] = label >= 0 && c >= 0 && c < op.cols ? static_cast<float>(row[c]) - max : 0;
+  op.target[blockIdx.x] = c >= 0 && c < op.cols ? static_cast<float>(row[c]) - max : 0;
 }
 
 template <class T>
@@ -147,14 +148,13 @@ __global__ void __launch_bounds__(kEntropyRows) cross_entropy_loss(CrossEntropyL
   loss = block_sum(loss, s.sum);
   if (threadIdx.x == 0) parts[blockIdx.x] = loss;
 }
-// One block.
+// One warp.
 template <class T>
-__global__ void __launch_bounds__(kEntropyRows)
+__global__ void __launch_bounds__(kWarp)
     cross_entropy_loss_total(CrossEntropyLoss<T> op, int64_t count, const double* parts) {
-  MIMO_SHARED(EntropyLossShared, s);
   double loss = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kEntropyRows) loss += parts[i];
-  loss = block_sum(loss, s.sum);
+  for (int64_t i = threadIdx.x; i < count; i += kWarp) loss += parts[i];
+  loss = warp_sum(loss);
   if (threadIdx.x != 0) return;
   *op.result += loss;
   *op.value = static_cast<float>(loss);
@@ -196,8 +196,8 @@ void run(const Cuda& context, const CrossEntropyLoss<T>& op) {
   const int64_t blocks = ceil_div(op.rows, kEntropyRows);
   cuda::launch<cross_entropy_loss<T>, EntropyLossShared>(context, dim3(static_cast<unsigned>(blocks)),
                                                          kEntropyRows, op, parts);
-  cuda::launch<cross_entropy_loss_total<T>, EntropyLossShared>(context, dim3(1), kEntropyRows, op, blocks,
-                                                               static_cast<const double*>(parts));
+  cuda::launch<cross_entropy_loss_total<T>>(context, dim3(1), kWarp, op, blocks,
+                                            static_cast<const double*>(parts));
 }
 
 template <class T>

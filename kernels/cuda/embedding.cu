@@ -19,8 +19,8 @@ template <class Word>
 __global__ void __launch_bounds__(kMoveThreads) embedding_lookup(EmbeddingLookup<Word> op) {
   const int64_t t = move_row();
   if (t >= op.tokens) return;
-  const int64_t id = op.ids[t], row = id - op.first;
-  const bool here = id >= 0 && row >= 0 && row < op.rows;
+  const int64_t row = op.ids[t] - op.first;
+  const bool here = row >= 0 && row < op.rows;
   move_span(op.out + t * op.out_ld, here ? op.table + row * op.words : nullptr, op.words);
 }
 

@@ -5,11 +5,10 @@
 // eight at a time, a thread a key: its place is the number of smaller keys, found in eight binary searches at
 // once, so that their latencies overlap. 64k tokens take three launches.
 //
-// Sums: a warp takes 32 keys and 512
-// bytes of columns, with eight rows of dout under way, and adds each stretch of one row to dtable at its end.
-// Where the row began in an earlier group the sum goes to `parts`, one a group, and a second kernel adds the
-// parts of a row in order. So work is even however often one token occurs, and bytes limit it: dout is read
-// once, dtable read and written at most once a token. Not measured.
+// Sums: a warp takes 32 keys and 512 bytes of columns, with eight rows of dout under way, and adds each
+// stretch of one row to dtable at its end. Where the row began in an earlier group the sum goes to `parts`,
+// one a group, and a second kernel adds the parts of a row in order. So work is even however often one token
+// occurs, and bytes limit it: dout is read once, dtable read and written at most once a token. Not measured.
 #include "kernels/embedding.h"
 
 #include <utility>
@@ -34,8 +33,8 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
   MIMO_SHARED(EmbeddingShared, s);
   const int64_t begin = int64_t{blockIdx.x} * kEmbeddingTile;
   for (int i = threadIdx.x; i < kEmbeddingTile; i += kEmbeddingThreads) {
-    const int64_t t = begin + i, id = t < tokens ? ids[t] : -1, row = id - first;
-    const bool here = id >= 0 && row >= 0 && row < rows;
+    const int64_t t = begin + i, row = t < tokens ? ids[t] - first : -1;
+    const bool here = row >= 0 && row < rows;
     s.keys[i] = t < tokens ? static_cast<uint64_t>(here ? row : rows) << 32 | static_cast<uint64_t>(t)
                            : kEmbeddingEnd;
   }

@@ -79,7 +79,7 @@ __device__ inline float position_weight(int i, int m, int cell, int grid) {
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kPositionThreads)
+__global__ void __launch_bounds__(kPositionThreads, 4)
     position_embedding_backward(PositionEmbeddingBackward<T> op) {
   const int cell = static_cast<int>(blockIdx.x) * kPositionWarps + static_cast<int>(threadIdx.x) / kWarp;
   if (cell >= op.grid * op.grid) return;

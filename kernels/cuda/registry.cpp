@@ -8,7 +8,8 @@ std::vector<RegisteredKernel*>& all() {
 }
 }  // namespace
 
-RegisteredKernel::RegisteredKernel(std::string_view n, int bytes) : name(n), shared_bytes(bytes) {
+RegisteredKernel::RegisteredKernel(std::string_view n, int bytes, const char* t)
+    : name(n), shared_bytes(bytes), tag(t) {
   all().push_back(this);
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <typeinfo>
 #include <vector>
 
 namespace mimo::cuda {
@@ -12,8 +13,9 @@ namespace mimo::cuda {
 struct RegisteredKernel {
   std::string_view name;  // as the compiler writes the function
   int shared_bytes;       // dynamic shared memory of a block
+  const char* tag;        // KernelTag<&kernel>, mangled: names the kernel as ptxas does
   std::atomic<int64_t> launches{0};
-  RegisteredKernel(std::string_view name, int shared_bytes);
+  RegisteredKernel(std::string_view name, int shared_bytes, const char* tag);
 };
 const std::vector<RegisteredKernel*>& registered_kernels();
 
@@ -28,8 +30,12 @@ constexpr std::string_view kernel_name() {
   return __PRETTY_FUNCTION__;
 }
 
+template <auto Kernel>
+struct KernelTag {};
+
 // Made before main for every kernel that some launch names.
 template <auto Kernel, class Shared>
-inline RegisteredKernel registered{kernel_name<Kernel>(), shared_bytes<Shared>};
+inline RegisteredKernel registered{kernel_name<Kernel>(), shared_bytes<Shared>,
+                                   typeid(KernelTag<Kernel>).name()};
 
 }  // namespace mimo::cuda

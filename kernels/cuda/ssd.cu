@@ -132,8 +132,8 @@ void run(const Cuda& context, const Ssd<T>& op) {
   Scratch m(context.ws);
   SsdProblem<T> p(op);
   p.take(m);
-  ssd_states(context, p, op.state_out);
-  const int parts = p.parts();
+  ssd_states<T>(context, p, {p.x, p.b, p.state_in, p.state_CHPN, op.state_out}, nullptr);
+  const int parts = p.parts(context.sms);
   ssd_dispatch(p, [&]<int P>() {
     cuda::launch<ssd_output<T, P>, SsdOutputShared<T, P>>(
         context, dim3(static_cast<unsigned>(p.chunks), static_cast<unsigned>(p.groups * parts)),

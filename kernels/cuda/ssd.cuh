@@ -88,12 +88,12 @@ struct SsdProblem {
   int padded_head_dim() const {
     return head_dim <= 16 ? 16 : head_dim <= 64 ? 64 : head_dim <= 80 ? 80 : 128;
   }
-  // The heads of a group in parts, so that few chunks still fill a GPU: how many parts.
-  int parts() const {
+  // In how many parts the heads of a group are taken, so that few chunks still fill a GPU.
+  int parts(int sms) const {
+    const int per_group = heads / groups;
     int n = 1;
-    while (n < heads / groups && int64_t{chunks} * groups * n < 512) n *= 2;
-    const int part = static_cast<int>(ceil_div(heads / groups, n));
-    return static_cast<int>(ceil_div(heads / groups, part));
+    while (n < per_group && int64_t{chunks} * groups * n < 4 * sms) n *= 2;
+    return static_cast<int>(ceil_div(per_group, ceil_div(per_group, n)));
   }
   __device__ int64_t at(int chunk_index, int h) const { return int64_t{chunk_index} * heads + h; }
   __device__ bool has_state(const SsdChunk& at) const { return !at.begins || state_in; }
@@ -114,12 +114,20 @@ void ssd_dispatch(const SsdProblem<T>& p, F&& f) {
   }
 }
 
-// Fills the table, the steps and the states; state_out may be null.
+// One way over the chunks of every sequence: a state starts from `start` (or zero), is written to `states` at
+// every chunk, then decays and gains w_j x_j b_j^T of its rows, and ends in `finish` unless that is null.
+// Forward, with x, B and into_state, that is the state before each chunk; in reverse, with dy, C and
+// from_start, the gradient E of the state after it. States that are zero, no start yet, are not written.
 template <class T>
-void ssd_states(const Cuda&, const SsdProblem<T>&, float* state_out);
-// The same walk in reverse: the gradients E of the states after each chunk, of those that have one.
+struct SsdWalk {
+  SsdMatrix<const T> x, b;
+  const float* start;
+  T* states;  // [C, H, P, N]
+  float* finish;
+};
+
+// Fills the table and the steps, and walks forward and, unless null, in reverse.
 template <class T>
-void ssd_state_gradients(const Cuda&, const SsdProblem<T>&, const SsdMatrix<const T>& dy,
-                         const float* dstate_out, T* dstate_CHPN, float* dstate_in);
+void ssd_states(const Cuda&, const SsdProblem<T>&, const SsdWalk<T>& forward, const SsdWalk<T>* reverse);
 
 }  // namespace mimo::cuda

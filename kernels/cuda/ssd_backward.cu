@@ -221,18 +221,18 @@ __global__ void __launch_bounds__(kSsdRowWarps* kWarp)
   float sum = 0;
   for (int c = l.lane; c < chunks; c += kWarp) sum += grad.sums_HC[int64_t{i} * p.chunks + c];
   sum = warp_sum(sum);
-  float* const out[3] = {grad.ddt_bias, grad.da_log, grad.dd};
-  if (l.lane == 0) out[i / p.heads][i % p.heads] += sum;
+  float* out = i < p.heads ? grad.ddt_bias : i < 2 * p.heads ? grad.da_log : grad.dd;
+  if (l.lane == 0) out[i % p.heads] += sum;
 }
 
 }  // namespace cuda
 
 template <class T>
-int64_t workspace(const Cuda&, const SsdBackward<T>& op) {
+int64_t workspace(const Cuda& context, const SsdBackward<T>& op) {
   Scratch m;
   cuda::SsdProblem<T> p(op);
   p.take(m);
-  cuda::SsdGradients<T>(op, p).take(m, p);
+  cuda::SsdGradients<T>(context, op, p).take(m, p);
   return m.bytes();
 }
 
@@ -242,10 +242,11 @@ void run(const Cuda& context, const SsdBackward<T>& op) {
   Scratch m(context.ws);
   SsdProblem<T> p(op);
   p.take(m);
-  SsdGradients<T> grad(op, p);
+  SsdGradients<T> grad(context, op, p);
   grad.take(m, p);
-  ssd_states(context, p, nullptr);
-  ssd_state_gradients(context, p, grad.dy, op.dstate_out, grad.dstate_CHPN, op.dstate_in);
+  const SsdWalk<T> forward{p.x, p.b, p.state_in, p.state_CHPN, nullptr},
+      reverse{grad.dy, p.c, op.dstate_out, grad.dstate_CHPN, op.dstate_in};
+  ssd_states(context, p, forward, &reverse);
   ssd_chunk_gradients(context, p, grad);
   const unsigned chunks = static_cast<unsigned>(p.chunks);
   ssd_dispatch(p, [&]<int P>() {

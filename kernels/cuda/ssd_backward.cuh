@@ -38,7 +38,7 @@ struct SsdGradients {
   float* both;          // [slices, C, H, warps], parts of <E, H>
   float* sums_HC;       // [3: ddt_bias, da_log, dd; H, C]
 
-  SsdGradients(const SsdBackward<T>& op, const SsdProblem<T>& p)
+  SsdGradients(const Cuda& context, const SsdBackward<T>& op, const SsdProblem<T>& p)
       : dy(ssd_matrix(op.dy, op.dy_ld, op.head_dim)),
         dx(ssd_matrix(op.dx, op.dx_ld, op.head_dim)),
         db(ssd_matrix(op.db, op.db_ld, op.state)),
@@ -49,7 +49,7 @@ struct SsdGradients {
         da_log(op.da_log),
         dd(op.dd),
         dstate_out(op.dstate_out),
-        parts(p.parts()) {}
+        parts(p.parts(context.sms)) {}
   void take(Scratch& m, const SsdProblem<T>& p) {
     const int64_t ch = int64_t{p.chunks} * p.heads;
     dstate_CHPN = p.take_states(m);

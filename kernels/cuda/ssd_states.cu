@@ -3,7 +3,7 @@
 // A walk fuses the chunk states with their passing: a block owns [P, slice of N] of one head's state in
 // accumulators and takes the chunks of a sequence in order, H' = exp(s_last) H + sum_j w_j x_j B_j^T. So a
 // state costs one write in T (and one read, by whoever needs it) instead of three passes in float; the sum
-// itself stays in float. The price is a chain over the chunks of a sequence, short because copies run two
+// itself stays in float. The price is a chain over the chunks of a sequence, short because copies run three
 // chunks ahead and a step is 16 products of 16 x 8 a warp: it is hidden as long as sequences * heads * slices
 // is near the number of SMs. Not measured.
 #include "kernels/cuda/ssd.cuh"
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kSsdStepWarps* kWarp) ssd_steps(SsdProblem<T> 
   }
 }
 
-constexpr int kSsdWalkStages = 3;
+constexpr int kSsdWalkStages = 4;
 template <class T, int P>
 struct SsdWalkShared {
   static constexpr int Q = SsdTile<T>::rows;
@@ -111,30 +111,31 @@ struct SsdWalkShared {
   } stage[kSsdWalkStages];
 };
 
-// A warp for every 16 rows of the state. Forward x, B and state_in -> state_out, in reverse dy, C and
-// dstate_out -> dstate_in; states gets what was there before the chunk, in the walk's direction.
-template <class T, int P, bool Reverse>
-__global__ void __launch_bounds__(P * 2) ssd_walk(SsdProblem<T> p, SsdMatrix<const T> x, SsdMatrix<const T> b,
-                                                  const float* start, T* states, float* finish) {
+// A warp for every 16 rows of the state; z chooses the walk.
+template <class T, int P>
+__global__ void __launch_bounds__(P * 2) ssd_walk(SsdProblem<T> p, SsdWalk<T> forward, SsdWalk<T> reverse) {
   using Shared = SsdWalkShared<T, P>;
   constexpr int Q = Shared::Q, S = SsdTile<T>::slice;
   MIMO_SHARED(Shared, s);
   const SsdLane l;
+  const bool back = blockIdx.z == 1;
+  const SsdWalk<T> walk = back ? reverse : forward;
   const int sequence = static_cast<int>(blockIdx.x) / p.slices,
             n0 = static_cast<int>(blockIdx.x) % p.slices * S;
   const int h = static_cast<int>(blockIdx.y), group = h / (p.heads / p.groups);
+  const int first_row = p.cu[sequence], end_row = p.cu[sequence + 1];
   const int first = p.first_chunk[sequence], count = p.first_chunk[sequence + 1] - first;
-  const int width = min(S, p.state_cols - n0), updates = finish ? count : count - 1;
-  const auto chunk_at = [&](int i) { return first + (Reverse ? count - 1 - i : i); };
+  const int width = min(S, p.state_cols - n0), updates = walk.finish ? count : count - 1;
+  const auto index = [&](int i) { return back ? count - 1 - i : i; };
   const auto load = [&](int i) {
     if (i < updates) {
       auto& to = s.stage[i % kSsdWalkStages];
-      const SsdChunk chunk = p.chunk[chunk_at(i)];
-      ssd_load<P>(to.x_QP, Q, P, x.data + chunk.row * x.ld + h * p.head_dim, x.ld, chunk.rows, p.head_dim,
-                  x.vectors);
-      ssd_load<S>(to.b_QN, Q, width, b.data + chunk.row * b.ld + group * p.state + n0, b.ld, chunk.rows,
-                  p.state - n0, b.vectors);
-      ssd_load_record(&to.steps, p.steps_CH + p.at(chunk_at(i), h));
+      const int row = first_row + index(i) * Q, rows = min(Q, end_row - row);
+      ssd_load<P>(to.x_QP, Q, P, walk.x.data + row * walk.x.ld + h * p.head_dim, walk.x.ld, rows, p.head_dim,
+                  walk.x.vectors);
+      ssd_load<S>(to.b_QN, Q, width, walk.b.data + row * walk.b.ld + group * p.state + n0, walk.b.ld, rows,
+                  p.state - n0, walk.b.vectors);
+      ssd_load_record(&to.steps, p.steps_CH + p.at(first + index(i), h));
     }
     cp_async_commit();
   };
@@ -148,11 +149,13 @@ __global__ void __launch_bounds__(P * 2) ssd_walk(SsdProblem<T> p, SsdMatrix<con
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int row = l.row(e), column = n0 + l.column(n, e);
-      acc[n][e] = start && row < p.head_dim && column < p.state ? start[(outer + row) * p.state + column] : 0;
+      acc[n][e] = walk.start && row < p.head_dim && column < p.state
+                      ? walk.start[(outer + row) * p.state + column]
+                      : 0;
     }
   for (int i = 0; i < count; ++i) {
-    if (i > 0 || start) {
-      T* to = states + p.at(chunk_at(i), h) * P * p.state_cols + n0;
+    if (i > 0 || walk.start) {
+      T* to = walk.states + p.at(first + index(i), h) * P * p.state_cols + n0;
 #pragma unroll
       for (int n = 0; n < S / 8; ++n) {
         if (8 * n >= width) break;
@@ -172,50 +175,37 @@ __global__ void __launch_bounds__(P * 2) ssd_walk(SsdProblem<T> p, SsdMatrix<con
 #pragma unroll
       for (int e = 0; e < 4; ++e) acc[n][e] *= decay;
     const SsdWeighted<T> left{{now.x_QP + 16 * l.warp, ssd_ld<T, P>},
-                              Reverse ? now.steps.from_start : now.steps.into_state};
+                              back ? now.steps.from_start : now.steps.into_state};
     ssd_product<Q / 16, true>(l, acc, left, now.b_QN, ssd_ld<T, S>, {0, width / 16});
   }
-  if (!finish) return;
+  if (!walk.finish) return;
 #pragma unroll
   for (int n = 0; n < S / 8; ++n)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int row = l.row(e), column = n0 + l.column(n, e);
-      if (row < p.head_dim && column < p.state) finish[(outer + row) * p.state + column] = acc[n][e];
+      if (row < p.head_dim && column < p.state) walk.finish[(outer + row) * p.state + column] = acc[n][e];
     }
 }
 
-template <bool Reverse, class T>
-void ssd_run_walk(const Cuda& context, const SsdProblem<T>& p, const SsdMatrix<const T>& x,
-                  const SsdMatrix<const T>& b, const float* start, T* states, float* finish) {
-  const dim3 grid(static_cast<unsigned>(p.sequences * p.slices), static_cast<unsigned>(p.heads));
-  ssd_dispatch(p, [&]<int P>() {
-    launch<ssd_walk<T, P, Reverse>, SsdWalkShared<T, P>>(context, grid, P * 2, p, x, b, start, states,
-                                                         finish);
-  });
-}
-
 template <class T>
-void ssd_states(const Cuda& context, const SsdProblem<T>& p, float* state_out) {
+void ssd_states(const Cuda& context, const SsdProblem<T>& p, const SsdWalk<T>& forward,
+                const SsdWalk<T>* reverse) {
   launch<ssd_table, SsdTableShared>(context, dim3(1), kSsdTableThreads, p.sequences, p.cu, SsdTile<T>::rows,
                                     p.chunks, p.first_chunk, p.chunk);
   launch<ssd_steps<T>>(
       context, dim3(static_cast<unsigned>(p.chunks), static_cast<unsigned>(ceil_div(p.heads, kSsdStepWarps))),
       kSsdStepWarps * kWarp, p);
-  ssd_run_walk<false>(context, p, p.x, p.b, p.state_in, p.state_CHPN, state_out);
-}
-template <class T>
-void ssd_state_gradients(const Cuda& context, const SsdProblem<T>& p, const SsdMatrix<const T>& dy,
-                         const float* dstate_out, T* dstate_CHPN, float* dstate_in) {
-  ssd_run_walk<true>(context, p, dy, p.c, dstate_out, dstate_CHPN, dstate_in);
+  const dim3 grid(static_cast<unsigned>(p.sequences * p.slices), static_cast<unsigned>(p.heads),
+                  reverse ? 2 : 1);
+  ssd_dispatch(p, [&]<int P>() {
+    launch<ssd_walk<T, P>, SsdWalkShared<T, P>>(context, grid, P * 2, p, forward,
+                                                reverse ? *reverse : forward);
+  });
 }
 
-template void ssd_states(const Cuda&, const SsdProblem<float>&, float*);
-template void ssd_states(const Cuda&, const SsdProblem<bf16>&, float*);
-template void ssd_state_gradients(const Cuda&, const SsdProblem<float>&, const SsdMatrix<const float>&,
-                                  const float*, float*, float*);
-template void ssd_state_gradients(const Cuda&, const SsdProblem<bf16>&, const SsdMatrix<const bf16>&,
-                                  const float*, bf16*, float*);
+template void ssd_states(const Cuda&, const SsdProblem<float>&, const SsdWalk<float>&, const SsdWalk<float>*);
+template void ssd_states(const Cuda&, const SsdProblem<bf16>&, const SsdWalk<bf16>&, const SsdWalk<bf16>*);
 
 }  // namespace cuda
 }  // namespace mimo

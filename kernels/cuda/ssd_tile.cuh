@@ -145,16 +145,24 @@ __device__ inline void ssd_product(const SsdLane& l, float (&acc)[NT][4], const 
       }
     }
   } else {
-    for (int k = 16 * part.k_begin; k < 16 * K && k < 16 * part.k_end; ++k) {
-      const float a[2] = {left.element(l.g, k), left.element(l.g + 8, k)};
+    // Sums of 16 terms are added up, as on tensor cores: a long plain sum would err by more than the CPU's.
+#pragma unroll 1
+    for (int k = part.k_begin; k < K && k < part.k_end; ++k) {
 #pragma unroll
       for (int n = 0; n < NT; ++n) {
         if (n / 2 < part.n_begin || n / 2 >= part.n_end) continue;
+        float sum[4] = {};
+#pragma unroll 4
+        for (int i = 16 * k; i < 16 * (k + 1); ++i) {
+          const float a[2] = {left.element(l.g, i), left.element(l.g + 8, i)};
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int column = l.column(n, e);
-          acc[n][e] += a[e / 2] * (Transposed ? right[k * ld + column] : right[column * ld + k]);
+          for (int e = 0; e < 4; ++e) {
+            const int column = l.column(n, e);
+            sum[e] += a[e / 2] * (Transposed ? right[i * ld + column] : right[column * ld + i]);
+          }
         }
+#pragma unroll
+        for (int e = 0; e < 4; ++e) acc[n][e] += sum[e];
       }
     }
   }

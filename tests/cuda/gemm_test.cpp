@@ -21,6 +21,11 @@ const Shape4 shapes[] = {
     {0, 5, 4, 1, 0, 0, 0},      {5, 0, 4, 1, 0, 0, -1},       {2, 2, 200, 0, 1, 0, -1},
 };
 
+// Bits: op(A), op(B). Without a product they only change what is not read.
+std::vector<int> transposes(const Shape4& s) {
+  return s.m * s.n * s.k > 0 ? std::vector<int>{0, 1, 2, 3} : std::vector<int>{0, 3};
+}
+
 // Where a stored [rows, cols] operand of op(X) lies: rows and columns change places.
 template <class T>
 const T* operand(Case<T>& c, const char* name, bool transposed, int64_t rows, int64_t cols, int64_t pad) {
@@ -29,7 +34,7 @@ const T* operand(Case<T>& c, const char* name, bool transposed, int64_t rows, in
 
 TEST(CudaGemm, AllTransposes) {
   for (const Shape4& s : shapes)
-    for (const int t : {0, 1, 2, 3}) {
+    for (const int t : transposes(s)) {
       SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " transposes " << t);
       const bool ta = t & 1, tb = t & 2;
       check_cuda([&]<class T>(Case<T>& c) {
@@ -53,7 +58,7 @@ TEST(CudaGemm, AllTransposes) {
 
 TEST(CudaGemm, AccumulatesInFloat) {
   for (const Shape4& s : shapes)
-    for (const int t : {0, 1, 2, 3}) {
+    for (const int t : transposes(s)) {
       SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " transposes " << t);
       const bool ta = t & 1, tb = t & 2;
       check_cuda([&]<class T>(Case<T>& c) {

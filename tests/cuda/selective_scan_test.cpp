@@ -29,13 +29,13 @@ struct Shape {
 // Chunks are 256 rows: sequences end within them and reach over three. Blocks have 8 channels, and 64 in
 // backward; states come by 16.
 const Shape kShapes[] = {
-    {8, 8, {0, 1, 7, 600, 0, 9, 256}},
-    {13, 3, {40, 0, 530, 2}, 1},                             // no vectors, a part of a block
-    {72, 2, {30, 0, 5}},                                     // two blocks in backward
+    {8, 8, {0, 1, 7, 530, 0, 9}},
+    {11, 1, {40, 0, 230, 2}, 1},                             // no vectors, a part of a block
+    {72, 1, {30, 0, 5}},                                     // two blocks in backward
     {8, 40, {20, 1}},                                        // three loads of states
-    {5, 17, {3, 270}, 3, false, false, false},               // and not in vectors
-    {16, 8, {50, 3}, 0, true, false, false, true},           // frozen
-    {8, 4, {100, 100}, 0, false, true, true, false, 5, 25},  // large steps
+    {5, 17, {3, 20}, 3, false, false, false},                // and not in vectors
+    {16, 2, {50, 3}, 0, true, false, false, true},           // frozen
+    {8, 2, {100, 100}, 0, false, true, true, false, 5, 25},  // large steps
     {8, 4, {0, 0}},
     {8, 4, {}},
     {0, 4, {3}},
@@ -83,11 +83,38 @@ TEST(CudaSelectiveScan, Forward) {
         kTolerance);
 }
 
+TEST(CudaSelectiveScan, Backward) {
+  for (const Shape& s : kShapes)
+    check_cuda(
+        [&]<class T>(Case<T>& m) {
+          const Inputs<T> in(m, s);
+          const int64_t c_ld = in.C + in.pad, n_ld = in.N + in.pad;
+          const T* dy = m.in("dy", in.t, in.C, in.pad);
+          const auto* dout = s.states ? m.acc_in("dstate_out", in.S, in.C * in.N) : nullptr;
+          T *du = m.out("du", in.t, in.C, in.pad), *ddelta = m.out("ddelta", in.t, in.C, in.pad);
+          T *db = m.out("db", in.t, in.N, in.pad), *dc = m.out("dc", in.t, in.N, in.pad);
+          T* dz = s.gate ? m.out("dz", in.t, in.C, in.pad) : nullptr;
+          auto* dbias = s.bias && !s.frozen ? m.sum("ddelta_bias", in.C) : nullptr;
+          auto* da_log = s.frozen ? nullptr : m.sum("da_log", in.C, in.N);
+          auto* dd = s.frozen ? nullptr : m.sum("dd", in.C);
+          auto* din = s.frozen ? nullptr : m.acc_out("dstate_in", in.S, in.C * in.N);
+          return SelectiveScanBackward<T>{
+              s.sequences(), in.cu, in.t, s.channels, s.state, in.u,  c_ld,    in.delta, c_ld,
+              in.b,          n_ld,  in.c, n_ld,       in.z,    c_ld,  in.bias, in.a_log, in.d,
+              in.state_in,   dy,    c_ld, dout,       du,      c_ld,  ddelta,  c_ld,     db,
+              n_ld,          dc,    n_ld, dz,         c_ld,    dbias, da_log,  dd,       din};
+        },
+        kTolerance);
+}
+
 TEST(CudaSelectiveScan, RefusesBadShapes) {
-  SelectiveScan<float> op{};
+  SelectiveScan<float> forward{};
+  SelectiveScanBackward<float> backward{};
   for (const int state : {0, 129}) {
-    op.state = state;
-    EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
+    forward.state = backward.state = state;
+    EXPECT_THROW(run(cuda_context(), forward), std::invalid_argument);
+    EXPECT_THROW(run(cuda_context(), backward), std::invalid_argument);
+    EXPECT_THROW(workspace(cuda_context(), backward), std::invalid_argument);
   }
 }
 

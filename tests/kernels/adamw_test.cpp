@@ -32,6 +32,7 @@ void check() {
   for (int64_t t = 1; t <= 5; ++t) {
     const AdamState s = state_at(t);
     const auto g = numbers(10 * t);
+    int64_t total = 0;
     std::vector<std::vector<A>> grad;
     std::vector<AdamTensor<T>> tensors;
     for (int i = 0; i < 5; ++i) {
@@ -40,8 +41,9 @@ void check() {
       if constexpr (std::is_same_v<T, A>) weights = param[i].data();
       tensors.push_back({kSizes[i], param[i].data(), weights, grad[i].data(), m[i].data(), v[i].data(),
                          kDecay[i], kRate[i]});
+      total += kSizes[i];
     }
-    run_op(AdamW<T>{5, tensors.data(), &s});
+    run_op(AdamW<T>{5, total, tensors.data(), &s});
     for (int i = 0; i < 5; ++i)
       for (int64_t k = 0; k < kSizes[i]; ++k) {
         const double gk = g[i][k] * s.scale;
@@ -84,7 +86,7 @@ TEST(AdamW, InPiecesAsAtOnceForAnyNumberOfThreads) {
     std::vector<AdamTensor<float>> tensors;
     for (int64_t i = 0; i < n; i += piece)
       tensors.push_back({std::min(piece, n - i), &param[i], &param[i], &grad[i], &m[i], &v[i], 1, 1});
-    run_op(AdamW<float>{static_cast<int>(tensors.size()), tensors.data(), &s});
+    run_op(AdamW<float>{static_cast<int>(tensors.size()), n, tensors.data(), &s});
     return param;
   };
   const int before = omp_get_max_threads();

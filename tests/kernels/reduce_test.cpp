@@ -9,9 +9,14 @@ template <class T>
 std::array<double, 2> sum_squares(const std::vector<std::vector<T>>& tensors) {
   std::vector<const T*> x;
   std::vector<int64_t> n;
-  for (const auto& t : tensors) x.push_back(t.data()), n.push_back(static_cast<int64_t>(t.size()));
+  int64_t total = 0;
+  for (const auto& t : tensors) {
+    x.push_back(t.data());
+    n.push_back(static_cast<int64_t>(t.size()));
+    total += n.back();
+  }
   std::array<double, 2> result{-1, -1};
-  run_op(SumSquares<T>{static_cast<int>(x.size()), x.data(), n.data(), result.data()});
+  run_op(SumSquares<T>{static_cast<int>(x.size()), total, x.data(), n.data(), result.data()});
   return result;
 }
 

@@ -1,4 +1,5 @@
 // Nothing hangs: jobs of three ranks in which something goes wrong, watched from outside.
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -139,6 +140,39 @@ TEST(Failure, AStoppedRankIsFoundByTheOthersWatchdogs) {
   EXPECT_GE(o.count("no progress for 1"), 1) << o.output;
   EXPECT_GE(o.count("s (run.hang_timeout) in forward of stage 7"), 1) << o.output;
   EXPECT_EQ(o.count("error: rank 1"), 0) << o.output;
+}
+
+// A world one of whose communicators reports a failure.
+struct FailingWorld : World {
+  World& host;
+  std::atomic<bool> failed = false;
+  explicit FailingWorld(World& w) : host(w) {}
+  Communicator& world() override { return host.world(); }
+  std::shared_ptr<Communicator> create(const Ranks& r, const Limits& l) override { return host.create(r, l); }
+  int node_rank() const override { return host.node_rank(); }
+  int node_size() const override { return host.node_size(); }
+  std::string failure() override { return failed ? "NCCL: a network error" : ""; }
+};
+
+ROLE(fails_behind_the_calls) {
+  FailingWorld failing(world);
+  Watchdog watchdog(failing, 60);
+  watchdog.begin("a sum of gradients");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1200));  // a look at what has not failed
+  failing.failed = world.world().rank() == 1;
+  world.world().barrier();
+  if (world.world().rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(20));
+  world.world().barrier();
+  return 0;
+}
+
+TEST(Failure, WhatFailsBehindTheCallsEndsTheJob) {
+  const Outcome o = job("fails_behind_the_calls");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 10);
+  EXPECT_EQ(o.count("error: rank 1: communication failed in a sum of gradients: NCCL: a network error\n"), 1)
+      << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
 }
 
 ROLE(is_slow) {

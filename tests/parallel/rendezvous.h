@@ -60,7 +60,7 @@ class Rendezvous {
     std::lock_guard lock(mutex_);
     auto left = std::make_shared<int>(static_cast<int>(messages.size()));
     for (const P2P& m : messages) {
-      if (m.tensor.numel() == 0) throw std::logic_error("an empty message");
+      if (m.buffer.count == 0) throw std::logic_error("an empty message");
       if (m.peer == rank) throw std::logic_error("a message to oneself");
       const std::pair<int, int> pair = m.send ? std::pair(rank, m.peer) : std::pair(m.peer, rank);
       auto& queue = waiting_[pair];
@@ -70,10 +70,11 @@ class Rendezvous {
       }
       const Message other = queue.front();
       queue.pop_front();
-      const Tensor &src = m.send ? m.tensor : other.p2p.tensor, &dst = m.send ? other.p2p.tensor : m.tensor;
-      if (src.shape() != dst.shape() || src.dtype() != dst.dtype())
-        throw std::logic_error("sent " + to_string(src.shape()) + ", expected " + to_string(dst.shape()));
-      std::memcpy(dst.raw(), src.raw(), src.numel() * size_of(src.dtype()));
+      const Buffer &src = m.send ? m.buffer : other.p2p.buffer, &dst = m.send ? other.p2p.buffer : m.buffer;
+      if (src.count != dst.count || src.dtype != dst.dtype)
+        throw std::logic_error("sent " + std::to_string(src.count) + " elements, expected " +
+                               std::to_string(dst.count));
+      std::memcpy(dst.data, src.data, src.count * size_of(src.dtype));
       --*left;
       --*other.left;
       ++count_;

@@ -56,7 +56,8 @@ TEST(SelfWorld, HasOneRank) {
 
 TEST(Nccl, IsRefusedInABuildWithoutIt) {
   const auto self = self_communicator();
-  EXPECT_THROW(nccl_communicator(*self, Device{Device::Kind::cuda, 0}), std::runtime_error);
+  EXPECT_EQ(why_no_nccl(), "built without NCCL");
+  EXPECT_THROW(nccl_communicator(self, Device{Device::Kind::cuda, 0}), std::runtime_error);
 }
 
 TEST(Threads, RanksShareCoresWithoutOverlap) {

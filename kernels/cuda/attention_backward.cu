@@ -1,0 +1,250 @@
+// Attention backward, bf16, on tensor cores by mma.sync, in two passes: a block of queries walks over its
+// keys for dq, a block of keys over its queries (of all heads of its group) for dk and dv. One kernel is
+// both: with X, Y the block's rows, U, W the columns they walk over,
+//
+//             X   Y    U   W     S = X U^T, dP = Y W^T, P = exp(scale S - lse), dS = P (dP - delta)
+//   queries   q   d_o  k   v     dq = scale sum dS U
+//   keys      k   v    q   d_o   dk = scale sum dS U,  dv = sum P W        (S, P, dS transposed)
+//
+// Two passes are 7 products a tile where one is 5, but sums then have one order, need no atomics and no wait
+// between blocks. A warp's P and dS are, as they lie in registers, the A of the products that sum.
+//
+// Where dk and dv of 32 rows take too many registers, `split` warps share the rows: each makes a part of the
+// columns of P and dS, the others take it from shared memory, and each sums a part of the head dimension.
+// 32 rows a warp keep shared memory traffic (1.5 to 2 cycles an mma) near the rate of mma.sync (1.6 cycles).
+// U has two buffers; W, which the last product does not need, has one. Not measured.
+#include <type_traits>
+
+#include "kernels/cuda/attention_tiles.cuh"
+#include "kernels/cuda/vector.cuh"
+
+namespace mimo::cuda {
+
+enum class AttentionSide { queries, keys };
+
+template <int Dim, AttentionSide Side>
+struct AttentionBackwardShape {
+  static constexpr bool is_keys = Side == AttentionSide::keys;
+  static constexpr int split = Dim > 128 || (is_keys && Dim > 64) ? 2 : 1;
+  static constexpr int row_tiles = Dim <= 128 ? 2 : 1;  // of 16 rows a warp
+  static constexpr int groups = 4, warps = groups * split, blocks = split == 1 ? 2 : 1;
+  static constexpr int rows = 16 * row_tiles * groups;
+  static constexpr int columns = split == 2 || (!is_keys && Dim <= 64) ? 64 : 32;
+};
+
+struct AttentionNothing {};
+
+template <int Dim, AttentionSide Side>
+struct AttentionBackwardShared {
+  using Shape = AttentionBackwardShape<Dim, Side>;
+  AttentionTile<Shape::rows, Dim> x, y;  // the results at the end
+  AttentionTile<Shape::columns, Dim> u[2], w;
+  // {lse log2(e), delta} of the queries that are columns.
+  std::conditional_t<Shape::is_keys, float2[2][Shape::columns], AttentionNothing> stats;
+  using Exchange = AttentionTile<Shape::rows, Shape::columns>;
+  std::conditional_t<(Shape::split > 1), Exchange, AttentionNothing> ds;
+  std::conditional_t<(Shape::split > 1 && Shape::is_keys), Exchange, AttentionNothing> p;
+};
+
+template <int Dim, AttentionSide Side>
+__global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWarp,
+                                  AttentionBackwardShape<Dim, Side>::blocks)
+    attention_backward(AttentionBackward<bf16> op, const float2* stats_HT, bool vectors) {
+  using Shape = AttentionBackwardShape<Dim, Side>;
+  constexpr bool is_keys = Shape::is_keys;
+  constexpr int M = Shape::row_tiles, split = Shape::split, columns = Shape::columns;
+  constexpr int N = columns / split / 8, D = Dim / split / 8, threads = Shape::warps * kWarp;
+  using Shared = AttentionBackwardShared<Dim, Side>;
+  MIMO_SHARED(Shared, shared);
+
+  // The rows of this block: those that see or are seen most come first.
+  const int heads = is_keys ? op.kv_heads : op.heads, head = static_cast<int>(blockIdx.x) % heads;
+  const int group = op.heads / op.kv_heads, kv_head = is_keys ? head : head / group;
+  const AttentionSlot slot = attention_slot(is_keys ? op.cu_k : op.cu_q, op.sequences,
+                                            static_cast<int>(blockIdx.x) / heads, Shape::rows);
+  const AttentionSequence seq(op, slot.sequence);
+  const int length = is_keys ? seq.k_len : seq.q_len, tiles = (length + Shape::rows - 1) / Shape::rows;
+  if (slot.tile >= tiles) return;
+  const int row0 = (is_keys ? slot.tile : tiles - 1 - slot.tile) * Shape::rows;
+  const int rows = min(Shape::rows, length - row0);
+
+  // Its columns, once for each query head of the group.
+  const int begin = is_keys ? seq.first_query(row0) : 0;
+  const int end = is_keys ? seq.q_len : seq.visible(row0 + rows - 1);
+  const int turns = (end - begin + columns - 1) / columns, steps = turns * (is_keys ? group : 1);
+
+  const auto q = [&](const bf16* x, int64_t ld, int row, int h) {
+    return x + (seq.q_begin + row) * ld + int64_t{h} * op.head_dim;
+  };
+  const auto k = [&](const bf16* x, int64_t ld, int row) {
+    return x + (seq.k_begin + row) * ld + int64_t{kv_head} * op.head_dim;
+  };
+  const auto copy_u = [&](int n) {
+    const int at = begin + n % turns * columns, h = kv_head * group + n / turns;
+    auto& to = shared.u[n % 2];
+    if constexpr (is_keys) {
+      copy_tile<threads>(to, q(op.q, op.q_ld, at, h), op.q_ld, end - at, op.head_dim);
+      const int i = static_cast<int>(threadIdx.x);
+      if (i < columns)
+        cp_async_8(&shared.stats[n % 2][i], stats_HT + h * op.tokens_q + seq.q_begin + at + i, at + i < end);
+    } else {
+      copy_tile<threads>(to, k(op.k, op.k_ld, at), op.k_ld, end - at, op.head_dim);
+    }
+    cp_async_commit();
+  };
+  const auto copy_w = [&](int n) {
+    const int at = begin + n % turns * columns, h = kv_head * group + n / turns;
+    if constexpr (is_keys)
+      copy_tile<threads>(shared.w, q(op.d_o, op.d_o_ld, at, h), op.d_o_ld, end - at, op.head_dim);
+    else
+      copy_tile<threads>(shared.w, k(op.v, op.v_ld, at), op.v_ld, end - at, op.head_dim);
+    cp_async_commit();
+  };
+
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int part = split == 1 ? 0 : warp % split, m0 = warp / split * 16 * M;
+  const int n0 = part * 8 * N, d0 = part * 8 * D;  // its part of the columns and of the head dimension
+
+  if constexpr (is_keys) {
+    copy_tile<threads>(shared.x, k(op.k, op.k_ld, row0), op.k_ld, rows, op.head_dim);
+    copy_tile<threads>(shared.y, k(op.v, op.v_ld, row0), op.v_ld, rows, op.head_dim);
+  } else {
+    copy_tile<threads>(shared.x, q(op.q, op.q_ld, row0, head), op.q_ld, rows, op.head_dim);
+    copy_tile<threads>(shared.y, q(op.d_o, op.d_o_ld, row0, head), op.d_o_ld, rows, op.head_dim);
+  }
+  cp_async_commit();
+  if (steps > 0) copy_u(0), copy_w(0);
+
+  float2 mine[M][2];  // {lse log2(e), delta} of the queries that are rows
+  if constexpr (!is_keys)
+    for (int m = 0; m < M; ++m)
+      for (int r = 0; r < 2; ++r) {
+        const int row = m0 + 16 * m + 8 * r + lane / 4;
+        mine[m][r] = make_float2(INFINITY, 0);
+        if (row < rows) mine[m][r] = stats_HT[head * op.tokens_q + seq.q_begin + row0 + row];
+      }
+
+  const float scale = op.scale * kAttentionLog2E;
+  float sum_u[M][D][4] = {}, sum_w[M][is_keys ? D : 1][4] = {};
+  for (int n = 0; n < steps; ++n) {
+    cp_async_wait<0>();
+    __syncthreads();  // U and W are there; the other U, and what the parts exchanged, are done with
+    if (n + 1 < steps) copy_u(n + 1);
+    const auto& u = shared.u[n % 2];
+    float p[M][N][4] = {}, ds[M][N][4] = {};
+    multiply_transposed<Dim>(p, shared.x, m0, u, n0);
+    multiply_transposed<Dim>(ds, shared.y, m0, shared.w, n0);
+
+    const int at = begin + n % turns * columns;
+    const bool masked = is_keys ? at < seq.first_query(row0 + rows - 1) : at + columns > seq.visible(row0);
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int col = n0 + 8 * i + lane % 4 * 2 + c;
+        float2 stats;
+        if constexpr (is_keys) stats = shared.stats[n % 2][col];
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            if constexpr (!is_keys) stats = mine[m][r];
+            float& x = p[m][i][2 * r + c];
+            x = exp2_fast(x * scale - stats.x);
+            if (masked) {
+              const int row = row0 + m0 + 16 * m + 8 * r + lane / 4;
+              if (is_keys ? at + col < row + seq.shift : at + col >= seq.visible(row)) x = 0;
+            }
+            ds[m][i][2 * r + c] = x * (ds[m][i][2 * r + c] - stats.y);
+          }
+      }
+
+    if constexpr (split > 1) {
+      store_fragments(shared.ds, ds, m0, n0, 1);
+      if constexpr (is_keys) store_fragments(shared.p, p, m0, n0, 1);
+    }
+    if constexpr (is_keys) {
+#pragma unroll
+      for (int j = 0; j < N / 2; ++j) {
+        uint32_t a[M][4];
+        to_a(a, p, j);
+        multiply(sum_w, a, shared.w, n0 + 16 * j, d0);
+      }
+    }
+    __syncthreads();  // the parts are there; if W is for dP alone, it is done with
+    if constexpr (is_keys && split > 1) {
+      const int other = 8 * N - n0;
+#pragma unroll
+      for (int j = 0; j < N / 2; ++j) {
+        uint32_t a[M][4];
+        for (int m = 0; m < M; ++m) load_a(a[m], shared.p, m0 + 16 * m, other + 16 * j);
+        multiply(sum_w, a, shared.w, other + 16 * j, d0);
+      }
+      __syncthreads();  // W is done with
+    }
+    if (n + 1 < steps) copy_w(n + 1);
+#pragma unroll
+    for (int j = 0; j < N / 2; ++j) {
+      uint32_t a[M][4];
+      to_a(a, ds, j);
+      multiply(sum_u, a, u, n0 + 16 * j, d0);
+    }
+    if constexpr (split > 1) {
+      const int other = 8 * N - n0;
+#pragma unroll
+      for (int j = 0; j < N / 2; ++j) {
+        uint32_t a[M][4];
+        for (int m = 0; m < M; ++m) load_a(a[m], shared.ds, m0 + 16 * m, other + 16 * j);
+        multiply(sum_u, a, u, other + 16 * j, d0);
+      }
+    }
+  }
+
+  cp_async_wait<0>();
+  __syncthreads();  // X and Y are done with
+  store_fragments(shared.x, sum_u, m0, d0, op.scale);
+  if constexpr (is_keys) store_fragments(shared.y, sum_w, m0, d0, 1);
+  __syncthreads();
+  if constexpr (is_keys) {
+    const int64_t row = seq.k_begin + row0, column = int64_t{kv_head} * op.head_dim;
+    store_tile<threads>(shared.x, op.dk + row * op.dk_ld + column, op.dk_ld, rows, op.head_dim, vectors);
+    store_tile<threads>(shared.y, op.dv + row * op.dv_ld + column, op.dv_ld, rows, op.head_dim, vectors);
+  } else {
+    const int64_t row = seq.q_begin + row0, column = int64_t{head} * op.head_dim;
+    store_tile<threads>(shared.x, op.dq + row * op.dq_ld + column, op.dq_ld, rows, op.head_dim, vectors);
+  }
+}
+
+template <int Dim, AttentionSide Side>
+void launch_attention_side(const Cuda& context, const AttentionBackward<bf16>& op, const float2* stats) {
+  using Shape = AttentionBackwardShape<Dim, Side>;
+  const int64_t slots =
+      attention_slots(Shape::is_keys ? op.tokens_k : op.tokens_q, op.sequences, Shape::rows);
+  const int64_t blocks = slots * (Shape::is_keys ? op.kv_heads : op.heads);
+  const bool vectors =
+      Shape::is_keys ? aligned(op.dk, op.dk_ld) && aligned(op.dv, op.dv_ld) : aligned(op.dq, op.dq_ld);
+  launch<attention_backward<Dim, Side>, AttentionBackwardShared<Dim, Side>>(
+      context, dim3(static_cast<unsigned>(blocks)), Shape::warps * kWarp, op, stats, vectors);
+}
+
+template <int Dim>
+void launch_attention_backward(const Cuda& context, const AttentionBackward<bf16>& op, const float2* stats) {
+  launch_attention_side<Dim, AttentionSide::queries>(context, op, stats);
+  launch_attention_side<Dim, AttentionSide::keys>(context, op, stats);
+}
+
+void launch_attention_backward(const Cuda& context, const AttentionBackward<bf16>& op, const float2* stats) {
+  const int dim = op.head_dim;
+  if (dim <= 64)
+    launch_attention_backward<64>(context, op, stats);
+  else if (dim <= 80)
+    launch_attention_backward<80>(context, op, stats);
+  else if (dim <= 96)
+    launch_attention_backward<96>(context, op, stats);
+  else if (dim <= 128)
+    launch_attention_backward<128>(context, op, stats);
+  else
+    launch_attention_backward<256>(context, op, stats);
+}
+
+}  // namespace mimo::cuda

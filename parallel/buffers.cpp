@@ -1,0 +1,45 @@
+#include "parallel/buffers.h"
+
+#include <cstring>
+
+#include "tensor/cuda.h"
+
+namespace mimo {
+
+Buffer::Buffer(const Tensor& t)
+    : data(t.raw()), count(t.numel()), dtype(t.dtype()), device(t.device()), owner(t.storage()) {
+  MIMO_CHECK(t.contiguous(), "a message of a column slice " + to_string(t.shape()));
+}
+
+Buffer part(const Buffer& b, int64_t begin, int64_t count) {
+  Buffer p = b;
+  p.data = static_cast<char*>(b.data) + begin * size_of(b.dtype);
+  p.count = count;
+  return p;
+}
+
+std::vector<int64_t> begins(std::span<const int64_t> counts, const Buffer& b, int ranks) {
+  MIMO_CHECK(static_cast<int>(counts.size()) == ranks, "one count a rank");
+  std::vector<int64_t> begin(counts.size() + 1, 0);
+  for (size_t r = 0; r < counts.size(); ++r) begin[r + 1] = begin[r] + counts[r];
+  MIMO_CHECK(begin.back() == b.count, "counts of " + std::to_string(begin.back()) +
+                                          " elements for a buffer of " + std::to_string(b.count));
+  return begin;
+}
+
+void* cuda_stream(const Stream& stream) {
+  const Cuda* cuda = std::get_if<Cuda>(&stream.context);
+  MIMO_CHECK(cuda, "device memory on a stream of the host");
+  return cuda->stream;
+}
+
+void copy(const Buffer& from, const Buffer& to, Stream& stream) {
+  MIMO_CHECK(from.count == to.count && from.dtype == to.dtype, "sizes of the two buffers differ");
+  if (from.count == 0 || from.data == to.data) return;
+  if (on_device(from) || on_device(to))
+    cuda::copy(to.data, from.data, bytes(from), cuda_stream(stream));
+  else
+    std::memmove(to.data, from.data, bytes(from));
+}
+
+}  // namespace mimo

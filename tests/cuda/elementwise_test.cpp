@@ -1,0 +1,137 @@
+#include "kernels/elementwise.h"
+
+#include "tests/cuda/case.h"
+
+namespace mimo::op_test {
+namespace {
+
+struct Size {
+  int64_t rows, cols, pad;
+};
+// Rows end to end and apart, whole blocks and rests, on 16-byte boundaries and off them.
+constexpr Size kSizes[] = {{3, 3000, 0}, {1, 17001, 0}, {70, 128, 8}, {300, 13, 3},
+                           {5, 13, 11},  {7, 9, 0},     {0, 8, 0},    {3, 0, 0}};
+
+TEST(CudaElementwise, Fill) {
+  for (const Size& s : kSizes)
+    check_cuda([&]<class T>(Case<T>& c) {
+      return Fill<T>{s.rows, s.cols, c.out("y", s.rows, s.cols, s.pad), s.cols + s.pad, acc_t<T>(-0.3f)};
+    });
+}
+
+TEST(CudaElementwise, Add) {
+  for (const Size& s : kSizes) {
+    const int64_t ld = s.cols + s.pad;
+    check_cuda([&]<class T>(Case<T>& c) {
+      return Add<T>{s.rows,
+                    s.cols,
+                    c.in("a", s.rows, s.cols, s.pad),
+                    ld,
+                    c.in("b", s.rows, s.cols),
+                    s.cols,
+                    c.out("y", s.rows, s.cols, s.pad),
+                    ld};
+    });
+    check_cuda([&]<class T>(Case<T>& c) {  // a bias, in place
+      T* y = c.inout("y", s.rows, s.cols, s.pad);
+      return Add<T>{s.rows, s.cols, y, ld, c.in("b", 1, s.cols), 0, y, ld};
+    });
+    check_cuda([&]<class T>(Case<T>& c) {
+      T* y = c.inout("y", s.rows, s.cols, s.pad);
+      return Add<T>{s.rows, s.cols, c.in("a", s.rows, s.cols, s.pad), ld, y, ld, y, ld};
+    });
+  }
+}
+
+TEST(CudaElementwise, Copy) {
+  for (const Size& s : kSizes) {
+    const int64_t ld = s.cols + s.pad;
+    check_cuda([&]<class T>(Case<T>& c) {
+      return Copy<T>{s.rows, s.cols, c.in("x", s.rows, s.cols), s.cols, c.out("y", s.rows, s.cols, s.pad),
+                     ld};
+    });
+    check_cuda([&]<class T>(Case<T>& c) {  // one row to all
+      return Copy<T>{s.rows, s.cols, c.in("x", 1, s.cols), 0, c.out("y", s.rows, s.cols, s.pad), ld};
+    });
+  }
+}
+
+TEST(CudaElementwise, CopyKeepsBits) {
+  std::vector<uint16_t> bits(65536);
+  for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint16_t>(i);
+  for (const int64_t from : {0, 1}) {
+    const auto x = device_memory(2 * 65536), y = device_memory(2 * 65536);
+    std::memcpy(x.get(), bits.data(), 2 * 65536);
+    std::memset(y.get(), 0, 2 * 65536);
+    const int64_t n = 65536 - from;
+    run(cuda_context(),
+        Copy<bf16>{1, n, static_cast<bf16*>(x.get()) + from, n, static_cast<bf16*>(y.get()) + from, n});
+    synchronize();
+    EXPECT_EQ(std::memcmp(static_cast<bf16*>(y.get()) + from, &bits[from], 2 * n), 0);
+  }
+}
+
+// One-dimensional ops: on a 16-byte boundary (offset 0) and off it.
+template <class Build>
+void check_lengths(const Build& build) {
+  for (const int64_t n : {0, 1, 7, 64, 17001})
+    for (const int64_t offset : {0, 3}) check_cuda([&]<class T>(Case<T>& c) { return build(c, n, offset); });
+}
+
+TEST(CudaElementwise, Scale) {
+  check_lengths([]<class T>(Case<T>& c, int64_t n, int64_t offset) {
+    return Scale<T>{n, c.inout("x", 1, n + offset) + offset, c.data(std::vector<double>{0.3})};
+  });
+}
+
+TEST(CudaElementwise, ToAcc) {
+  for (const bool accumulate : {false, true})
+    check_lengths([&]<class T>(Case<T>& c, int64_t n, int64_t offset) {
+      return ToAcc<T>{n, c.in("x", 1, n + offset) + offset, c.sum("y", 1, n + offset) + offset, accumulate};
+    });
+}
+
+TEST(CudaElementwise, FromAcc) {
+  check_lengths([]<class T>(Case<T>& c, int64_t n, int64_t offset) {
+    return FromAcc<T>{n, c.acc_in("x", 1, n + offset, random_values(n + offset, 1)) + offset,
+                      c.out("y", 1, n + offset) + offset};
+  });
+}
+
+// Every upper half of a float before the lower halves where rounding changes: as the CPU, bit for bit.
+TEST(CudaElementwise, FromAccRounds) {
+  std::vector<float> x, nans;
+  for (uint32_t high = 0; high < 65536; ++high)
+    for (const uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+      const float v = __builtin_bit_cast(float, high << 16 | low);
+      (std::isnan(v) ? nans : x).push_back(v);
+    }
+  check_cuda([&]<class T>(Case<T>& c) {
+    const std::vector<acc_t<T>> wide(x.begin(), x.end());
+    return FromAcc<T>{static_cast<int64_t>(x.size()), c.data(wide), c.exact("y", std::vector<T>(x.size()))};
+  });
+  // A NaN stays one, and quiet; its other bits are the machine's.
+  const int64_t n = static_cast<int64_t>(nans.size());
+  const auto from = device_memory(4 * n), to = device_memory(2 * n);
+  std::memcpy(from.get(), nans.data(), 4 * n);
+  run(cuda_context(), FromAcc<bf16>{n, static_cast<float*>(from.get()), static_cast<bf16*>(to.get())});
+  synchronize();
+  for (int64_t i = 0; i < n; ++i) ASSERT_EQ(static_cast<uint16_t*>(to.get())[i] & 0x7fc0, 0x7fc0);
+}
+
+TEST(CudaElementwise, AddColumnSums) {
+  struct {
+    int64_t rows;
+    int cols;
+    int64_t pad;
+  } const sizes[] = {{0, 8, 0},     {3, 0, 0},    {1, 1, 0},    {61, 37, 3},
+                     {600, 264, 8}, {1300, 8, 0}, {777, 37, 0}, {1025, 64, 1}};
+  for (const auto& s : sizes)
+    check_cuda([&]<class T>(Case<T>& c) {
+      return AddColumnSums<T>{s.rows, s.cols, c.in("x", s.rows, s.cols, s.pad), s.cols + s.pad,
+                              c.sum("y", s.cols)};
+    });
+}
+
+}  // namespace
+}  // namespace mimo::op_test

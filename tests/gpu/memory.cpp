@@ -1,0 +1,44 @@
+// tests/simt/memory.cpp's twin on a GPU: memory that both sides reach, at its exact size, and a stream.
+#include "tests/cuda/memory.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace mimo::op_test {
+namespace {
+
+void check(cudaError_t error, const char* call) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(error));
+}
+
+cudaStream_t stream() {
+  static const cudaStream_t made = [] {
+    cudaStream_t s = nullptr;
+    check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    return s;
+  }();
+  return made;
+}
+
+}  // namespace
+
+std::shared_ptr<void> device_memory(int64_t bytes) {
+  void* p = nullptr;
+  check(cudaMallocManaged(&p, static_cast<size_t>(std::max<int64_t>(bytes, 1))), "cudaMallocManaged");
+  return {p, [](void* q) { cudaFree(q); }};
+}
+
+Cuda cuda_context() {
+  int sms = 0;
+  check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0), "cudaDeviceGetAttribute");
+  return {stream(), 0, sms, {}};
+}
+
+void synchronize() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
+int orders() { return 2; }
+void set_order(int) {}
+
+}  // namespace mimo::op_test
