@@ -180,7 +180,10 @@ $(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(BUILD)/obj/tests/tools/program.o $(SIMT_
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/mimo-emulated,$^) -lgtest_main -lgtest -lboost_context $(LIBS) -o $@
 
-# The whole program on the emulated GPU.
+# The whole program on the emulated GPU, and the benchmarks (for their logic: --device=cuda --small).
+$(BUILD)/mimo-bench-emulated: $(BENCH_OBJ) $(SIMT_OBJ) $(LIB)
+	@echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lbenchmark -lboost_context $(LIBS) -o $@
 $(BUILD)/mimo-emulated: $(BUILD)/obj/tools/mimo.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
 	@echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lboost_context $(LIBS) -o $@
@@ -268,14 +271,15 @@ bench: deps
 	  mpirun --oversubscribe -n 2 ./mimo train --profile --run.dir=$$dir --train.steps=300 --eval.every=0 \
 	    --checkpoint.every=0 > $$dir/log && sed -n '/profile of/,$$p' $$dir/log || { cat $$dir/log; exit 1; })
 
-# Everything a machine with a GPU needs, in one file: unpack, ./gpu-check. The programs are built for any x86-64 with AVX2
+# Everything a machine with a GPU needs, in one file: unpack, ./gpu_check.sh. The programs are built for any x86-64 with AVX2
 # and for one GPU architecture, the one that the kernels are tuned on (variable CUDA_ARCH).
 BUNDLE := mimo-bundle.tar.gz
 bundle: deps
 	@nice $(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)/bundle BIN=$(BUILD)/bundle/bin/ MARCH=x86-64-v3 \
-	  CUDA_ARCH="$(if $(filter command% environment%,$(origin CUDA_ARCH)),$(CUDA_ARCH),90a)" bundled
+	  CUDA_ARCH="$(if $(filter command%,$(origin CUDA_ARCH)),$(CUDA_ARCH),90a)" bundled
 	@tools/bundle.sh $(BUNDLE) $$(find $(BUILD)/bundle/bin $(BUILD)/bundle/gpu -type f -executable 2>/dev/null)
 
+GPU_TESTS := $(if $(NVCC),gpu-tests)
 bundled: check-deps $(PROGRAMS) $(BIN)mimo-bench $(GPU_TESTS)
 
 test-bundle: bundle

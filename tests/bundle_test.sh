@@ -56,7 +56,8 @@ too_large() { [ "$(stat -c %s "$bundle")" -ge 64000000 ]; }
 hidden() { ! find "$root/lib" "$root/usr/lib" "$root/lib64" | grep -E 'libmpi|libopen-|libhdf5|libdnnl|libpmix|libgomp|libstdc'; }
 closed() {  # every library comes from the bundle or is glibc's; none is missing
   local file found bad=0
-  for file in "$home"/bin/* "$home"/lib/*/*.so; do
+  for file in "$home"/{bin,gpu}/* "$home"/lib/*/*.so; do
+    [ -e "$file" ] || continue  # without nvcc there is nothing in gpu/
     found=$(inside LD_TRACE_LOADED_OBJECTS=1 /lib64/ld-linux-x86-64.so.2 "${file#"$root"}")
     [[ $found == *libc.so.6* ]] || bad=1
     grep -vF "=> $place/" <<<"$found" | grep -Ev '(^|/|\s)(linux-vdso|lib(c|m|dl|rt|pthread|resolv|util)|ld-linux-x86-64)\.so' &&

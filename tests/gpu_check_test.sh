@@ -7,7 +7,7 @@ tools=$(cd "$(dirname "$0")/../tools" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 bundle="$work/a bundle" stubs=$work/stubs
-mkdir -p "$bundle"/{bin,share} "$stubs" "$work/site/nvidia/cublas/lib"
+mkdir -p "$bundle"/{bin,gpu,share} "$stubs" "$work/site/nvidia/cublas/lib"
 touch "$work/site/nvidia/cublas/lib/libcublasLt.so.12"
 cp "$tools/gpu_check.sh" "$bundle"
 cp "$tools/bundle_env.sh" "$bundle/env.sh"
@@ -27,12 +27,12 @@ case ${STUB_SANITIZER:-works} in
 esac
 STUB
 stub "$bundle/bin/mpirun" <<<'shift 2; exec "$@"'
-stub "$bundle/bin/tests_cuda" <<'STUB'
+stub "$bundle/gpu/tests" <<'STUB'
 echo "libraries: $MIMO_CUDA_LIBRARIES"
 [ -z "${STUB_TESTS_FAIL:-}" ] || { echo "[  FAILED  ] RmsNorm.forward"; exit 1; }
 echo "[  PASSED  ] 12 tests."
 STUB
-stub "$bundle/bin/nccl_test" <<<'echo "shared $MIMO_NCCL_SHARE_GPU"; sleep "${STUB_NCCL_SLEEP:-0}"'
+stub "$bundle/gpu/nccl_test" <<<'echo "shared $MIMO_NCCL_SHARE_GPU"; sleep "${STUB_NCCL_SLEEP:-0}"'
 stub "$bundle/bin/mimo-bench" <<<'[ -z "${STUB_BENCH_FAIL:-}" ] || exit 1; echo "rms_norm 12.3 us"'
 stub "$bundle/bin/mimo" <<'STUB'
 shift=0
@@ -111,9 +111,9 @@ run STUB_BENCH_FAIL=1 -- bench
 expect "a benchmark that fails" 1 "0 passed, 1 failed"
 run -- everything
 expect "an unknown section" 2 "gpu-check: no section 'everything': expected tests, nccl, sanitizer, train or bench"
-rm "$bundle/bin/tests_cuda"
+rm "$bundle/gpu/tests"
 run -- tests
-expect "a program that is missing" 1 "0 passed, 1 failed" "tests_cuda: not built"
+expect "a program that is missing" 1 "0 passed, 1 failed" "tests: not built"
 echo 9.99 >"$bundle/share/glibc"
 run
 expect "an older glibc" 1 "$(grep -h needs "$work/log")" "this bundle needs glibc 9.99"

@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 prefix=$work/mimo-bundle
-mkdir -p "$prefix"/{bin,lib,etc,share/tools}
+mkdir -p "$prefix"/{bin,gpu,lib,etc,share/tools}
 
 # Of the machine: glibc, which must fit its kernel and loader, and NVIDIA's, which must fit its driver.
 theirs='^(ld-linux.*|lib(c|m|mvec|dl|rt|pthread|resolv|util|anl|nsl|nss_.*|cuda.*|cudart.*|cublas.*|cudnn.*|nccl|nv.*))\.so'
@@ -34,11 +34,14 @@ install_plugins() {  # FOLDER FILE...: what is loaded by name at run time, and w
 }
 
 for program in "$@"; do
-  cp -L "$program" "$prefix/bin"
+  case $program in
+    */gpu/*) cp -L "$program" "$prefix/gpu" ;;  # tests that need one
+    *) cp -L "$program" "$prefix/bin" ;;
+  esac
 done
 cp -L "$(command -v orterun)" "$prefix/bin/mpirun"
 cp -L "$(command -v orted)" "$prefix/bin"
-install_libraries "$prefix"/bin/*
+install_libraries "$prefix"/bin/* "$@"
 
 mpi() { ompi_info --parsable --path "$1" | sed 's/.*://'; }
 install_plugins openmpi3 "$(mpi pkglibdir)"/mca_*.so
@@ -50,7 +53,7 @@ install_libraries "$pmix/libpmix.so.2"
 install_plugins pmix "$pmix"/pmix/*.so
 
 # Line tables alone are most of a program's size; DT_RPATH, which libraries inherit, and not DT_RUNPATH.
-find "$prefix/bin" "$prefix/lib" -type f | while read -r file; do
+find "$prefix"/{bin,gpu,lib} -type f | while read -r file; do
   strip --strip-debug "$file"
   folder=$(realpath --relative-to="$(dirname "$file")" "$prefix/lib")
   # shellcheck disable=SC2016  # the loader replaces $ORIGIN
@@ -64,7 +67,7 @@ cp "$here/tools/bundle_env.sh" "$prefix/env.sh"
 cp "$here/tools/gpu_check.sh" "$prefix"
 chmod +x "$prefix"/*.sh
 
-glibc=$(find "$prefix/bin" "$prefix/lib" -type f -exec objdump -T {} + 2>/dev/null |
+glibc=$(find "$prefix"/{bin,gpu,lib} -type f -exec objdump -T {} + 2>/dev/null |
   grep -o 'GLIBC_2\.[0-9]*' | sort -uV | tail -n 1)
 echo "${glibc#GLIBC_}" >"$prefix/share/glibc"
 sed "s/@GLIBC@/${glibc#GLIBC_}/" >"$prefix/README" <<'README'

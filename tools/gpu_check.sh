@@ -22,13 +22,13 @@ fi
 out=${OUT:-gpu-check}
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 if [ -f "$here/env.sh" ]; then  # a bundle
-  root=$here programs=("$here/bin")
+  root=$here programs=("$here/bin" "$here/gpu")
   # shellcheck source=bundle_env.sh
   . "$here/env.sh" || exit 1
   cd "$here/share" || exit 1
 else
   root=$(dirname "$here")
-  programs=("$root" "$root/build/gpu" "$root/build/tests/gpu" "$root/build/tests/gpu/mpi")
+  programs=("$root" "$root/build/gpu")
   cd "$root" || exit 1
 fi
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
@@ -190,7 +190,7 @@ report() {  # FILE
 machine | tee "$out/machine.txt"
 for section in "$@"; do
   case $section in
-    tests) check "kernels against the CPU's" 1200 "$(program tests_cuda)" ;;
+    tests) check "kernels against the CPU's" 1200 "$(program tests)" ;;
     nccl)
       for ranks in 2 4; do
         MIMO_NCCL_SHARE_GPU=1 check "NCCL, $ranks ranks on one GPU" 300 "$(program mpirun)" -n "$ranks" "$(program nccl_test)"
@@ -198,7 +198,7 @@ for section in "$@"; do
       ;;
     sanitizer)
       for tool in memcheck racecheck synccheck; do
-        check "compute-sanitizer $tool" 900 sanitize "$tool" "$(program tests_cuda)"
+        check "compute-sanitizer $tool" 900 sanitize "$tool" "$(program tests)"
       done
       ;;
     train)

@@ -1,6 +1,6 @@
 // Attention, forward and backward. FLOP counts visible pairs only: 4 dim a pair and head, 10 for the
 // backward. The forward's baseline is the three-step form over the whole square: scores by sgemm, a
-// vectorised masked softmax, sgemm with the values, head by head; timed in turns with the kernel. On a GPU it
+// vectorised masked softmax, sgemm with the values, head by head. On a GPU it
 // is torch's scaled_dot_product_attention, with its own kernels (flash) and with cuDNN's.
 #include "kernels/attention.h"
 
