@@ -81,23 +81,23 @@ expect "--probe without a GPU" 2 "gpu-check: no GPU: nvidia-smi finds none"
 run -- --probe
 expect "--probe with one" 0 ""
 run
-expect "all is well" 0 "14 passed, 0 failed" "kernels against the CPU's .* 12 tests" "loss 1.18.*8263 tokens/s" "memcheck .*0 errors"
+expect "all is well" 0 "15 passed, 0 failed" "kernels against the CPU's .* 12 tests" "loss 1.18.*8263 tokens/s" "memcheck .*0 errors"
 cp "$work/my out/nvidia-test-gpu-8.md" "$work/log"
 expect "the page" 0 '```' "^# NVIDIA Test GPU/8" "^rms_norm 12.3 us" "^date " "passed +4 ranks on one GPU"
 cat "$work/my out"/kernels*.log "$work/my out"/NCCL*.log >"$work/log"
 expect "libraries of Python's packages are found" 0 "shared 1" "^libraries: (.*:)?$work/site/nvidia/cublas/lib"
 run STUB_TESTS_FAIL=1
-expect "a failure is counted, the rest runs" 1 "10 passed, 4 failed" "RmsNorm.forward" "passed +mimo-bench"
+expect "a failure is counted, the rest runs" 1 "11 passed, 4 failed" "RmsNorm.forward" "passed +mimo-bench"
 run LIMIT=1 STUB_NCCL_SLEEP=9 -- nccl
 expect "what hangs is stopped" 1 "0 passed, 2 failed" "124: stopped after 1 s"
 run STUB_SHIFT=1e-3 -- train
-expect "f32 losses that differ fail" 1 "3 passed, 4 failed" "FAILED +f32 on the GPU" "passed +bf16 on the GPU"
+expect "f32 losses that differ fail" 1 "3 passed, 5 failed" "FAILED +f32 on the GPU" "passed +bf16 on the GPU"
 run STUB_SHIFT=0.1 -- train
-expect "bf16 losses that differ fail" 1 "2 passed, 5 failed" "FAILED +bf16 on the GPU"
+expect "bf16 losses that differ fail" 1 "2 passed, 6 failed" "FAILED +bf16 on the GPU"
 run STUB_NAN=1 -- train
-expect "NaN fails" 1 "2 passed, 5 failed"
+expect "NaN fails" 1 "2 passed, 6 failed"
 run STUB_STEPS=99 -- train
-expect "a run that ends early fails" 1 "2 passed, 5 failed"
+expect "a run that ends early fails" 1 "2 passed, 6 failed"
 run STUB_SANITIZER=broken -- sanitizer
 expect "a sanitizer that does not work is skipped" 0 "0 passed, 0 failed" "3 skipped" "does not work here: Error: no permission"
 run STUB_SANITIZER=finds -- sanitizer

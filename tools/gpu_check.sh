@@ -206,6 +206,7 @@ for section in "$@"; do
       check "bf16 trains on the CPU" 300 trained cpu-bf16 1 --device=cpu --train.dtype=bf16
       check "f32 on the GPU: losses of the CPU" 300 compared gpu-f32 cpu-f32 1e-4 1e-3 1 --device=cuda
       check "bf16 on the GPU: losses of the CPU" 300 compared gpu-bf16 cpu-bf16 1e-2 2e-2 1 --device=cuda --train.dtype=bf16
+      MIMO_NCCL_SHARE_GPU=1 check "2 ranks on one GPU, over NCCL" 300 compared gpu-2-nccl cpu-f32 1e-4 1e-3 2 --device=cuda
       check "2 ranks on one GPU" 300 compared gpu-2 cpu-f32 1e-4 1e-3 2 --device=cuda
       check "4 ranks on one GPU" 300 compared gpu-4 cpu-f32 1e-4 1e-3 4 --device=cuda
       check "4 ranks on one GPU, tensor and pipeline parallel" 300 compared gpu-4-cut cpu-f32 1e-4 1e-3 4 --device=cuda \

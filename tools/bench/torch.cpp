@@ -26,7 +26,7 @@ try:
     import torch.nn.functional as F
     torch.zeros(1, device='cuda')
 except Exception as e:
-    say('!', 'not measured:', str(e).splitlines()[0]); sys.exit()
+    say('!', 'not measured:', (str(e) or repr(e)).splitlines()[0]); sys.exit()
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.manual_seed(1)
 say('%s, CUDA %s, cuDNN %s' % (torch.__version__, torch.version.cuda, torch.backends.cudnn.version()))
@@ -71,7 +71,7 @@ for line in sys.stdin:
     try:
         say('%.9f' % eval(line))
     except Exception as e:
-        say('!', str(e).splitlines()[0] if str(e) else type(e).__name__)
+        say('!', (str(e) or repr(e)).splitlines()[0])
     torch.cuda.empty_cache()
 )";
 
