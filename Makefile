@@ -12,7 +12,8 @@ WARN     := -Wall -Wextra -Wshadow -Werror -Wno-restrict
 CXXFLAGS += $(CXXSTD) $(OPT) -g1 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) -I. $(SANFLAGS)
 SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-# Debian packages. (xxhash: checksums of checkpoint files. boost-context: the fibers of the CUDA emulator.)
+# Debian packages. (xxhash: checksums of checkpoint files. boost-context: the fibers of the CUDA emulator. patchelf: the
+# bundle's programs look for libraries beside themselves.)
 DEPS := g++ make pkg-config clang-format \
   openmpi-bin libopenmpi-dev \
   libhdf5-dev \
@@ -22,7 +23,8 @@ DEPS := g++ make pkg-config clang-format \
   libpng-dev \
   libboost-context-dev \
   libgtest-dev \
-  libbenchmark-dev
+  libbenchmark-dev \
+  patchelf
 
 MPI_INC  = $(shell mpicxx --showme:incdirs 2>/dev/null | tr ' ' '\n' | sed 's/^/-isystem /')
 MPI_LIB  = $(shell mpicxx --showme:link 2>/dev/null)
@@ -78,7 +80,8 @@ MAINS     := $(wildcard tools/mimo.cpp tools/mimo-data.cpp)
 TOOL_SRC  := $(filter-out $(MAINS),$(wildcard tools/*.cpp))
 TOOL_OBJ  := $(TOOL_SRC:%.cpp=$(BUILD)/obj/%.o)
 BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
-PROGRAMS  := $(notdir $(MAINS:.cpp=))
+BIN       ?=
+PROGRAMS  := $(MAINS:tools/%.cpp=$(BIN)%)
 
 TEST_DIRS := $(filter-out mpi cuda simt gpu,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
 TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
@@ -88,7 +91,7 @@ MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mp
 .DELETE_ON_ERROR:
 .SECONDARY:  # keep the objects of the MPI tests
 .PHONY: all check-deps deps run test test-all test-asan tests cubin cubin-table gpu-tests gpu-mpi-tests lint format bench \
-  clean help report
+  clean help report bundle bundled test-bundle gpu-check
 
 all: check-deps report $(PROGRAMS)
 
@@ -98,6 +101,7 @@ help:
 	@echo "make test-all the long checks too                 make lint   formatting and include rules"
 	@echo "make deps     install Debian packages             make clean  remove $(BUILD)*/ and the programs"
 	@echo "make test-asan CUDA kernels on the CPU, sanitized make cubin  registers, shared memory and spills of the kernels"
+	@echo "make gpu-check checks and measures on a GPU       make bundle the same for a machine without a compiler, one file"
 	@echo "make gpu-tests build $(BUILD)/gpu/tests, the kernels' tests for a machine with a GPU"
 	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native  CUDA_HOME=dir  CUDA_ARCH=90a  NVCC= (without CUDA)"
 
@@ -150,12 +154,12 @@ $(CUDA_DIR)/%.o: %.cpp Makefile
 $(LIB): $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
-$(PROGRAMS): %: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(GPU_OBJ) $(LIB)
-	@echo "  LINK $@"
+$(PROGRAMS): $(BIN)%: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(GPU_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LIBS) $(GPU_LIBS) -o $@
 
-mimo-bench: $(BENCH_OBJ) $(GPU_OBJ) $(LIB)
-	@echo "  LINK $@"
+$(BIN)mimo-bench: $(BENCH_OBJ) $(GPU_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $^ -lbenchmark $(LIBS) $(GPU_LIBS) -o $@
 
 define TEST_RULE
@@ -176,7 +180,10 @@ $(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(BUILD)/obj/tests/tools/program.o $(SIMT_
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/mimo-emulated,$^) -lgtest_main -lgtest -lboost_context $(LIBS) -o $@
 
-# The whole program on the emulated GPU.
+# The whole program on the emulated GPU, and the benchmarks (for their logic: --device=cuda --small).
+$(BUILD)/mimo-bench-emulated: $(BENCH_OBJ) $(SIMT_OBJ) $(LIB)
+	@echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lbenchmark -lboost_context $(LIBS) -o $@
 $(BUILD)/mimo-emulated: $(BUILD)/obj/tools/mimo.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
 	@echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lboost_context $(LIBS) -o $@
@@ -276,6 +283,27 @@ bench: deps
 	  mpirun --oversubscribe -n 2 ./mimo train --profile --run.dir=$$dir --train.steps=300 --eval.every=0 \
 	    --checkpoint.every=0 > $$dir/log && sed -n '/profile of/,$$p' $$dir/log || { cat $$dir/log; exit 1; })
 
+# Everything a machine with a GPU needs, in one file: unpack, ./gpu_check.sh. The programs are built for any x86-64 with AVX2
+# and for one GPU architecture, the one that the kernels are tuned on (variable CUDA_ARCH).
+BUNDLE := mimo-bundle.tar.gz
+bundle: deps
+	@nice $(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)/bundle BIN=$(BUILD)/bundle/bin/ MARCH=x86-64-v3 \
+	  CUDA_ARCH="$(if $(filter command%,$(origin CUDA_ARCH)),$(CUDA_ARCH),90a)" bundled
+	@tools/bundle.sh $(BUNDLE) $$(find $(BUILD)/bundle/bin $(BUILD)/bundle/gpu -type f -executable 2>/dev/null)
+
+GPU_TESTS := $(if $(NVCC),gpu-tests)
+bundled: check-deps $(PROGRAMS) $(BIN)mimo-bench $(GPU_TESTS)
+
+test-bundle: bundle
+	@tests/bundle_test.sh $(BUNDLE)
+
+# Checks and measures on this machine's GPU; without one it says so, with status 2. OUT=folder for what it writes.
+gpu-check:
+	@tools/gpu_check.sh --probe
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all mimo-bench $(GPU_TESTS)
+	@tools/gpu_check.sh $(ARGS)
+
 SOURCES := $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' 2>/dev/null)
 lint:
 	@tests/lint.sh $(SOURCES)
@@ -284,6 +312,6 @@ format:
 	@clang-format -i $(SOURCES)
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan mimo mimo-data mimo-bench
+	rm -rf $(BUILD) $(BUILD)-asan mimo mimo-data mimo-bench $(BUNDLE)
 
 -include $(shell find $(BUILD)/obj $(BUILD)/simt $(BUILD)/cuda -name '*.d' 2>/dev/null)

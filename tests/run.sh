@@ -36,5 +36,11 @@ for t in "$dir"/mpi/*; do
     count $? "mpi/$(basename "$t") -n $n"
   done
 done
+SECONDS=0
+"$(dirname "$0")"/gpu_check_test.sh >"$out" 2>&1
+read -r p f < <(sed -n '$s/\([0-9]*\) passed, \([0-9]*\) failed/\1 \2/p' "$out")
+passed=$((passed + ${p:-0})) failed=$((failed + ${f:-1}))
+grep -A 20 FAILED "$out"
+printf '%-24s %4d passed, %d failed, %3d s\n' gpu_check "${p:-0}" "${f:-1}" "$SECONDS"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -5,7 +5,9 @@
 namespace mimo::bench {
 namespace {
 
-constexpr int64_t kRows = 2048, kCols = 3072;
+// An MLP's inner activations.
+int64_t rows() { return large() ? 16384 : 2048; }
+int64_t cols() { return large() ? 20480 : 3072; }
 
 // Work of a kind: about 20 operations for an exponential or erf and its surroundings.
 double flop(ActivationKind kind, int64_t n) {
@@ -15,39 +17,40 @@ double flop(ActivationKind kind, int64_t n) {
 template <class T>
 void activation(benchmark::State& state) {
   const auto kind = static_cast<ActivationKind>(state.range(0));
-  const int64_t n = kRows * kCols;
+  const int64_t tokens = rows(), width = cols(), n = tokens * width;
   const auto x = operand<T>(n);
   Array<T> y(n);
-  measure(state, Activation<T>{kind, kRows, kCols, x.data(), kCols, y.data(), kCols}, flop(kind, n),
+  measure(state, Activation<T>{kind, tokens, width, x.data(), width, y.data(), width}, flop(kind, n),
           2.0 * n * sizeof(T));
 }
 
 template <class T>
 void activation_backward(benchmark::State& state) {
   const auto kind = static_cast<ActivationKind>(state.range(0));
-  const int64_t n = kRows * kCols;
+  const int64_t tokens = rows(), width = cols(), n = tokens * width;
   const auto x = operand<T>(n), dy = operand<T>(n);
   Array<T> dx(n);
   measure(state,
-          ActivationBackward<T>{kind, kRows, kCols, x.data(), kCols, dy.data(), kCols, dx.data(), kCols},
+          ActivationBackward<T>{kind, tokens, width, x.data(), width, dy.data(), width, dx.data(), width},
           flop(kind, n), 3.0 * n * sizeof(T));
 }
 
 template <class T>
 void swiglu(benchmark::State& state) {
-  const int64_t n = kRows * kCols;
+  const int64_t tokens = rows(), width = cols(), n = tokens * width;
   const auto x = operand<T>(2 * n);
   Array<T> y(n);
-  measure(state, SwiGlu<T>{kRows, kCols, x.data(), 2 * kCols, y.data(), kCols}, 21.0 * n,
+  measure(state, SwiGlu<T>{tokens, width, x.data(), 2 * width, y.data(), width}, 21.0 * n,
           3.0 * n * sizeof(T));
 }
 
 template <class T>
 void swiglu_backward(benchmark::State& state) {
-  const int64_t n = kRows * kCols;
+  const int64_t tokens = rows(), width = cols(), n = tokens * width;
   const auto x = operand<T>(2 * n), dy = operand<T>(n);
   Array<T> dx(2 * n);
-  measure(state, SwiGluBackward<T>{kRows, kCols, x.data(), 2 * kCols, dy.data(), kCols, dx.data(), 2 * kCols},
+  measure(state,
+          SwiGluBackward<T>{tokens, width, x.data(), 2 * width, dy.data(), width, dx.data(), 2 * width},
           27.0 * n, 5.0 * n * sizeof(T));
 }
 

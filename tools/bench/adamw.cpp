@@ -1,12 +1,15 @@
 #include "kernels/adamw.h"
 
+#include <fmt/format.h>
+
 #include "kernels/reduce.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/torch.h"
 
 namespace mimo::bench {
 namespace {
 
-constexpr int64_t kElements = 1 << 24;
+int64_t elements() { return large() ? 1 << 28 : 1 << 24; }
 
 void tensors(benchmark::internal::Benchmark* b) { b->ArgName("tensors")->Arg(1)->Arg(256); }
 
@@ -14,35 +17,41 @@ template <class T>
 void adamw(benchmark::State& state) {
   using A = acc_t<T>;
   const int count = static_cast<int>(state.range(0));
-  const int64_t n = kElements / count;
-  auto param = operand<T>(kElements);
-  auto master = operand<A>(std::is_same_v<T, A> ? 0 : kElements), m = operand<A>(kElements);
-  const auto grad = operand<A>(kElements);
-  std::vector<A> v(kElements, A(1));
+  const int64_t total = elements(), n = total / count;
+  auto param = operand<T>(total);
+  auto master = operand<A>(std::is_same_v<T, A> ? 0 : total), m = operand<A>(total);
+  const auto grad = operand<A>(total);
+  Array<A> v(total, A(1));
   std::vector<AdamTensor<T>> list;
-  for (int64_t i = 0; i < kElements; i += n) {
-    AdamTensor<T> t{n, &param[i], nullptr, &grad[i], &m[i], &v[i], 1, 1};
+  for (int64_t i = 0; i < total; i += n) {
+    AdamTensor<T> t{n, param.data() + i, nullptr, grad.data() + i, m.data() + i, v.data() + i, 1, 1};
     if constexpr (std::is_same_v<T, A>)
       t.master = t.param;
     else
-      t.master = &master[i];
+      t.master = master.data() + i;
     list.push_back(t);
   }
-  const AdamState s{1e-6, 0.9, 0.95, 1e-8, 0.1, 1, 10};
+  const Array<AdamState> s(std::vector<AdamState>{{1e-6, 0.9, 0.95, 1e-8, 0.1, 1, 10}});
+  const Array<AdamTensor<T>> table(list);
   const double moved = std::is_same_v<T, A> ? 7 * sizeof(A) : 7 * sizeof(A) + sizeof(T);
-  measure(state, AdamW<T>{count, kElements, list.data(), &s}, 15.0 * kElements, moved * kElements);
+  measure(state, AdamW<T>{count, total, table.data(), s.data()}, 15.0 * total, moved * total);
+  if constexpr (std::is_same_v<T, float>)
+    compare_with_torch(state, "torch fused", fmt::format("adamw({}, {})", count, total));
 }
 
 template <class T>
 void sum_squares(benchmark::State& state) {
   const int count = static_cast<int>(state.range(0));
-  const auto x = operand<T>(kElements);
+  const int64_t total = elements();
+  const auto x = operand<T>(total);
   std::vector<const T*> list;
-  std::vector<int64_t> n(count, kElements / count);
-  for (int64_t i = 0; i < kElements; i += n[0]) list.push_back(&x[i]);
-  double result[2];
-  measure(state, SumSquares<T>{count, kElements, list.data(), n.data(), result}, 2.0 * kElements,
-          double(sizeof(T)) * kElements);
+  std::vector<int64_t> n(count, total / count);
+  for (int64_t i = 0; i < total; i += n[0]) list.push_back(x.data() + i);
+  Array<double> result(2);
+  const Array<const T*> table(list);
+  const Array<int64_t> lengths(n);
+  measure(state, SumSquares<T>{count, total, table.data(), lengths.data(), result.data()}, 2.0 * total,
+          double(sizeof(T)) * total);
 }
 
 MIMO_BENCHMARK(adamw, tensors);

@@ -11,8 +11,7 @@ void causal_conv(benchmark::State& state) {
   const int sequences = state.range(0), length = state.range(1), channels = state.range(2), width = 4;
   const bool backward = state.range(3);
   const int64_t t = int64_t{sequences} * length, ld = 2 * int64_t{channels};
-  std::vector<int32_t> cu(sequences + 1);
-  for (int i = 0; i <= sequences; ++i) cu[i] = i * length;
+  const auto cu = packed(sequences, length);
   const auto fused = operand<T>(t * ld), dy = operand<T>(t * channels),
              weight = operand<T>(int64_t{channels} * width), bias = operand<T>(channels);
   Array<T> y(t * channels), dfused(t * ld);
@@ -33,9 +32,11 @@ void causal_conv(benchmark::State& state) {
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"sequences", "length", "channels", "backward"})
-      ->ArgsProduct({{256}, {25}, {128}, {0, 1}})
-      ->ArgsProduct({{2}, {2048}, {3072}, {0, 1}});
+  b->ArgNames({"sequences", "length", "channels", "backward"});
+  if (large())  // x, B and C of Nemotron-H's 128 heads
+    b->ArgsProduct({{1}, {4096}, {10240}, {0, 1}})->ArgsProduct({{8}, {4096}, {10240}, {0, 1}});
+  else
+    b->ArgsProduct({{256}, {25}, {128}, {0, 1}})->ArgsProduct({{2}, {2048}, {3072}, {0, 1}});
 }
 MIMO_BENCHMARK(causal_conv, sizes);
 

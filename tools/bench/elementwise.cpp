@@ -37,8 +37,8 @@ template <class T>
 void scale(benchmark::State& state) {
   const int64_t n = state.range(0) * state.range(1);
   Array<T> x = operand<T>(n);
-  const double factor = 1;
-  measure(state, Scale<T>{n, x.data(), &factor}, double(n), 2.0 * n * sizeof(T));
+  const Array<double> factor(1, 1);
+  measure(state, Scale<T>{n, x.data(), factor.data()}, double(n), 2.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -67,7 +67,7 @@ void add_column_sums(benchmark::State& state) {
           double(n) * sizeof(T));
 }
 
-std::vector<int32_t> shuffled(int64_t n, int64_t step) {
+Array<int32_t> shuffled(int64_t n, int64_t step) {
   std::vector<int32_t> v(n);
   for (int64_t i = 0; i < n; ++i) v[i] = static_cast<int32_t>(i * step % n);
   return v;
@@ -141,9 +141,9 @@ void rope(benchmark::State& state) {
 template <class T>
 void random_fill(benchmark::State& state) {
   const auto distribution = static_cast<Distribution>(state.range(0));
-  Array<T> out(1 << 20);
-  measure(state, RandomFill<T>{1, 2, 0, 1 << 20, distribution, 1, 2, out.data()}, 0,
-          double(sizeof(T)) * (1 << 20));
+  const int64_t n = large() ? 1 << 26 : 1 << 20;
+  Array<T> out(n);
+  measure(state, RandomFill<T>{1, 2, 0, n, distribution, 1, 2, out.data()}, 0, double(sizeof(T)) * n);
 }
 void distributions(benchmark::internal::Benchmark* b) {  // 0 normal, 1 uniform, ..., 4 inverse softplus
   b->ArgName("distribution")->DenseRange(0, 4);

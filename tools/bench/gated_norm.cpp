@@ -29,9 +29,11 @@ void gated_norm(benchmark::State& state) {
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "cols", "groups", "backward"})
-      ->ArgsProduct({{6400}, {64}, {2}, {0, 1}})
-      ->ArgsProduct({{4096}, {2048}, {8}, {0, 1}});
+  b->ArgNames({"rows", "cols", "groups", "backward"});
+  if (large())
+    b->ArgsProduct({{4096, 32768}, {8192}, {8}, {0, 1}});
+  else
+    b->ArgsProduct({{6400}, {64}, {2}, {0, 1}})->ArgsProduct({{4096}, {2048}, {8}, {0, 1}});
 }
 MIMO_BENCHMARK(gated_norm, sizes);
 

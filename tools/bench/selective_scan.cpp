@@ -12,8 +12,7 @@ void selective_scan(benchmark::State& state) {
             n = state.range(3);
   const bool backward = state.range(4);
   const int64_t t = int64_t{sequences} * length, size = t * channels;
-  std::vector<int32_t> cu(sequences + 1);
-  for (int i = 0; i <= sequences; ++i) cu[i] = i * length;
+  const auto cu = packed(sequences, length);
   const auto u = operand<T>(size), delta = operand<T>(size), z = operand<T>(size), dy = operand<T>(size);
   const auto b = operand<T>(t * n), c = operand<T>(t * n);
   const auto bias = operand<float>(channels), a_log = operand<float>(int64_t{channels} * n),
@@ -43,9 +42,11 @@ void selective_scan(benchmark::State& state) {
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"sequences", "length", "channels", "state", "backward"})
-      ->ArgsProduct({{64}, {25}, {128}, {16}, {0, 1}})
-      ->ArgsProduct({{2}, {2048}, {1024}, {16}, {0, 1}});
+  b->ArgNames({"sequences", "length", "channels", "state", "backward"});
+  if (large())
+    b->ArgsProduct({{4}, {4096}, {8192}, {16}, {0, 1}});
+  else
+    b->ArgsProduct({{64}, {25}, {128}, {16}, {0, 1}})->ArgsProduct({{2}, {2048}, {1024}, {16}, {0, 1}});
 }
 MIMO_BENCHMARK(selective_scan, sizes);
 

@@ -40,8 +40,7 @@ void ssd(benchmark::State& state) {
   const bool backward = state.range(7);
   const int64_t hp = int64_t{k.heads} * k.head_dim, gn = int64_t{k.groups} * k.state, t = k.tokens(),
                 h = k.heads;
-  std::vector<int32_t> cu(k.sequences + 1);
-  for (int i = 0; i <= k.sequences; ++i) cu[i] = i * k.length;
+  const auto cu = packed(k.sequences, k.length);
   const auto x = operand<T>(t * hp), b = operand<T>(t * gn), c = operand<T>(t * gn), dt = operand<T>(t * h),
              dy = operand<T>(t * hp);
   const auto bias = operand<float>(h), a_log = operand<float>(h), d = operand<float>(h);
@@ -98,11 +97,16 @@ void ssd(benchmark::State& state) {
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"sequences", "length", "heads", "head_dim", "groups", "state", "chunk", "backward"})
-      ->ArgsProduct({{256}, {25}, {4}, {16}, {2}, {16}, {64}, {0, 1}})
-      ->ArgsProduct({{256}, {40}, {8}, {32}, {4}, {32}, {64}, {0, 1}})
-      ->ArgsProduct({{1}, {4096}, {8}, {64}, {1}, {128}, {64}, {0, 1}})
-      ->ArgsProduct({{4}, {2048}, {32}, {64}, {8}, {128}, {64}, {0, 1}});
+  b->ArgNames({"sequences", "length", "heads", "head_dim", "groups", "state", "chunk", "backward"});
+  if (large())  // Nemotron-H of 8 and 12 thousand million parameters
+    b->ArgsProduct({{1, 8}, {4096}, {128}, {64}, {8}, {128}, {64}, {0, 1}})
+        ->ArgsProduct({{1}, {32768}, {128}, {64}, {8}, {128}, {64}, {0, 1}})
+        ->ArgsProduct({{4}, {4096}, {128}, {80}, {8}, {128}, {64}, {0, 1}});
+  else
+    b->ArgsProduct({{256}, {25}, {4}, {16}, {2}, {16}, {64}, {0, 1}})
+        ->ArgsProduct({{256}, {40}, {8}, {32}, {4}, {32}, {64}, {0, 1}})
+        ->ArgsProduct({{1}, {4096}, {8}, {64}, {1}, {128}, {64}, {0, 1}})
+        ->ArgsProduct({{4}, {2048}, {32}, {64}, {8}, {128}, {64}, {0, 1}});
 }
 MIMO_BENCHMARK(ssd, sizes);
 

@@ -13,19 +13,19 @@ template <class T>
 struct Images {
   int images, side;
   static constexpr int channels = 3, patch = 16, features = channels * patch * patch, cols = 1280, grid = 128;
-  std::vector<int32_t> sizes, cu{0};
-  std::vector<int64_t> first_pixel;
+  Array<int32_t> sizes, cu;
+  Array<int64_t> first_pixel;
 
   explicit Images(const benchmark::State& state)
       : images(static_cast<int>(state.range(0))),
         side(static_cast<int>(state.range(1))),
-        sizes(2 * images, side) {
-    for (int i = 0; i < images; ++i) {
-      first_pixel.push_back(int64_t{cu.back()} * features);
-      cu.push_back(cu.back() + side * side);
-    }
+        sizes(2 * images, side),
+        cu(packed(images, side * side)) {
+    std::vector<int64_t> first(images);
+    for (int i = 0; i < images; ++i) first[i] = int64_t{i} * side * side * features;
+    first_pixel = first;
   }
-  int64_t rows() const { return cu.back(); }
+  int64_t rows() const { return int64_t{images} * side * side; }
   // Elements of the table that are used: four neighbours a patch, the same ones for all images.
   double used() const { return std::min(4.0 * side * side, double(grid) * grid) * cols; }
 };
@@ -91,7 +91,11 @@ void pixel_shuffle(benchmark::State& state) {
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"images", "side"})->Args({64, 4})->Args({4, 32});
+  b->ArgNames({"images", "side"});
+  if (large())  // of 512 x 512 pixels
+    b->Args({16, 32});
+  else
+    b->Args({64, 4})->Args({4, 32});
 }
 
 MIMO_BENCHMARK(patchify, sizes);
