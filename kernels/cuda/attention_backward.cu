@@ -33,7 +33,7 @@ enum class AttentionSide { queries, keys };
 template <int Dim, AttentionSide Side>
 struct AttentionBackwardShape {
   static constexpr bool is_keys = Side == AttentionSide::keys;
-  static constexpr int split = Dim > 128 ? 4 : (is_keys&& Dim > 80) ? 2 : 1;
+  static constexpr int split = Dim > 128 ? 4 : Dim > 80 && is_keys ? 2 : 1;
   static constexpr int groups = Dim > 128 ? 2 : 4, warps = groups * split, blocks = split == 1 ? 2 : 1;
   static constexpr int rows = 32 * groups;
   static constexpr int columns = split > 1 ? 64 : (is_keys || Dim > 96) ? 32 : 48;
