@@ -291,7 +291,7 @@ bundle: deps
 	  CUDA_ARCH="$(if $(filter command%,$(origin CUDA_ARCH)),$(CUDA_ARCH),90a)" bundled
 	@tools/bundle.sh $(BUNDLE) $$(find $(BUILD)/bundle/bin $(BUILD)/bundle/gpu -type f -executable 2>/dev/null)
 
-GPU_TESTS := $(if $(NVCC),gpu-tests)
+GPU_TESTS := $(if $(TOOLKIT),gpu-tests)
 bundled: check-deps $(PROGRAMS) $(BIN)mimo-bench $(GPU_TESTS)
 
 test-bundle: bundle

@@ -65,10 +65,11 @@ closed() {  # every library comes from the bundle or is glibc's; none is missing
   done
   return $bad
 }
-portable() {  # x86-64-v3 has no 512-bit registers
+portable() {  # x86-64-v3 has no 512-bit registers, no masks and sixteen vector registers
   local file
-  for file in mimo mimo-data mimo-bench; do
-    objdump -d --no-show-raw-insn "$home/bin/$file" | grep -m 1 '%zmm' && echo "  in $file" && return 1
+  for file in "$home"/bin/mimo* "$home"/gpu/*; do
+    [ -e "$file" ] || continue
+    objdump -d --no-show-raw-insn "$file" | grep -Em 1 '%(zmm|k[0-7]|[xy]mm(1[6-9]|[23][0-9]))' && echo "  in $file" && return 1
   done
   return 0
 }
