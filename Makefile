@@ -209,7 +209,7 @@ $(BUILD)/gpu/tests: $(GPU_TEST_OBJ) $(filter-out $(CUDA_DIR)/parallel/%,$(CUDA_O
 	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest -ldnnl $(CUDA_LIBS) -o $@
 
 NEEDS_NVCC = $(if $(NVCC),,@echo "make $@: no nvcc. Install CUDA's toolkit, or say where it is: make $@ CUDA_HOME=/path"; exit 1)
-gpu-tests: $(if $(NVCC),$(BUILD)/gpu/tests $(BUILD)/gpu/nccl_test)
+gpu-tests: $(if $(TOOLKIT),$(BUILD)/gpu/tests $(BUILD)/gpu/nccl_test)
 	$(NEEDS_NVCC)
 
 cubin:

@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "kernels/attention.h"
-#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/portable/scratch.h"
 
 namespace mimo::attention {
 

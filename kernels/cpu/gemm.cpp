@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/scratch.h"
+#include "kernels/portable/scratch.h"
 
 namespace mimo {
 namespace {

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <numeric>
 
-#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/kernel.h"
+#include "kernels/portable/scratch.h"
 
 namespace mimo::cpu {
 

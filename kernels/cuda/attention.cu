@@ -6,10 +6,10 @@
 // A kernel for one architecture is one more branch in run().
 #include "kernels/attention.h"
 
-#include "kernels/cpu/scratch.h"
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/vector.cuh"
 #include "kernels/cuda/warp.cuh"
+#include "kernels/portable/scratch.h"
 
 namespace mimo {
 namespace cuda {

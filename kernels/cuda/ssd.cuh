@@ -7,8 +7,8 @@
 // sequences. The host does not know cu, so grids count tokens / Q + sequences chunks, and those beyond the
 // real ones have no rows.
 #pragma once
-#include "kernels/cpu/scratch.h"
 #include "kernels/cuda/ssd_tile.cuh"
+#include "kernels/portable/scratch.h"
 #include "kernels/ssd.h"
 
 namespace mimo::cuda {
