@@ -15,6 +15,7 @@ struct CommandLine {
   int64_t greedy = 0;                      // eval: samples also read token by token
   int ranks = 0;                           // plan: 0 is the number running
   std::string svg;                         // plan: also draw to this file
+  std::string cores;                       // what share_cores found, in words
 };
 
 // SIGTERM and SIGUSR1 end a run after its step in hand, with a checkpoint. To be called before any thread

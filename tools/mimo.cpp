@@ -94,7 +94,7 @@ int main(int argc, char** argv) {
     if (*plan) return show_plan(line, *world);
     if (*eval) return evaluate(line, *world);
     if (*gen) return generate(line, *world);
-    if (comm.rank() == 0) fmt::print("{}\n", share.description), std::fflush(stdout);
+    line.cores = share.description;
     return train(line, *world);
   } catch (const AgreedError& e) {
     if (comm.rank() == 0) fmt::print(stderr, "error: {}\n", e.what());

@@ -93,6 +93,7 @@ class TrainingRun {
               });
     });
     if (!ready) return 2;
+    progress_.say(line_.cores);
     header(trainer, trainer.steps_done());
     return loop(trainer, trainer.steps_done());
   }
