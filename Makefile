@@ -221,12 +221,13 @@ cubin-table: $(CUDA_DIR)/cubin_table
 $(CUDA_DIR)/cubin_table: $(CUDA_DIR)/tests/cubin_table.o $(CUDA_DIR)/kernels/cuda/registry.o $(CU_OBJ) kernels/cuda
 	@$(CXX) $(CXXFLAGS) $(filter %.o,$^) $(CUDA_LIBS) -o $@
 
-# Under the sanitizers, what runs kernels in the emulator.
+# Under the sanitizers, what runs kernels in the emulator; the CPU's are the ones of every other test.
 $(BUILD)/tests/emulator: $(BUILD)/simt/tests/simt/simt_test.o $(SIMT_OBJ) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -ldnnl -o $@
 test-asan: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)-asan SANITIZE=address,undefined OPT=-O1 \
+	@$(MAKE) --no-print-directory -j$$(nproc) $(CPU_OBJ)
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)-asan SANITIZE=address,undefined OPT=-O1 CPU_OBJ="$(CPU_OBJ)" \
 	  $(BUILD)-asan/tests/cuda $(BUILD)-asan/tests/emulator
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 tests/run.sh $(BUILD)-asan/tests
 
@@ -263,11 +264,11 @@ tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)
 
 test: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
-	@tests/run.sh $(BUILD)/tests
+	@tests/run.sh $(BUILD)/tests tests/gpu_check_test.sh
 
 test-all: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
-	@MIMO_TEST_ALL=1 tests/run.sh $(BUILD)/tests
+	@MIMO_TEST_ALL=1 tests/run.sh $(BUILD)/tests tests/gpu_check_test.sh
 
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1

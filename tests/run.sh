@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs every test program under DIR and sums what they report. Last line: `N passed, N failed`.
+# run.sh DIR [SCRIPT...]: runs every test program under DIR, then the scripts, and sums what they report. Last line:
+# `N passed, N failed`.
 set -u
 dir=${1:-build/tests}
+shift
 passed=0 failed=0
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
@@ -13,7 +15,7 @@ count() {  # status, name: adds the gtest figures in $out; a program that died b
   f=$(sed -n 's/^ *\([0-9]*\) FAILED TEST.*/\1/p' "$out" | tail -n 1)
   passed=$((passed + ${p:-0}))
   failed=$((failed + ${f:-0}))
-  if [ "$1" -ne 0 ] && [ -z "$f" ]; then
+  if [ "$1" -ne 0 ] && [ "${f:-0}" -eq 0 ]; then
     failed=$((failed + 1))
     tail -n 25 "$out"
   fi
@@ -36,11 +38,13 @@ for t in "$dir"/mpi/*; do
     count $? "mpi/$(basename "$t") -n $n"
   done
 done
-SECONDS=0
-"$(dirname "$0")"/gpu_check_test.sh >"$out" 2>&1
-read -r p f < <(sed -n '$s/\([0-9]*\) passed, \([0-9]*\) failed/\1 \2/p' "$out")
-passed=$((passed + ${p:-0})) failed=$((failed + ${f:-1}))
-grep -A 20 FAILED "$out"
-printf '%-24s %4d passed, %d failed, %3d s\n' gpu_check "${p:-0}" "${f:-1}" "$SECONDS"
+for script in "$@"; do
+  SECONDS=0
+  "$script" >"$out" 2>&1
+  read -r p f < <(sed -n '$s/\([0-9]*\) passed, \([0-9]*\) failed/\1 \2/p' "$out")
+  passed=$((passed + ${p:-0})) failed=$((failed + ${f:-1}))
+  grep -A 20 FAILED "$out"
+  printf '%-24s %4d passed, %d failed, %3d s\n' "$(basename "$script")" "${p:-0}" "${f:-1}" "$SECONDS"
+done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
