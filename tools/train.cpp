@@ -223,11 +223,11 @@ class TrainingRun {
       if (line_.profile) launches.emplace();
       const double start = now();
       const StepResult r = trainer.step();
+      const std::vector<double>& clock = trainer.clock().seconds();  // waits for a GPU to finish the step
       const double seconds = now() - start;
-      if (launches) profile_.add(*launches, trainer.clock().seconds(), seconds, r.tokens);
+      if (launches) profile_.add(*launches, clock, seconds, r.tokens);
       seconds_here += seconds, recent_seconds += seconds, recent_tokens += r.tokens, ++recent_steps;
-      for (size_t i = 0; i < total.size(); ++i)
-        total[i] += trainer.clock().seconds()[i], recent[i] += trainer.clock().seconds()[i];
+      for (size_t i = 0; i < total.size(); ++i) total[i] += clock[i], recent[i] += clock[i];
       train_seconds_ += seconds, tokens_ += r.tokens, last_loss_ = r.loss;
       stopped = r.stop;
 
