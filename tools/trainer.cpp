@@ -285,7 +285,7 @@ Evaluation Trainer::evaluate(int64_t samples) {
         if (places[i] > 0 && wrong[i] == 0) sums[static_cast<size_t>(current.samples[i])] = 1;
     };
     Observers observers;
-    observers.all = {watchdog_.get(), &predictions};
+    observers.all = {&predictions, watchdog_.get()};  // reading predictions waits for other ranks' messages
     sums[static_cast<size_t>(n)] +=
         eval_->executor.step(waves, sizes, batches, {}, observers).loss_sum;  // this rank's share
     if (rank_ == 0)
