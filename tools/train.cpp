@@ -79,6 +79,7 @@ class TrainingRun {
   int operator()() {
     if (!agree(comm_, [&] {
           job_ = make_job(line_.config, line_.overrides, comm_.size());
+          job_.device = device_of(job_.config);
           if (const auto found = checkpoint_of(job_)) resume_ = *found;
         }))
       return 2;
