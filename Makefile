@@ -49,8 +49,9 @@ NVCC      := $(or $(NVCC),$(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)),$
 CUDA_HOME := $(or $(wildcard $(CUDA_HOME)),$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))),/usr/local/cuda)
 CUDA_INC  := $(addprefix -isystem ,$(filter-out /usr/include,$(wildcard $(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include)))
 CUDA_LIBS := $(addprefix -L,$(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/x86_64-linux/lib $(CUDA_HOME)/lib)) -lcudart_static -lrt -ldl
-# cuBLASLt is loaded at run time; its header comes with the toolkit (libcublas-dev) but not with nvcc alone.
-TOOLKIT   := $(and $(NVCC),$(wildcard $(addsuffix /cublasLt.h,$(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include)))
+# cuBLASLt is loaded at run time; its header and NVTX's come with the toolkit (libcublas-dev, cuda-nvtx) but not with nvcc alone.
+HEADER     = $(wildcard $(addsuffix /$(1),$(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include))
+TOOLKIT   := $(and $(NVCC),$(call HEADER,cublasLt.h),$(call HEADER,nvtx3/nvToolsExt.h))
 # For the GPU that is here, else for those that `make cubin` checks. Each choice has its own objects.
 ALL_ARCH  := 80 90a 100a
 CUDA_ARCH := $(or $(CUDA_ARCH),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null \
@@ -121,7 +122,7 @@ have = $(if $(wildcard $(1)),✓,✗)
 report:
 	@echo "mimo: MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'), $$($(CXX) --version | sed -n 1p), -march=$(MARCH)"
 	@printf '  %s\n' \
-	  "$(if $(TOOLKIT),✓,✗) CUDA       $(if $(TOOLKIT),kernels for $(CUDA_ARCH:%=sm_%),without its toolkit (nvcc and cuBLASLt's header) all computes on the CPU)" \
+	  "$(if $(TOOLKIT),✓,✗) CUDA       $(if $(TOOLKIT),kernels for $(CUDA_ARCH:%=sm_%),without its toolkit (nvcc, cuBLASLt's and NVTX's headers) all computes on the CPU)" \
 	  "$(call have,/usr/include/nccl.h $(CUDA_HOME)/include/nccl.h) NCCL       without it ranks talk through MPI alone (Debian: libnccl-dev, or NVIDIA's packages)" \
 	  "$(call have,/usr/include/cudnn.h $(CUDA_HOME)/include/cudnn.h) cuDNN      a reference for benchmarks only"
 
@@ -291,7 +292,7 @@ bundle: deps
 	  CUDA_ARCH="$(if $(filter command%,$(origin CUDA_ARCH)),$(CUDA_ARCH),90a)" bundled
 	@tools/bundle.sh $(BUNDLE) $$(find $(BUILD)/bundle/bin $(BUILD)/bundle/gpu -type f -executable 2>/dev/null)
 
-GPU_TESTS := $(if $(NVCC),gpu-tests)
+GPU_TESTS := $(if $(TOOLKIT),gpu-tests)
 bundled: check-deps $(PROGRAMS) $(BIN)mimo-bench $(GPU_TESTS)
 
 test-bundle: bundle
