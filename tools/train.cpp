@@ -167,7 +167,7 @@ class TrainingRun {
       progress_.say(fmt::format("{:10} {:>10} parameters on {}", job_.model.modules[m].name,
                                 static_cast<int64_t>(parameters[m]),
                                 to_string(job_.layout.modules[m].second)));
-    if (job_.device.kind == Device::Kind::cuda) progress_.say("device: " + trainer.device());
+    progress_.say("device: " + trainer.device());
     progress_.say(fmt::format("step: {} samples in {} waves; {} training and {} held-out samples; run in {}",
                               job_.global_batch(), job_.waves, job_.data->train.samples(),
                               job_.data->heldout.samples(), job_.run_dir.string()));

@@ -165,7 +165,9 @@ const PlanGraph& Trainer::graph() const { return train_->graph; }
 const Plan& Trainer::plan() const { return train_->plan; }
 
 std::string Trainer::device() const {
-  if (job_.device.kind == Device::Kind::cpu) return "cpu";
+  if (job_.device.kind == Device::Kind::cpu)
+    return "cpu" +
+           (job_.config.get<std::string>("device") == "auto" ? " (" + cuda::why_no_device() + ")" : "");
   const cuda::DeviceInfo info = cuda::device_info(job_.device.index);
   return to_string(job_.device) + " (" + info.name + "); " + world_.transport();
 }
