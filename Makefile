@@ -92,7 +92,7 @@ MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mp
 .DELETE_ON_ERROR:
 .SECONDARY:  # keep the objects of the MPI tests
 .PHONY: all check-deps deps run test test-all test-asan tests cubin cubin-table gpu-tests gpu-mpi-tests lint format bench \
-  clean help report bundle bundled test-bundle gpu-check
+  clean help report FORCE bundle bundled test-bundle gpu-check
 
 all: check-deps report $(PROGRAMS)
 
@@ -155,13 +155,19 @@ $(CUDA_DIR)/%.o: %.cpp Makefile
 $(LIB): $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
-$(PROGRAMS): $(BIN)%: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(GPU_OBJ) $(LIB)
-	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ $(LIBS) $(GPU_LIBS) -o $@
+# With or without CUDA, NCCL or an architecture: programs are linked again when that has changed, though objects have not.
+LINKED := $(BUILD)/linked
+FORCE:
+$(LINKED): FORCE
+	@mkdir -p $(@D); echo '$(GPU_OBJ)' | cmp -s - $@ || echo '$(GPU_OBJ)' >$@
 
-$(BIN)mimo-bench: $(BENCH_OBJ) $(GPU_OBJ) $(LIB)
+$(PROGRAMS): $(BIN)%: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(GPU_OBJ) $(LIB) $(LINKED)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ -lbenchmark $(LIBS) $(GPU_LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $(filter-out $(LINKED),$^) $(LIBS) $(GPU_LIBS) -o $@
+
+$(BIN)mimo-bench: $(BENCH_OBJ) $(GPU_OBJ) $(LIB) $(LINKED)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out $(LINKED),$^) -lbenchmark $(LIBS) $(GPU_LIBS) -o $@
 
 define TEST_RULE
 $(BUILD)/tests/$(1): $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/$(1)/*.cpp)) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
