@@ -49,8 +49,9 @@ NVCC      := $(or $(NVCC),$(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)),$
 CUDA_HOME := $(or $(wildcard $(CUDA_HOME)),$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))),/usr/local/cuda)
 CUDA_INC  := $(addprefix -isystem ,$(filter-out /usr/include,$(wildcard $(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include)))
 CUDA_LIBS := $(addprefix -L,$(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/x86_64-linux/lib $(CUDA_HOME)/lib)) -lcudart_static -lrt -ldl
-# cuBLASLt is loaded at run time; its header comes with the toolkit (libcublas-dev) but not with nvcc alone.
-TOOLKIT   := $(and $(NVCC),$(wildcard $(addsuffix /cublasLt.h,$(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include)))
+# cuBLASLt is loaded at run time; its header and NVTX's come with the toolkit (libcublas-dev, cuda-nvtx) but not with nvcc alone.
+HEADER     = $(wildcard $(addsuffix /$(1),$(CUDA_HOME)/include $(CUDA_HOME)/targets/x86_64-linux/include))
+TOOLKIT   := $(and $(NVCC),$(call HEADER,cublasLt.h),$(call HEADER,nvtx3/nvToolsExt.h))
 # For the GPU that is here, else for those that `make cubin` checks. Each choice has its own objects.
 ALL_ARCH  := 80 90a 100a
 CUDA_ARCH := $(or $(CUDA_ARCH),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null \
@@ -91,7 +92,7 @@ MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mp
 .DELETE_ON_ERROR:
 .SECONDARY:  # keep the objects of the MPI tests
 .PHONY: all check-deps deps run test test-all test-asan tests cubin cubin-table gpu-tests gpu-mpi-tests lint format bench \
-  clean help report bundle bundled test-bundle gpu-check
+  clean help report FORCE bundle bundled test-bundle gpu-check
 
 all: check-deps report $(PROGRAMS)
 
@@ -121,7 +122,7 @@ have = $(if $(wildcard $(1)),✓,✗)
 report:
 	@echo "mimo: MPI $$(mpirun --version 2>/dev/null | sed -n '1s/.* //p'), $$($(CXX) --version | sed -n 1p), -march=$(MARCH)"
 	@printf '  %s\n' \
-	  "$(if $(TOOLKIT),✓,✗) CUDA       $(if $(TOOLKIT),kernels for $(CUDA_ARCH:%=sm_%),without its toolkit (nvcc and cuBLASLt's header) all computes on the CPU)" \
+	  "$(if $(TOOLKIT),✓,✗) CUDA       $(if $(TOOLKIT),kernels for $(CUDA_ARCH:%=sm_%),without its toolkit (nvcc, cuBLASLt's and NVTX's headers) all computes on the CPU)" \
 	  "$(call have,/usr/include/nccl.h $(CUDA_HOME)/include/nccl.h) NCCL       without it ranks talk through MPI alone (Debian: libnccl-dev, or NVIDIA's packages)" \
 	  "$(call have,/usr/include/cudnn.h $(CUDA_HOME)/include/cudnn.h) cuDNN      a reference for benchmarks only"
 
@@ -154,13 +155,19 @@ $(CUDA_DIR)/%.o: %.cpp Makefile
 $(LIB): $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
-$(PROGRAMS): $(BIN)%: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(GPU_OBJ) $(LIB)
-	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ $(LIBS) $(GPU_LIBS) -o $@
+# With or without CUDA, NCCL or an architecture: programs are linked again when that has changed, though objects have not.
+LINKED := $(BUILD)/linked
+FORCE:
+$(LINKED): FORCE
+	@mkdir -p $(@D); echo '$(GPU_OBJ)' | cmp -s - $@ || echo '$(GPU_OBJ)' >$@
 
-$(BIN)mimo-bench: $(BENCH_OBJ) $(GPU_OBJ) $(LIB)
+$(PROGRAMS): $(BIN)%: $(BUILD)/obj/tools/%.o $(TOOL_OBJ) $(GPU_OBJ) $(LIB) $(LINKED)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ -lbenchmark $(LIBS) $(GPU_LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $(filter-out $(LINKED),$^) $(LIBS) $(GPU_LIBS) -o $@
+
+$(BIN)mimo-bench: $(BENCH_OBJ) $(GPU_OBJ) $(LIB) $(LINKED)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out $(LINKED),$^) -lbenchmark $(LIBS) $(GPU_LIBS) -o $@
 
 define TEST_RULE
 $(BUILD)/tests/$(1): $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/$(1)/*.cpp)) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)

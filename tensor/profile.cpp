@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 
 #include "tensor/allocator.h"
@@ -43,11 +44,13 @@ std::map<std::pair<std::string, std::string>, LaunchProfile::Entry> LaunchProfil
 void LaunchTimer::start(const char* op, double flop) {
   op_ = op;
   flop_ = flop;
+  exceptions_ = std::uncaught_exceptions();
   since_ = now();
 }
 
 // A kernel's time is known when it has run: a profiled launch on a device waits for it.
 void LaunchTimer::stop() {
+  if (std::uncaught_exceptions() > exceptions_) return;
   synchronize(current_stream());
   LaunchProfile::Entry& e = profile_->table_[{memory_label(), op_}];
   ++e.calls;

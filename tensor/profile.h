@@ -32,7 +32,9 @@ class LaunchTimer {
     if (profile_) [[unlikely]]
       start(op, flop);
   }
-  ~LaunchTimer() {
+  // A profiled launch waits for its kernel, so an error of the device is thrown here; a launch that has
+  // thrown is not counted.
+  ~LaunchTimer() noexcept(false) {
     if (profile_) [[unlikely]]
       stop();
   }
@@ -46,6 +48,7 @@ class LaunchTimer {
   LaunchProfile* profile_;
   const char* op_ = nullptr;
   double flop_ = 0, since_ = 0;
+  int exceptions_ = 0;  // under way when it began
 };
 
 }  // namespace mimo

@@ -71,6 +71,7 @@ int evaluate(const CommandLine& line, World& world) {
   std::filesystem::path checkpoint;
   if (!agree(comm, [&] {
         job = make_job(line.config, line.overrides, comm.size());
+        job.device = device_of(job.config);
         checkpoint = trained(job);
         if (line.greedy > 0 && comm.size() > 1)
           throw ConfigError(
@@ -118,6 +119,7 @@ int generate(const CommandLine& line, World& world) {
           throw ConfigError("generate",
                             fmt::format("runs on one rank: expected 1, found {}", world.world().size()));
         job = make_job(line.config, line.overrides, 1);
+        job.device = device_of(job.config);
         checkpoint = trained(job);
         prompt = prompt_of(line, job, room);
       }))

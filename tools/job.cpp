@@ -34,7 +34,6 @@ Job make_job(const std::filesystem::path& file, const std::vector<std::string>& 
   Job job;
   job.config = read_config(run_schema(), file, overrides);
   const Config& c = job.config;
-  job.device = device_of(c);
   if (c.get<std::string>("data.path").empty())
     throw ConfigError(c.place("data.path"), "no dataset: expected the path of an HDF5 file, found nothing",
                       "make one with mimo-data");

@@ -36,8 +36,8 @@ Device device_of(const Config&);
 // agree on the kind of device.
 std::unique_ptr<World> open_device(Device&, World&);
 
-// Reads the configuration (file, then overrides) and checks everything that needs no other rank. Throws
-// ConfigError.
+// Reads the configuration (file, then overrides) and checks everything that needs no other rank and no
+// device (a plan is drawn on any machine): `device` is left for who runs the job. Throws ConfigError.
 Job make_job(const std::filesystem::path& file, const std::vector<std::string>& overrides, int world);
 
 // The checkpoint that `resume` names: the run's newest one, that of a step, or none. Throws ConfigError where

@@ -79,6 +79,7 @@ class TrainingRun {
   int operator()() {
     if (!agree(comm_, [&] {
           job_ = make_job(line_.config, line_.overrides, comm_.size());
+          job_.device = device_of(job_.config);
           if (const auto found = checkpoint_of(job_)) resume_ = *found;
         }))
       return 2;
@@ -167,7 +168,7 @@ class TrainingRun {
       progress_.say(fmt::format("{:10} {:>10} parameters on {}", job_.model.modules[m].name,
                                 static_cast<int64_t>(parameters[m]),
                                 to_string(job_.layout.modules[m].second)));
-    if (job_.device.kind == Device::Kind::cuda) progress_.say("device: " + trainer.device());
+    progress_.say("device: " + trainer.device());
     progress_.say(fmt::format("step: {} samples in {} waves; {} training and {} held-out samples; run in {}",
                               job_.global_batch(), job_.waves, job_.data->train.samples(),
                               job_.data->heldout.samples(), job_.run_dir.string()));
@@ -224,11 +225,11 @@ class TrainingRun {
       if (line_.profile) launches.emplace();
       const double start = now();
       const StepResult r = trainer.step();
+      const std::vector<double>& clock = trainer.clock().seconds();  // waits for a GPU to finish the step
       const double seconds = now() - start;
-      if (launches) profile_.add(*launches, trainer.clock().seconds(), seconds, r.tokens);
+      if (launches) profile_.add(*launches, clock, seconds, r.tokens);
       seconds_here += seconds, recent_seconds += seconds, recent_tokens += r.tokens, ++recent_steps;
-      for (size_t i = 0; i < total.size(); ++i)
-        total[i] += trainer.clock().seconds()[i], recent[i] += trainer.clock().seconds()[i];
+      for (size_t i = 0; i < total.size(); ++i) total[i] += clock[i], recent[i] += clock[i];
       train_seconds_ += seconds, tokens_ += r.tokens, last_loss_ = r.loss;
       stopped = r.stop;
 

@@ -165,7 +165,9 @@ const PlanGraph& Trainer::graph() const { return train_->graph; }
 const Plan& Trainer::plan() const { return train_->plan; }
 
 std::string Trainer::device() const {
-  if (job_.device.kind == Device::Kind::cpu) return "cpu";
+  if (job_.device.kind == Device::Kind::cpu)
+    return "cpu" +
+           (job_.config.get<std::string>("device") == "auto" ? " (" + cuda::why_no_device() + ")" : "");
   const cuda::DeviceInfo info = cuda::device_info(job_.device.index);
   return to_string(job_.device) + " (" + info.name + "); " + world_.transport();
 }
@@ -285,7 +287,7 @@ Evaluation Trainer::evaluate(int64_t samples) {
         if (places[i] > 0 && wrong[i] == 0) sums[static_cast<size_t>(current.samples[i])] = 1;
     };
     Observers observers;
-    observers.all = {watchdog_.get(), &predictions};
+    observers.all = {&predictions, watchdog_.get()};  // reading predictions waits for other ranks' messages
     sums[static_cast<size_t>(n)] +=
         eval_->executor.step(waves, sizes, batches, {}, observers).loss_sum;  // this rank's share
     if (rank_ == 0)

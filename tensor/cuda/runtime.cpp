@@ -2,6 +2,7 @@
 // first called.
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -26,9 +27,11 @@ void check(cudaError_t error, const char* call) {
 }
 #define CHECK(call, ...) check(call(__VA_ARGS__), #call)
 
-// In destructors: says what went wrong and goes on. Static ones may run after the runtime's own end.
+// In destructors: says what went wrong and goes on, once, as after a failed kernel every call returns its
+// error. Static ones may run after the runtime's own end.
 void report(cudaError_t error, const char* call) {
-  if (taken(error) != cudaSuccess && error != cudaErrorCudartUnloading)
+  static std::atomic<cudaError_t> said = cudaErrorCudartUnloading;
+  if (taken(error) != cudaSuccess && error != cudaErrorCudartUnloading && said.exchange(error) != error)
     std::fprintf(stderr, "%s: %s\n", call, cudaGetErrorString(error));
 }
 #define REPORT(call, ...) report(call(__VA_ARGS__), #call)

@@ -1,6 +1,7 @@
 // tensor/cuda.h over NVIDIA's runtime says why there is no device, and every call which it was.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -28,6 +29,15 @@ TEST(CudaRuntime, NoDeviceHasAReason) {
       EXPECT_TRUE(std::string(e.what()).starts_with(call.first)) << e.what();
     }
   }
+}
+
+TEST(CudaRuntime, DestructorsRepeatNoError) {
+  if (device_count() > 0) return;
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) free_device(&i, 0);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(said.starts_with("cudaFree: ")) << said;
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
 }
 
 }  // namespace

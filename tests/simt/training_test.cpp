@@ -23,10 +23,11 @@ class EmulatedTraining : public testing::Test {
     const char* named = std::getenv("MIMO_EMULATED");
     return named ? named : "build/mimo-emulated";
   }
-  Outcome run(int ranks, const std::string& name, const std::string& more) const {
+  Outcome run(int ranks, const std::string& name, const std::string& more, int steps = 5) const {
     const std::string launcher = ranks > 0 ? "mpirun --oversubscribe -n " + std::to_string(ranks) + " " : "";
     return Program(launcher + program() + " --config " + path("tiny.toml") + " --run.dir=" + path(name) +
-                   " --train.steps=5 --train.global_batch=2 --train.micro_batch=1 --eval.samples=2 "
+                   " --train.steps=" + std::to_string(steps) +
+                   " --train.global_batch=2 --train.micro_batch=1 --eval.samples=2 "
                    "--checkpoint.every=3 --module.vision.hidden=16 --module.vision.ffn=16 "
                    "--module.vision.layers=1 "
                    "--module.vision.heads=2 --module.language.hidden=16 --module.language.ffn=16 " +
@@ -79,6 +80,25 @@ TEST_F(EmulatedTraining, GoesOnFromACheckpointOfEitherDevice) {
     ASSERT_EQ(again.status, 0) << again.output;
     EXPECT_EQ(losses("whole").size(), 5u);
     std::filesystem::remove_all(path("whole"));
+  }
+}
+
+// What else the program does on a device: a profile, an evaluation, reading token by token.
+TEST_F(EmulatedTraining, ProfilesEvaluatesAndReads) {
+  const Outcome trained = run(0, "run",
+                              "--module.language.pattern=M* --device=cuda --profile --train.recompute=true "
+                              "--eval.every=3",
+                              11);
+  ASSERT_EQ(trained.status, 0) << trained.output;
+  EXPECT_GE(trained.count("Gemm<float>"), 1) << trained.output;
+  for (const char* device : {"cuda", "cpu"}) {
+    const std::string end =
+        " --config " + path("run/config.toml") + " --run.dir=" + path("run") + " --device=" + device;
+    const Outcome eval = Program(program() + " eval --greedy 2" + end).wait(240);
+    EXPECT_EQ(eval.status, 0) << eval.output;
+    EXPECT_EQ(eval.count("2 of 2 samples judged as above"), 1) << eval.output;
+    const Outcome read = Program(program() + " generate --prompt 12=" + end).wait(240);
+    EXPECT_EQ(read.status, 0) << read.output;
   }
 }
 

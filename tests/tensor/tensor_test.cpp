@@ -5,6 +5,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "kernels/elementwise.h"
+
 namespace mimo {
 namespace {
 
@@ -207,6 +209,22 @@ TEST(Tensor, BadInputIsRefusedByName) {
   EXPECT_THROWS(copy_into(x, iota({3, 2})), "copy of f32 [3, 2] into f32 [2, 3]");
   EXPECT_THROWS(add_into(x, cast(x, DType::bf16)), "sum of f32 [2, 3] and bf16 [2, 3]");
   EXPECT_THROWS(Tensor::empty({1}, DType::f32, {Device::Kind::cuda, 0}), "built without CUDA");
+}
+
+// Here the device is one that is not there, so both the kernel and the wait for it fail.
+TEST(LaunchProfile, AFailedLaunchThrowsAsItDoesUnprofiled) {
+  const Stream before = current_stream();
+  const auto launched = [] {
+    current_stream() = {{Device::Kind::cuda, 0}, Cuda{}};
+    launch(Fill<float>{1, 1, nullptr, 1, 0});
+  };
+  {
+    const LaunchProfile profile;
+    EXPECT_THROWS(launched(), "Fill runs on the CPU only");
+    EXPECT_TRUE(profile.entries().empty());
+    EXPECT_THROWS(LaunchTimer("op", 0), "no device");
+  }
+  current_stream() = before;
 }
 
 }  // namespace

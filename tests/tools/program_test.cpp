@@ -226,6 +226,14 @@ TEST_F(Mimo, RefusesWhatOneRankAloneIsGiven) {
   EXPECT_FALSE(fs::exists(path("alone")));
 }
 
+// A plan for machines with GPUs is drawn on one without.
+TEST_F(Mimo, PlansForADeviceThatIsNotHere) {
+  const Outcome o = run_mimo(
+      0, "plan --config " + path("tiny.toml") + " --run.dir=" + path("new") + " --ranks=2 --device=cuda");
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.count("layout on 2 ranks"), 1) << o.output;
+}
+
 TEST_F(Mimo, HelpIsPrintedOnceWithStatus0) {
   const Outcome o = run_mimo(2, "--help");
   EXPECT_EQ(o.status, 0) << o.output;
