@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
               if (is_keys ? 8 * i + c < edge : 8 * i + c >= edge) p[m][i][2 * r + c] = -INFINITY;
         }
     }
+    __syncwarp();  // lanes parted there, and the products want them together
 #pragma unroll
     for (int i = 0; i < N; ++i)
 #pragma unroll

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
     if (continued)
       store_floats<N>(parts + at.group * op.cols + at.c, sum);
     else
-      add_floats<N>(op.dtable + row * op.cols + at.c, sum);
+      add_floats<N>(op.dtable + int64_t{row} * op.cols + at.c, sum);
   };
   for (int first = 0; first < kEmbeddingGroup; first += kEmbeddingAhead) {
     uint32_t rows[kEmbeddingAhead];
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
       for (int j = 0; j < N; ++j) sum[j] += x[j];
     }
   }
-  if (at.c < op.cols) add_floats<N>(op.dtable + row * op.cols + at.c, sum);
+  if (at.c < op.cols) add_floats<N>(op.dtable + int64_t{row} * op.cols + at.c, sum);
 }
 
 template <class T, int N>

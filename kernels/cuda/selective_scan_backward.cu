@@ -88,14 +88,15 @@ __global__ void __launch_bounds__(kScanThreads, 2)
           b_in[k] = g * steps.scaled[k];
           c_in[k] = steps.dy[k] * h[k];
         }
+        float* dbc = scratch.dbc + (blockIdx.x * scratch.chunks + chunk) * op.state * 2 * kScanRows +
+                     n * 2 * kScanRows;
+        // Under way before the barrier: behind it nothing would hide their latency.
+        float db = group > 0 ? dbc[slot] : 0, dc = group > 0 ? dbc[kScanRows + slot] : 0;
         scan_write(s.db[warp], b_in);
         scan_write(s.dc[warp], c_in);
         da = warp_sum(da);
         if (lane == 0 && valid) scratch.da_log[at] = da * rate * kLn2;
         __syncthreads();
-        float* dbc = scratch.dbc + (blockIdx.x * scratch.chunks + chunk) * op.state * 2 * kScanRows +
-                     n * 2 * kScanRows;
-        float db = group > 0 ? dbc[slot] : 0, dc = group > 0 ? dbc[kScanRows + slot] : 0;
 #pragma unroll
         for (int w = 0; w < kScanChannels; ++w) db += s.db[w][slot], dc += s.dc[w][slot];
         dbc[slot] = db;

@@ -85,5 +85,20 @@ TEST(CudaEmbedding, BackwardInOneOrder) {
   });
 }
 
+// A row that begins with element 2^32 of the table, of which only it is there; its tokens fill two groups.
+TEST(CudaEmbedding, BackwardOfALargeTable) {
+  const int cols = 4096, row = 1 << 20, tokens = 33;
+  check_cuda([&]<class T>(Case<T>& c) {
+    return EmbeddingBackward<T>{tokens,
+                                cols,
+                                0,
+                                row + 1,
+                                c.ints(std::vector<int32_t>(tokens, row)),
+                                c.in("dout", tokens, cols),
+                                cols,
+                                c.sum("dtable", 1, cols) - int64_t{row} * cols};
+  });
+}
+
 }  // namespace
 }  // namespace mimo::op_test
