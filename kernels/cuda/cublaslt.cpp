@@ -24,8 +24,8 @@ namespace {
 // The descriptors are plain memory of known size: made in place, copied, never destroyed. Their size is that
 // of the headers' version, which is looked for first; a newer one may also need a newer driver.
 struct Functions {
-  Library library{{"libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR), "libcublasLt.so.13",
-                   "libcublasLt.so.12", "libcublasLt.so"}};
+  Library library{{"libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR),
+                   CUBLAS_VER_MAJOR == 12 ? "libcublasLt.so.13" : "libcublasLt.so.12", "libcublasLt.so"}};
 #define FUNCTION(name) \
   decltype(cublasLt##name)* name = library.symbol<decltype(cublasLt##name)>("cublasLt" #name)
   FUNCTION(Create);
