@@ -21,10 +21,6 @@ namespace mimo::cuda {
 
 constexpr int kWarp = 32;
 
-inline void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
-
 // Kernel(args...) on grid x threads, with one Shared a block. An empty grid is no launch.
 template <auto Kernel, class Shared = NoShared, class... Args>
 void launch(const Cuda& cuda, dim3 grid, int threads, Args... args) {
@@ -35,13 +31,18 @@ void launch(const Cuda& cuda, dim3 grid, int threads, Args... args) {
     static std::atomic<uint64_t> allowed{0};  // a bit for each device
     const uint64_t bit = uint64_t{1} << (cuda.device % 64);
     if (!(allowed.load() & bit)) {
-      check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-            "shared memory");
+      const cudaError_t error =
+          cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+      if (error != cudaSuccess)
+        throw std::runtime_error(std::to_string(bytes) + " bytes of shared memory for " +
+                                 std::string(entry.name) + ": " + cudaGetErrorString(error));
       allowed |= bit;
     }
   }
   Kernel<<<grid, threads, bytes, static_cast<cudaStream_t>(cuda.stream)>>>(args...);
-  check(cudaGetLastError(), entry.name.data());
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess)
+    throw std::runtime_error("launching " + std::string(entry.name) + ", or work queued before it: " +
+                             cudaGetErrorString(error) + " (CUDA_LAUNCH_BLOCKING=1 tells which)");
   entry.launches.fetch_add(1, std::memory_order_relaxed);
 }
 
