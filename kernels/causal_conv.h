@@ -42,6 +42,28 @@ struct CausalConvBackward {
   T* dstate_in;              // or null, overwritten
 };
 
+// f.template operator()<width>(); throws for a width outside 2 to 8.
+template <class F>
+void with_conv_width(int width, F&& f) {
+  switch (width) {
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    case 4:
+      return f.template operator()<4>();
+    case 5:
+      return f.template operator()<5>();
+    case 6:
+      return f.template operator()<6>();
+    case 7:
+      return f.template operator()<7>();
+    case 8:
+      return f.template operator()<8>();
+  }
+  throw std::invalid_argument("causal_conv: width: expected 2 to 8, found " + std::to_string(width));
+}
+
 MIMO_CONTRACT(CausalConv);
 MIMO_CONTRACT(CausalConvBackward);
 template <class T>

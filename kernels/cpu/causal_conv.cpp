@@ -10,27 +10,6 @@ namespace {
 
 constexpr int kTile = 256;  // channels
 
-template <class F>
-void with_width(int width, F&& f) {
-  switch (width) {
-    case 2:
-      return f.template operator()<2>();
-    case 3:
-      return f.template operator()<3>();
-    case 4:
-      return f.template operator()<4>();
-    case 5:
-      return f.template operator()<5>();
-    case 6:
-      return f.template operator()<6>();
-    case 7:
-      return f.template operator()<7>();
-    case 8:
-      return f.template operator()<8>();
-  }
-  throw std::invalid_argument("causal_conv: width: expected 2 to 8, found " + std::to_string(width));
-}
-
 // The inputs, weights and bias of one tile of channels.
 template <class Op, class T, int W>
 struct Tile {
@@ -206,7 +185,7 @@ void backward(const CausalConvBackward<T>& op, acc_t<T>* partial) {
 
 template <class T>
 void run(const Cpu&, const CausalConv<T>& op) {
-  with_width(op.width, [&]<int W>() { forward<W>(op); });
+  with_conv_width(op.width, [&]<int W>() { forward<W>(op); });
 }
 
 template <class T>
@@ -216,7 +195,7 @@ int64_t workspace(const Cpu&, const CausalConvBackward<T>& op) {
 
 template <class T>
 void run(const Cpu& cpu, const CausalConvBackward<T>& op) {
-  with_width(op.width, [&]<int W>() { backward<W>(op, static_cast<acc_t<T>*>(cpu.ws.data)); });
+  with_conv_width(op.width, [&]<int W>() { backward<W>(op, static_cast<acc_t<T>*>(cpu.ws.data)); });
 }
 
 MIMO_CPU_KERNEL(CausalConv);

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kConvThreads) causal_conv_state(CausalConv<T> 
 template <class T>
 void run(const Cuda& context, const CausalConv<T>& op) {
   using namespace cuda;
-  conv_with_width(op.width, [&]<int W>() {
+  with_conv_width(op.width, [&]<int W>() {
     const auto start = [&]<int N>() {
       const int64_t vectors = ceil_div(op.channels, N);
       const int rows = conv_strip(op.tokens, vectors);

@@ -153,7 +153,7 @@ void run(const Cuda& context, const CausalConvBackward<T>& op) {
   float* partial = op.dweight ? static_cast<float*>(context.ws.data) : nullptr;
   const dim3 grid(static_cast<unsigned>(strips),
                   static_cast<unsigned>(ceil_div(shape.threads, kConvThreads)));
-  conv_with_width(op.width, [&]<int W>() {
+  with_conv_width(op.width, [&]<int W>() {
     if (shape.vectors)
       cuda::launch<causal_conv_backward<T, W, kConvBackwardChannels>>(context, grid, kConvThreads, op,
                                                                       shape.rows, partial);
