@@ -14,6 +14,20 @@ Device device_of(const Config& c) {
   return {found ? Device::Kind::cuda : Device::Kind::cpu, 0};
 }
 
+// A build for other architectures fails here, not in the first layer.
+static void try_kernel(Device device) {
+  try {
+    Tensor::zeros({1}, DType::f32);
+    synchronize(current_stream());
+  } catch (const std::exception& e) {
+    const cuda::DeviceInfo info = cuda::device_info(device.index);
+    const std::string arch = std::to_string(info.major) + std::to_string(info.minor);
+    throw std::runtime_error("[device] " + info.name + " (sm_" + arch +
+                             ") does not run this build's kernels: " + e.what() +
+                             ". hint: make CUDA_ARCH=" + arch + " builds them for it");
+  }
+}
+
 std::unique_ptr<World> open_device(Device& device, World& world) {
   Communicator& comm = world.world();
   const auto kind = static_cast<int32_t>(device.kind);
@@ -25,6 +39,7 @@ std::unique_ptr<World> open_device(Device& device, World& world) {
   if (device.kind == Device::Kind::cpu) return nullptr;
   device.index = world.node_rank() % cuda::device_count();
   current_stream() = make_stream(device);
+  try_kernel(device);
   return device_world(world, device);
 }
 
