@@ -9,6 +9,8 @@
 #include <cstring>
 #include <sstream>
 
+#include "io/file.h"
+
 namespace mimo {
 namespace {
 
@@ -108,6 +110,22 @@ void FlatArray::read(int64_t begin, int64_t count, void* out) const {
                                (n < 0 ? std::strerror(errno) : "the file has become shorter"));
     done += n;
   }
+}
+
+std::string FlatArray::digest() const {
+  constexpr int64_t kBlocks = 1024, kBlockBytes = 64 << 10;
+  const int64_t block = kBlockBytes / element_;
+  if (count_ <= kBlocks * block) {
+    std::string bytes(static_cast<size_t>(count_ * element_), '\0');
+    read(0, count_, bytes.data());
+    return hash_text(bytes);
+  }
+  std::string hashes = str(count_), bytes(kBlockBytes, '\0');
+  for (int64_t b = 0; b < kBlocks; ++b) {
+    read(b * ((count_ - block) / (kBlocks - 1)), block, bytes.data());
+    hashes += hash_text(bytes);
+  }
+  return hash_text(hashes);
 }
 
 // The length of every array follows from those read before it.
@@ -260,6 +278,28 @@ Sample Split::read(int64_t s, bool pixels) const {
   return out;
 }
 
+std::string Split::digest() const {
+  const auto of = [](const auto& values) {
+    return hash_text({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])});
+  };
+  return hash_text(str(headline_) + of(token_offsets_) + of(item_offsets_) + of(pixel_offsets_) + of(items_) +
+                   of(kind_) + of(length_) + tokens_.digest() + counted_.digest() + pixels_.digest());
+}
+
+namespace {
+
+// The license is no part: it changes nothing.
+std::string digest_of(const DataFile& d) {
+  std::ostringstream text;
+  text.precision(17);
+  text << d.header.vocab << ' ' << d.header.channels << ' ' << d.header.mean << ' ' << d.header.std;
+  for (const std::string& name : d.header.modalities) text << '\n' << name;
+  for (const std::string& name : d.header.kinds) text << "\n\n" << name;
+  return hash_text(text.str() + '\n' + d.train.digest() + d.heldout.digest());
+}
+
+}  // namespace
+
 std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_t keep_bytes) {
   const h5::File file = h5::File::open(path);
   const std::string format = file.has_attribute("format") ? file.text_attribute("format") : "none";
@@ -289,8 +329,10 @@ std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_
             str(h.vocab) + ", channels " + str(channels) + ", std " + std::to_string(h.std),
         kRewrite);
   h.channels = static_cast<int>(channels);
-  return std::make_shared<DataFile>(
-      DataFile{h, Split(file, path, "train", h, keep_bytes), Split(file, path, "heldout", h, keep_bytes)});
+  auto data = std::make_shared<DataFile>(DataFile{
+      h, Split(file, path, "train", h, keep_bytes), Split(file, path, "heldout", h, keep_bytes), {}});
+  data->digest = digest_of(*data);
+  return data;
 }
 
 namespace {

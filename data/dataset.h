@@ -66,6 +66,8 @@ class FlatArray {
   FlatArray(const h5::Dataset&, const std::filesystem::path& file, int64_t keep_bytes);
   bool in_memory() const { return !descriptor_; }
   void read(int64_t begin, int64_t count, void* out) const;
+  // XXH3-128 of the elements: of all of them up to 64 MiB, else of 1,024 blocks of 64 KiB spread evenly.
+  std::string digest() const;
 
  private:
   int64_t count_ = 0, element_ = 1, offset_ = 0;
@@ -89,6 +91,7 @@ class Split {
   int length(int64_t sample) const { return length_[static_cast<size_t>(sample)]; }
   Sample read(int64_t sample, bool pixels = true) const;
   bool in_memory() const { return tokens_.in_memory() && counted_.in_memory() && pixels_.in_memory(); }
+  std::string digest() const;  // of all arrays: see FlatArray::digest
 
  private:
   struct Item {
@@ -118,6 +121,10 @@ class Split {
 struct DataFile {
   DatasetHeader header;
   Split train, heldout;
+  // Of what training and evaluation see, wherever and however it is stored: equal for a copy or a file
+  // written again with other compression. It costs no pass over the pixels of a large file, of which it
+  // samples 64 MiB: another dataset has another digest, a few altered pixels in gigabytes may go unseen.
+  std::string digest;
 };
 
 // Opens a dataset and checks all but the pixels. Throws ConfigError naming what is wrong. keep_bytes: see

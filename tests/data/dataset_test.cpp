@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 #include <thread>
 
 #include "data/random.h"
@@ -161,6 +162,64 @@ TEST(Dataset, ReadsArraysWhereTheyLieFromManyThreads) {
   EXPECT_EQ(wrong, std::vector<int>(4));
   EXPECT_EQ(kept->train.read(0).items.at(0).image.pixels,
             std::vector<uint8_t>(raw.train.pixels.begin(), raw.train.pixels.begin() + 128));
+}
+
+TEST(Dataset, TheDigestIsOfTheContent) {
+  TempDir dir;
+  const auto digest = [&](const std::function<void(RawFile&)>& change, int64_t keep_bytes = 1 << 20) {
+    RawFile raw;
+    change(raw);
+    raw.write(dir / "a.h5");
+    return open_dataset(dir / "a.h5", keep_bytes)->digest;
+  };
+  const std::string plain = digest([](RawFile&) {});
+  EXPECT_EQ(digest([](RawFile&) {}, 0), plain) << "read where it lies";
+  EXPECT_EQ(digest([](RawFile& f) { f.last = [](h5::File& h) { h.set_attribute("more", "text"); }; }), plain);
+  const auto d = open_dataset(dir / "a.h5");
+  write_dataset(dir / "compressed.h5", d->header,
+                {{"train", 4, 2, [&](int64_t i) { return d->train.read(i); }},
+                 {"heldout", 4, 2, [&](int64_t i) { return d->heldout.read(i); }}});
+  EXPECT_EQ(open_dataset(dir / "compressed.h5")->digest, plain);
+
+  std::set<std::string> all{plain};
+  const std::vector<std::function<void(RawFile&)>> changes = {
+      [](RawFile& f) { f.vocab = 300; },
+      [](RawFile& f) { f.mean = {0.25}; },
+      [](RawFile& f) { f.std = {std::nextafter(0.25, 1)}; },
+      [](RawFile& f) { f.modalities = "picture"; },
+      [](RawFile& f) { f.kinds = "one\ntwo\nwords"; },
+      [](RawFile& f) { f.train.tokens[3] = '7'; },
+      [](RawFile& f) { f.train.counted[3] = 0; },
+      [](RawFile& f) {
+        f.train.token_offsets = {0, 6, 13, 20, 26}, f.train.items[12] = 3;
+      },
+      [](RawFile& f) { f.train.items[2] = 16, f.train.items[3] = 8; },
+      [](RawFile& f) { f.train.pixels.back() ^= 1; },
+      [](RawFile& f) { f.train.kind[0] = 1; },
+      [](RawFile& f) { f.train.length[0] = 3; },
+      [](RawFile& f) { f.train.headline = 1; },
+      [](RawFile& f) { f.heldout.pixels.front() ^= 1; },
+  };
+  for (const auto& change : changes) all.insert(digest(change));
+  EXPECT_EQ(all.size(), changes.size() + 1);
+}
+
+TEST(Dataset, TheDigestOfALargeArraySamplesIt) {
+  TempDir dir;
+  const auto digest = [&](size_t bytes, size_t altered, int64_t keep_bytes) {
+    std::vector<uint8_t> values(bytes);
+    for (size_t i = 0; i < bytes; ++i) values[i] = static_cast<uint8_t>(i >> 7);
+    values[altered] ^= 1;
+    h5::File::create(dir / "a.h5").write("x", values);
+    const h5::File file = h5::File::open(dir / "a.h5");
+    return FlatArray(file.dataset("x"), dir / "a.h5", keep_bytes).digest();
+  };
+  const size_t large = (65 << 20) + 3;
+  const std::string first = digest(large, 0, 0);
+  EXPECT_EQ(digest(large, 0, int64_t{1} << 30), first) << "in memory";
+  EXPECT_NE(digest(large, 100, 0), first);
+  EXPECT_NE(digest(large, large / 2, 0), first);
+  EXPECT_NE(digest(large + 1, 0, 0), first);
 }
 
 TEST(Dataset, AFileThatShrinksIsAnError) {
