@@ -1,7 +1,5 @@
 // ./mimo train: the run from start to report.
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
@@ -17,6 +15,7 @@
 #include "parallel/draw.h"
 #include "tools/commands.h"
 #include "tools/profile.h"
+#include "tools/progress.h"
 #include "tools/report.h"
 #include "tools/trainer.h"
 
@@ -25,42 +24,6 @@ namespace {
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Whether people see our output as it comes. mpirun gives its ranks a pseudo-terminal wherever its own output
-// goes, so under it the question is what its parent process writes to.
-bool output_is_terminal() {
-  if (!isatty(STDOUT_FILENO)) return false;
-  if (!std::getenv("OMPI_COMM_WORLD_SIZE")) return true;
-  std::error_code error;
-  const auto target = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), error);
-  return !error && (target.string().starts_with("/dev/pts") || target.string().starts_with("/dev/tty"));
-}
-
-// One line that stays where it is on a terminal; plain lines, fewer of them, elsewhere.
-class Progress {
- public:
-  explicit Progress(bool shown) : shown_(shown), terminal_(output_is_terminal()) {}
-  void update(const std::string& text, bool line_here) {
-    if (!shown_) return;
-    if (!terminal_ && line_here) fmt::print("{}\n", text);
-    if (terminal_ && (line_here || now() - drawn_ > 0.1)) fmt::print("\r\033[K{}", text), drawn_ = now();
-    std::fflush(stdout);
-  }
-  void say(const std::string& text) {
-    if (!shown_) return;
-    fmt::print("{}{}\n", terminal_ ? "\r\033[K" : "", text);
-    std::fflush(stdout);
-  }
-
- private:
-  bool shown_, terminal_;
-  double drawn_ = 0;
-};
-
-std::string time_text(double seconds) {
-  const auto s = static_cast<int64_t>(seconds + 0.5);
-  return s < 60 ? fmt::format("{} s", s) : fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
 constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match";
