@@ -322,12 +322,18 @@ std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_
   h.license = file.text_attribute("license");
   h.modalities = lines_attribute(file, "modalities");
   h.kinds = lines_attribute(file, "kinds");
-  if (h.vocab < 1 || channels < 1 || channels > 1024 || !(h.std > 0))
+  // Pixels are normalised in single precision.
+  if (h.vocab < 1 || channels < 1 || channels > 1024 || h.std < 1e-6 || h.std > 1e6 ||
+      std::abs(h.mean) > 1e6) {
+    std::ostringstream found;
+    found << "vocab " << h.vocab << ", channels " << channels << ", mean " << h.mean << ", std " << h.std;
     throw ConfigError(
         path.string(),
-        "bad header: expected vocab of 1 or more, 1 to 1024 channels, std above 0; found vocab " +
-            str(h.vocab) + ", channels " + str(channels) + ", std " + std::to_string(h.std),
+        "bad header: expected vocab of 1 or more, 1 to 1024 channels, mean from -1e6 to 1e6, std "
+        "from 1e-6 to 1e6; found " +
+            found.str(),
         kRewrite);
+  }
   h.channels = static_cast<int>(channels);
   auto data = std::make_shared<DataFile>(DataFile{
       h, Split(file, path, "train", h, keep_bytes), Split(file, path, "heldout", h, keep_bytes), {}});

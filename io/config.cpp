@@ -120,9 +120,17 @@ Key& Key::range(double lo, double hi) {
   most = hi;
   return *this;
 }
-Key& Key::above(double lo) {
-  least = lo;
-  open = true;
+Key& Key::above(double lo, double hi) {
+  open_least = true;
+  return range(lo, hi);
+}
+Key& Key::below(double hi) {
+  most = hi;
+  open_most = true;
+  return *this;
+}
+Key& Key::or_zero() {
+  zero = true;
   return *this;
 }
 Key& Key::one_of(std::vector<std::string> c) {
@@ -134,6 +142,28 @@ Key& Key::or_number() {
   return *this;
 }
 
+Key& Key::fixing(std::string what) {
+  fixes = std::move(what);
+  return *this;
+}
+Key& Key::of_start() {
+  start = true;
+  return *this;
+}
+
+std::optional<std::string> Key::objection(double v) const {
+  const auto within = [&](double x) {
+    return (zero && x == 0) ||
+           (x >= least && x <= most && !(open_least && x == least) && !(open_most && x == most));
+  };
+  if (!std::isfinite(v) || !within(v)) return "";
+  if (type.index() != 2) return std::nullopt;
+  double single = static_cast<float>(v);
+  if (std::abs(single) < std::numeric_limits<float>::min()) single = 0;  // as GPUs may take what is smaller
+  if (std::isfinite(single) && within(single) && (single == 0) == (v == 0)) return std::nullopt;
+  return ", which is " + (std::isfinite(single) ? bound(single) : "infinite") + " in single precision";
+}
+
 std::string Key::expected() const {
   static const char* const singles[] = {"true or false", "an integer", "a number",
                                         "a string",      "integers",   "strings"};
@@ -141,9 +171,9 @@ std::string Key::expected() const {
   if (!choices.empty()) s = std::string(type.index() == 3 ? "" : "a list of ") + "one of " + joined(choices);
   if (number) s += " or a whole number";
   if (type.index() >= 4 && choices.empty()) s = "a list of " + s;
-  if (std::isfinite(least)) s += (open ? " above " : " from ") + bound(least);
-  if (std::isfinite(most)) s += " to " + bound(most);
-  return s;
+  if (std::isfinite(least)) s += (open_least ? " above " : " from ") + bound(least);
+  if (std::isfinite(most)) s += (open_most ? ", below " : open_least ? ", at most " : " to ") + bound(most);
+  return zero ? "0 or " + s : s;
 }
 
 Key& Keys::add(std::string name, std::string help, ConfigValue type) {
@@ -152,6 +182,7 @@ Key& Keys::add(std::string name, std::string help, ConfigValue type) {
   key.name = std::move(name);
   key.help = std::move(help);
   key.type = std::move(type);
+  key.fixes = fixes_;
   return keys_.emplace_back(std::move(key));
 }
 Key& Keys::boolean(std::string name, std::string help) {
@@ -180,11 +211,12 @@ Schema::Schema() {
   kind_.name = "kind";
   kind_.help = "what the module is";
   kind_.type = std::string();
+  kind_.fixes = kModel;
 }
 
 Keys& Schema::kind(const std::string& name, const std::string& help) {
   for (const Kind& k : kinds_) MIMO_CHECK(k.name != name, "kind " + name + " is declared twice");
-  kinds_.push_back({name, help, {}});
+  kinds_.push_back({name, help, Keys(kModel)});
   kind_.choices.push_back(name);
   return kinds_.back().keys;
 }
@@ -222,34 +254,44 @@ std::string Schema::help() const {
 }
 
 void declare_run_keys(Schema& s) {
-  s.string("resume", "the checkpoint to go on from").fallback("auto").one_of({"auto", "never"}).or_number();
-  s.string("device", "where to compute").fallback("auto").one_of({"auto", "cpu", "cuda"});
+  s.string("resume", "the checkpoint to go on from")
+      .fallback("auto")
+      .one_of({"auto", "never"})
+      .or_number()
+      .of_start();
+  s.string("device", "where to compute").fallback("auto").one_of({"auto", "cpu", "cuda"}).of_start();
 
   s.string("run.name", "names the run's directory runs/NAME; empty: the configuration's name").fallback("");
   s.string("run.dir", "the run's directory; empty: runs/NAME").fallback("");
-  s.real("run.hang_timeout", "seconds an action may take before the job is ended").fallback(300.0).above(0);
+  s.real("run.hang_timeout", "seconds an action may take before the job is ended")
+      .fallback(300.0)
+      .above(0, 1e9);
 
   s.integer("train.steps", "optimizer steps").fallback(300).range(0);
-  s.integer("train.seed", "of initial weights and data order").fallback(1).range(0);
+  s.integer("train.seed", "of initial weights and data order").fallback(1).range(0).fixing(kDataOrder);
   s.integer("train.global_batch", "samples a step").fallback(32).range(1);
   s.integer("train.micro_batch", "samples a lane of the language model and wave, on average")
       .fallback(8)
       .range(1);
-  s.real("train.lr", "largest learning rate").fallback(1e-3).range(0);
-  s.real("train.min_lr", "learning rate at the last step").fallback(0.0).range(0);
+  s.real("train.lr", "largest learning rate").fallback(1e-3).range(0, 1000);
+  s.real("train.min_lr", "learning rate at the last step").fallback(0.0).range(0, 1000);
   s.integer("train.warmup", "steps over which the learning rate rises from 0").fallback(0).range(0);
   s.string("train.schedule", "how the learning rate falls after the warmup")
       .fallback("cosine")
       .one_of({"cosine", "linear", "constant"});
-  s.real("train.beta1", "AdamW: decay of the first moment").fallback(0.9).range(0, 1);
-  s.real("train.beta2", "AdamW: decay of the second moment").fallback(0.95).range(0, 1);
-  s.real("train.eps", "AdamW: added to the root of the second moment").fallback(1e-8).above(0);
-  s.real("train.weight_decay", "AdamW: decoupled decay of matrices").fallback(0.1).range(0);
+  s.real("train.beta1", "AdamW: decay of the first moment").fallback(0.9).range(0).below(1);
+  s.real("train.beta2", "AdamW: decay of the second moment").fallback(0.95).range(0).below(1);
+  s.real("train.eps", "AdamW: added to the root of the second moment").fallback(1e-8).above(0, 1000);
+  s.real("train.weight_decay", "AdamW: decoupled decay of matrices").fallback(0.1).range(0, 1000);
   s.real("train.clip", "largest norm of all gradients together; 0: not clipped").fallback(1.0).range(0);
-  s.string("train.dtype", "of weights and activations").fallback("f32").one_of({"f32", "bf16"});
+  s.string("train.dtype", "of weights and activations")
+      .fallback("f32")
+      .one_of({"f32", "bf16"})
+      .fixing(kModel);
   s.boolean("train.recompute", "keep only layer inputs and compute the rest again in backward")
       .fallback(false);
 
+  // What the file holds fixes the order of the data, not its path: checkpoints keep its digest.
   s.string("data.path", "the dataset, an HDF5 file").fallback("");
   s.integer("data.seq_length", "the longest sample that is accepted, in tokens").fallback(1024).range(1);
   s.integer("data.workers", "threads that load samples; 0: the training thread itself")
@@ -291,6 +333,28 @@ bool Config::operator==(const Config& c) const {
   return entries_ == c.entries_ && modules_ == c.modules_ && layout_ == c.layout_;
 }
 
+std::vector<std::string> Config::keys() const {
+  std::vector<std::string> keys;
+  for (const Entry& e : entries_) keys.push_back(e.key);
+  return keys;
+}
+
+std::vector<Difference> differences(const Config& before, const Config& now) {
+  const auto find = [](const Config& c, const std::string& key) {
+    const auto i = c.index_.find(key);
+    return i == c.index_.end() ? nullptr : &c.entries_[i->second];
+  };
+  std::vector<Difference> all;
+  for (const Config::Entry& e : now.entries_) {
+    const Config::Entry* old = find(before, e.key);
+    if (!e.start && !(old && old->value == e.value))
+      all.push_back({e.key, old ? text_of(old->value) : "nothing", text_of(e.value), e.fixes});
+  }
+  for (const Config::Entry& e : before.entries_)
+    if (!e.start && !find(now, e.key)) all.push_back({e.key, text_of(e.value), "nothing", e.fixes});
+  return all;
+}
+
 std::string Config::to_toml(std::string_view heading) const {
   std::string out;
   for (size_t begin = 0; begin < heading.size();) {
@@ -298,15 +362,17 @@ std::string Config::to_toml(std::string_view heading) const {
     out += "# " + std::string(heading.substr(begin, end - begin)) + '\n';
     begin = end + 1;
   }
+  for (const Entry& e : entries_)
+    if (e.start) out += "# " + e.key + " = " + text_of(e.value) + "  # " + e.help + '\n';
   // TOML wants the keys above all sections first, and each section once.
   std::vector<std::string> sections = {""};
   for (const Entry& e : entries_)
-    if (std::find(sections.begin(), sections.end(), section_of(e.key)) == sections.end())
+    if (!e.start && std::find(sections.begin(), sections.end(), section_of(e.key)) == sections.end())
       sections.emplace_back(section_of(e.key));
   for (const std::string& section : sections) {
     if (!section.empty()) out += "\n[" + section + "]\n";
     for (const Entry& e : entries_)
-      if (section_of(e.key) == section)
+      if (!e.start && section_of(e.key) == section)
         out += std::string(leaf_of(e.key)) + " = " + text_of(e.value) + "  # " + e.help + '\n';
   }
   if (!layout_.empty()) out += "\n[layout]\n";
@@ -477,6 +543,8 @@ class ConfigReader {
     Config::Entry e;
     e.key = name;
     e.help = key.help;
+    e.fixes = key.fixes;
+    e.start = key.start;
     e.place = file_ + ' ' + name;
     if (const Given* g = find(name)) {
       e.given = true;
@@ -495,6 +563,7 @@ class ConfigReader {
     if (const auto* s = node.as_string()) return text_of(s->get()) + ", a string";
     if (node.is_array()) return "a list";
     if (node.is_table()) return "a section";
+    if (node.is_floating_point()) return bound(**node.as_floating_point());
     std::ostringstream out;
     node.visit([&](const auto& n) {
       if constexpr (toml::is_value<decltype(n)>) out << n.get();
@@ -550,8 +619,7 @@ class ConfigReader {
     const auto integer = [&](const toml::node& n) {
       if (!n.is_integer()) refuse(key, g, found(n));
       const int64_t v = **n.as_integer();
-      const auto x = static_cast<double>(v);
-      if (x < key.least || x > key.most || (key.open && x == key.least)) refuse(key, g, text_of(v));
+      if (const auto o = key.objection(static_cast<double>(v))) refuse(key, g, text_of(v) + *o);
       return v;
     };
     const auto string = [&](const toml::node& n) {
@@ -577,8 +645,7 @@ class ConfigReader {
       case 2: {
         if (!node.is_integer() && !node.is_floating_point()) refuse(key, g, found(node));
         const double v = node.value<double>().value();
-        if (!std::isfinite(v) || v < key.least || v > key.most || (key.open && v == key.least))
-          refuse(key, g, found(node));
+        if (const auto o = key.objection(v)) refuse(key, g, found(node) + *o);
         return v;
       }
       case 3:

@@ -23,6 +23,9 @@ namespace mimo {
 using ConfigValue =
     std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
 
+// What a key fixes for the whole of a run: a run that is resumed with another value must be told so.
+inline constexpr const char *kDataOrder = "the order of the data", *kModel = "the model";
+
 // One key: its type is that of the value. Without a fallback it is required.
 struct Key {
   std::string name, help;
@@ -30,21 +33,33 @@ struct Key {
   std::optional<ConfigValue> value;
   double least = -std::numeric_limits<double>::infinity();  // of a number, or of each in a list
   double most = std::numeric_limits<double>::infinity();
-  bool open = false;                 // `least` itself is excluded
-  std::vector<std::string> choices;  // of a string, or of each in a list
-  bool number = false;               // a string that may also be a whole number from 0, as in resume = 100
+  bool open_least = false, open_most = false;  // the bound itself is excluded
+  bool zero = false;                           // 0 is accepted outside of the bounds too
+  std::vector<std::string> choices;            // of a string, or of each in a list
+  bool number = false;  // a string that may also be a whole number from 0, as in resume = 100
+  std::string fixes;    // what another value would change of a run under way: kDataOrder, kModel
+  bool start = false;   // of one start of the program: not of the run, nor of its record
 
   Key& fallback(ConfigValue v);
   Key& range(double lo, double hi = std::numeric_limits<double>::infinity());
-  Key& above(double lo);
+  Key& above(double lo, double hi = std::numeric_limits<double>::infinity());
+  Key& below(double hi);
+  Key& or_zero();
   Key& one_of(std::vector<std::string> c);
   Key& or_number();
+  Key& fixing(std::string what);
+  Key& of_start();
   std::string expected() const;  // "an integer from 1 to 8", "one of f32, bf16"
+  // What is wrong with a number, to follow it in a message: " is too small". Real keys are used in single
+  // precision, so a value must be within the bounds there too: 1e-50 is 0, 1e39 infinite, 1 - 1e-9 is 1.
+  std::optional<std::string> objection(double v) const;
 };
 
 // Keys in the order in which they are declared and written.
 class Keys {
  public:
+  // `fixes`: of every key declared here that does not say otherwise.
+  explicit Keys(std::string fixes = {}) : fixes_(std::move(fixes)) {}
   Key& boolean(std::string name, std::string help);
   Key& integer(std::string name, std::string help);
   Key& real(std::string name, std::string help);
@@ -56,13 +71,15 @@ class Keys {
 
  private:
   Key& add(std::string name, std::string help, ConfigValue type);
+  std::string fixes_;
   std::deque<Key> keys_;  // a reference to a key stays good while more are declared
 };
 
 class Schema : public Keys {
  public:
   Schema();
-  // The keys below module.NAME of modules of this kind; `kind` itself is implied.
+  // The keys below module.NAME of modules of this kind; `kind` itself is implied. They fix the model unless
+  // they say otherwise.
   Keys& kind(const std::string& name, const std::string& help);
   // Keys that modules of every kind have.
   Keys& every_kind() { return every_kind_; }
@@ -78,12 +95,17 @@ class Schema : public Keys {
 
  private:
   Key kind_;  // the key `kind` itself, whose choices are the kinds
-  Keys every_kind_;
+  Keys every_kind_{kModel};
   std::deque<Kind> kinds_;
 };
 
 // The keys that every program shares: run, train, data, checkpoint, eval, resume, device.
 void declare_run_keys(Schema&);
+
+// A key with two values, as TOML writes them ("nothing": there is no such key), and what it fixes.
+struct Difference {
+  std::string key, before, now, fixes;
+};
 
 class Config {
  public:
@@ -115,17 +137,21 @@ class Config {
   Section section(std::string prefix) const { return Section(*this, std::move(prefix)); }
   Section module(const std::string& name) const { return section("module." + name); }
 
-  // Every key with its value, in declared order, with its help as a comment; reads back to an equal Config.
-  // Each line of `heading` becomes a comment at the top.
+  // The record of a run: every key with its value, in declared order, with its help as a comment; reads back
+  // to an equal Config, but for the keys of one start, which stand there as comments. Each line of `heading`
+  // becomes a comment at the top.
   std::string to_toml(std::string_view heading = {}) const;
   bool operator==(const Config&) const;  // of values; places do not count
 
+  std::vector<std::string> keys() const;
+
  private:
   friend class ConfigReader;
+  friend std::vector<Difference> differences(const Config&, const Config&);
   struct Entry {
-    std::string key, help, place;
+    std::string key, help, place, fixes;
     ConfigValue value;
-    bool given = false;
+    bool given = false, start = false;
     bool operator==(const Entry& e) const { return key == e.key && value == e.value; }
   };
   const Entry& entry(std::string_view key) const;
@@ -134,6 +160,9 @@ class Config {
   std::vector<std::string> modules_;
   std::vector<std::pair<std::string, std::string>> layout_;
 };
+
+// Of all keys but those of one start, in declared order; the layout is no key.
+std::vector<Difference> differences(const Config& before, const Config& now);
 
 // Overrides come as "--train.steps=100"; strings and lists may be bare (--train.dtype=bf16,
 // --module.vision.sizes=1,2). Throws ConfigError.

@@ -90,7 +90,8 @@ void declare_model_keys(Schema& schema) {
   every.boolean("freeze", "keep the module's weights as they are").fallback(false);
   every.real("init_std", "standard deviation of initial linear weights; 0: 1 / sqrt(inputs)")
       .fallback(0.02)
-      .range(0);
+      .range(0, 1000)
+      .fixing("");  // as other initial values: weights that were trained do not change
 
   Keys& vit = schema.kind("vit", "RADIO-style vision transformer with its projector");
   vit.string("modality", "which of the dataset's modalities it encodes").fallback(std::string("image"));
@@ -108,8 +109,9 @@ void declare_model_keys(Schema& schema) {
       .one_of({"gelu", "gelu_tanh", "quick_gelu", "relu2", "silu"});
   vit.real("position_std", "standard deviation of the initial position table and class tokens")
       .fallback(0.02)
-      .range(0);
-  vit.real("norm_eps", "of the layer norms").fallback(1e-6).above(0);
+      .range(0, 1000)
+      .fixing("");
+  vit.real("norm_eps", "of the layer norms").fallback(1e-6).above(0, 1);
   vit.boolean("pixel_shuffle", "join 2 x 2 patches into one row of the token stream").fallback(true);
   vit.string("projector", "affine: one linear layer; mlp: norm, linear, relu2, linear")
       .fallback(std::string("mlp"))
@@ -122,7 +124,10 @@ void declare_model_keys(Schema& schema) {
   lm.integer("heads", "attention: query heads").fallback(int64_t{4}).range(1, 1024);
   lm.integer("kv_heads", "attention: key-value heads").fallback(int64_t{4}).range(1, 1024);
   lm.integer("head_dim", "attention: size of a head").fallback(int64_t{32}).range(8, 256);
-  lm.real("rope_theta", "attention: base of the rotary embedding, 0 for none").fallback(0.0).range(0);
+  lm.real("rope_theta", "attention: base of the rotary embedding, 0 for none")
+      .fallback(0.0)
+      .range(1, 1e12)
+      .or_zero();
   lm.integer("ffn", "MLP: inner width").fallback(int64_t{256}).range(1);
   lm.string("activation", "MLP: activation; swiglu is gated")
       .fallback(std::string("relu2"))
@@ -131,13 +136,19 @@ void declare_model_keys(Schema& schema) {
   lm.integer("ssm_head_dim", "Mamba-2: size of a head").fallback(int64_t{32}).range(1, 512);
   lm.integer("ssm_groups", "Mamba-2: groups that share B and C").fallback(int64_t{4}).range(1, 1024);
   lm.integer("ssm_state", "Mamba-2: size of the state").fallback(int64_t{32}).range(1, 1024);
-  lm.integer("ssm_chunk", "Mamba-2: tokens in a chunk of the scan").fallback(int64_t{64}).range(1, 1024);
+  lm.integer("ssm_chunk", "Mamba-2: tokens in a chunk of the scan")
+      .fallback(int64_t{64})
+      .range(1, 1024)
+      .fixing("");  // sums in another order
   lm.integer("conv_width", "Mamba: taps of the causal convolution").fallback(int64_t{4}).range(2, 8);
   lm.integer("scan_inner", "Mamba-1: channels").fallback(int64_t{256}).range(1);
   lm.integer("scan_state", "Mamba-1: state of a channel").fallback(int64_t{16}).range(1, 1024);
   lm.integer("scan_dt_rank", "Mamba-1: rank of the time step projection").fallback(int64_t{8}).range(1);
-  lm.real("embedding_std", "standard deviation of the initial token embedding").fallback(0.02).range(0);
-  lm.real("norm_eps", "of the RMS norms").fallback(1e-5).above(0);
+  lm.real("embedding_std", "standard deviation of the initial token embedding")
+      .fallback(0.02)
+      .range(0, 1000)
+      .fixing("");
+  lm.real("norm_eps", "of the RMS norms").fallback(1e-5).above(0, 1);
 }
 
 ModelSpec model_spec(const Config& config, const DataSpec& data) {

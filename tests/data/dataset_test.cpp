@@ -282,7 +282,9 @@ TEST(Dataset, RefusesBadHeaders) {
   EXPECT_CONTAINS(header([](RawFile& f) { f.vocab = 0; }), "bad header");
   EXPECT_CONTAINS(header([](RawFile& f) { f.channels = 0; }), "found vocab 259, channels 0");
   EXPECT_CONTAINS(header([](RawFile& f) { f.channels = int64_t{1} << 40; }), "1 to 1024 channels");
-  EXPECT_CONTAINS(header([](RawFile& f) { f.std = {0}; }), "std above 0");
+  EXPECT_CONTAINS(header([](RawFile& f) { f.std = {1e-50}; }),
+                  "std from 1e-6 to 1e6; found vocab 259, channels 1, mean 0.5, std 1e-50");
+  EXPECT_CONTAINS(header([](RawFile& f) { f.mean = {1e300}; }), "found vocab 259, channels 1, mean 1e+300");
   EXPECT_CONTAINS(header([](RawFile& f) { f.std = {NAN}; }), "attribute std: expected one finite number");
   EXPECT_CONTAINS(header([](RawFile& f) { f.mean = {}; }),
                   "attribute mean: expected one finite number, found 0");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "io/file.h"
@@ -112,17 +113,18 @@ TEST(Config, OverridesWin) {
 TEST(Config, TheResolvedFileReadsBackEqual) {
   const Strings odd = {"--run.name=quote\" slash\\ tab\t bell\a \xc3\xa9",
                        "--train.lr=1e-05",
-                       "--train.eps=1e-300",
+                       "--train.eps=1e-30",
                        "--train.clip=100000000000000000000",
                        "--train.seed=9223372036854775807",
                        "--module.audio.stages=b,a",
                        "--module.vision.sizes=[]"};
   const Config c = parse(kModel, odd);
   const std::string text = c.to_toml("mimo 1.0\nMPI 4");
-  EXPECT_TRUE(text.starts_with("# mimo 1.0\n# MPI 4\nresume = \"40\"  # the checkpoint to go on from\n"));
+  EXPECT_TRUE(text.starts_with("# mimo 1.0\n# MPI 4\n# resume = \"40\"  # the checkpoint to go on from\n"));
   const Config again = parse(text);
-  EXPECT_TRUE(c == again) << text;
-  EXPECT_EQ(again.to_toml("mimo 1.0\nMPI 4"), text);
+  EXPECT_TRUE(c == parse(text, {"--resume=40"})) << text;
+  EXPECT_EQ(again.get<std::string>("resume"), "auto") << "of one start: the record does not ask for it again";
+  EXPECT_EQ(parse(text, {"--resume=40"}).to_toml("mimo 1.0\nMPI 4"), text);
   EXPECT_FALSE(c == parse(kModel));
   EXPECT_EQ(parse("").to_toml(), parse(parse("").to_toml()).to_toml());
 }
@@ -171,11 +173,22 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"train.steps = [1]", "",
                 "[f.toml:1:7 train.steps] wrong value: expected an integer from 0, found a list"},
         Refusal{"train.lr = nan", "",
-                "[f.toml:1:7 train.lr] wrong value: expected a number from 0, found nan"},
+                "[f.toml:1:7 train.lr] wrong value: expected a number from 0 to 1000, found nan"},
         Refusal{"train.eps = 0", "",
-                "[f.toml:1:7 train.eps] wrong value: expected a number above 0, found 0"},
+                "[f.toml:1:7 train.eps] wrong value: expected a number above 0, at most 1000, found 0"},
+        Refusal{"train.eps = 1e-50", "",
+                "[f.toml:1:7 train.eps] wrong value: expected a number above 0, at most 1000, found 1e-50, "
+                "which is 0 in single precision"},
         Refusal{"train.beta1 = 1.5", "",
-                "[f.toml:1:7 train.beta1] wrong value: expected a number from 0 to 1, found 1.5"},
+                "[f.toml:1:7 train.beta1] wrong value: expected a number from 0, below 1, found 1.5"},
+        Refusal{"train.beta1 = 1", "",
+                "[f.toml:1:7 train.beta1] wrong value: expected a number from 0, below 1, found 1"},
+        Refusal{"", "--train.beta2=0.99999999999",
+                "[command line train.beta2] wrong value: expected a number from 0, below 1, found "
+                "0.99999999999, which is 1 in single precision"},
+        Refusal{"train.clip = 1e39", "",
+                "[f.toml:1:7 train.clip] wrong value: expected a number from 0, found 1e+39, which is "
+                "infinite in single precision"},
         Refusal{"train.recompute = 1", "",
                 "[f.toml:1:7 train.recompute] wrong value: expected true or false, found 1"},
         Refusal{"run.name = 2001-01-01", "",
@@ -240,6 +253,54 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"[[module]]\nkind = 'vit'", "",
                 "[f.toml:1:3 module] unknown key: expected one that exists, found module. hint: did you mean "
                 "module?"}));
+
+// No real key takes a value that makes NaN in the kernels, which compute in single precision.
+TEST(Config, NoRealKeyTakesWhatIsNotANumberInSinglePrecision) {
+  Schema s;
+  declare_run_keys(s);
+  int reals = 0;
+  for (const Key& key : s.all()) {
+    if (!std::holds_alternative<double>(key.type)) continue;
+    ++reals;
+    EXPECT_EQ(key.objection(std::get<double>(*key.value)), std::nullopt) << key.name;
+    for (const double bad : {-1.0, -1e-50, 1e-50, 1e-39, 1e39, 1e300, HUGE_VAL, -HUGE_VAL, double{NAN}})
+      EXPECT_TRUE(key.objection(bad)) << key.name << " takes " << bad;
+  }
+  EXPECT_GE(reals, 8);
+  Key theta;
+  theta.type = 0.0;
+  theta.range(1, 10).or_zero();
+  EXPECT_EQ(theta.expected(), "0 or a number from 1 to 10");
+  for (const double good : {0.0, 1.0, 10.0}) EXPECT_FALSE(theta.objection(good));
+  for (const double bad : {0.5, 11.0, -0.5}) EXPECT_TRUE(theta.objection(bad));
+}
+
+TEST(Config, DifferencesNameWhatTheyFix) {
+  const Config before = parse(kModel);
+  const auto changes = [&](const std::string& text, const Strings& overrides) {
+    Strings all;
+    for (const Difference& d : differences(before, parse(text, overrides)))
+      all.push_back(d.key + ": " + d.before + " -> " + d.now + (d.fixes.empty() ? "" : ", " + d.fixes));
+    return all;
+  };
+  EXPECT_EQ(changes(kModel, {"--resume=never", "--device=cpu"}), Strings{});
+  EXPECT_EQ(changes(kModel, {"--train.lr=0.5", "--train.seed=2", "--layout.vision=tp1"}),
+            (Strings{"train.seed: 1 -> 2, the order of the data", "train.lr: 1.0 -> 0.5"}));
+  EXPECT_EQ(
+      changes(kModel, {"--module.audio.hidden=9", "--module.vision.freeze=true", "--train.dtype=bf16"}),
+      (Strings{"train.dtype: \"f32\" -> \"bf16\", the model",
+               "module.vision.freeze: false -> true, the model", "module.audio.hidden: 8 -> 9, the model"}));
+  std::string renamed = kModel;
+  renamed.replace(renamed.find("module.language"), 15, "module.text");
+  EXPECT_EQ(changes(renamed, {}), (Strings{"module.text.kind: nothing -> \"hybrid\", the model",
+                                           "module.text.freeze: nothing -> false, the model",
+                                           "module.text.pattern: nothing -> \"M*-|M*-\", the model",
+                                           "module.text.hidden: nothing -> 64, the model",
+                                           "module.language.kind: \"hybrid\" -> nothing, the model",
+                                           "module.language.freeze: false -> nothing, the model",
+                                           "module.language.pattern: \"M*-|M*-\" -> nothing, the model",
+                                           "module.language.hidden: 64 -> nothing, the model"}));
+}
 
 TEST(Config, RefusesWhatIsGivenTwice) {
   EXPECT_EQ(error("", {"--train.steps=1", "--train.steps=2"}),

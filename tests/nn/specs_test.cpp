@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tensor/error.h"
 
 namespace mimo {
@@ -102,6 +104,8 @@ TEST(Specs, EveryMistakeIsNamed) {
        {"--module.language.ssm_groups=3"},
        {"module.language.ssm_groups", "divisor of ssm_heads 8", "found 3"}},
       {both, {"--module.language.conv_width=9"}, {"module.language.conv_width", "8", "9"}},
+      {both, {"--module.language.rope_theta=0.5"}, {"rope_theta", "0 or a number from 1 to", "found 0.5"}},
+      {both, {"--module.vision.norm_eps=1e-50"}, {"norm_eps", "found 1e-50, which is 0 in single precision"}},
   };
   for (const Mistake& m : mistakes) {
     std::string message = "no error";
@@ -113,6 +117,36 @@ TEST(Specs, EveryMistakeIsNamed) {
     for (const std::string& part : m.told)
       EXPECT_NE(message.find(part), std::string::npos) << "'" << part << "' in: " << message;
   }
+}
+
+TEST(Specs, NoRealKeyTakesWhatIsNotANumberInSinglePrecision) {
+  Schema schema;
+  declare_model_keys(schema);
+  int reals = 0;
+  for (const Schema::Kind& kind : schema.kinds())
+    for (const Key* key : schema.keys_of_kind(kind.name)) {
+      if (!std::holds_alternative<double>(key->type)) continue;
+      ++reals;
+      for (const double bad : {-1.0, -1e-50, 1e-50, 1e-39, 1e39, 1e300, HUGE_VAL, -HUGE_VAL, double{NAN}})
+        EXPECT_TRUE(key->objection(bad)) << kind.name << '.' << key->name << " takes " << bad;
+    }
+  EXPECT_GE(reals, 7);
+}
+
+// All keys of a module fix the model, but for those of initial values and of how sums are grouped.
+TEST(Specs, KeysSayWhatTheyFix) {
+  Schema schema;
+  declare_model_keys(schema);
+  Strings free;
+  for (const Schema::Kind& kind : schema.kinds())
+    for (const Key* key : schema.keys_of_kind(kind.name)) {
+      if (key->fixes.empty())
+        free.push_back(kind.name + '.' + key->name);
+      else
+        EXPECT_EQ(key->fixes, kModel) << key->name;
+    }
+  EXPECT_EQ(free, (Strings{"vit.init_std", "vit.position_std", "hybrid.init_std", "hybrid.ssm_chunk",
+                           "hybrid.embedding_std"}));
 }
 
 }  // namespace
