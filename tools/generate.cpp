@@ -81,10 +81,9 @@ int evaluate(const CommandLine& line, World& world) {
     return 2;
   Trainer trainer(job, world);
   if (!agree(comm, [&] { trainer.load(checkpoint); })) return 2;
-  const Evaluation e = trainer.evaluate(job.data->heldout.samples());
+  const Evaluation e = trainer.evaluate(0, job.data->heldout.samples());
   if (comm.rank() != 0) return 0;
-  fmt::print("{} after step {}\nloss {:.4f}, exact match {:.4f} of {}\n", job.run_dir.string(),
-             trainer.steps_done(), e.loss, e.exact_match, e.headline);
+  fmt::print("{} after step {}\n{}\n", job.run_dir.string(), trainer.steps_done(), e.text());
   for (const auto& [kind, f] : e.by_kind)
     fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
   for (const auto& [length, f] : e.by_length)

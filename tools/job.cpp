@@ -5,6 +5,7 @@
 
 #include "data/loader.h"
 #include "io/checkpoint.h"
+#include "io/find.h"
 #include "nn/costs.h"
 #include "nn/specs.h"
 
@@ -32,12 +33,12 @@ Schema run_schema() {
 
 Job make_job(const std::filesystem::path& file, const std::vector<std::string>& overrides, int world) {
   Job job;
-  job.config = read_config(run_schema(), file, overrides);
+  job.config = read_config(run_schema(), find_file(file), overrides);
   const Config& c = job.config;
   if (c.get<std::string>("data.path").empty())
     throw ConfigError(c.place("data.path"), "no dataset: expected the path of an HDF5 file, found nothing",
                       "make one with mimo-data");
-  job.data = open_dataset(c.get<std::string>("data.path"));
+  job.data = open_dataset(find_file(c.get<std::string>("data.path")));
   job.model = model_spec(c, {job.data->header.vocab, job.data->header.channels, job.data->header.modalities});
   for (int m = 0; m < job.model.language(); ++m)
     job.cuts.push_back({job.model.modules[m].vit.patch, job.model.modules[m].vit.pixel_shuffle});

@@ -7,6 +7,7 @@
 
 #include "data/digits.h"
 #include "data/tokenizer.h"
+#include "io/find.h"
 
 using namespace mimo;
 
@@ -89,9 +90,9 @@ int main(int argc, char** argv) {
   shows->add_option("--png", png, "also write its images to this file");
   try {
     app.parse(argc, argv);
-    if (*digits) write_digits(read_digits(csv), o, out), info(out);
-    if (*infos) info(file);
-    if (*shows) show(file, split, sample, png);
+    if (*digits) write_digits(read_digits(find_file(csv)), o, out), info(out);
+    if (*infos) info(find_file(file));
+    if (*shows) show(find_file(file), split, sample, png);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   } catch (const ConfigError& e) {

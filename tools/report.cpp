@@ -196,7 +196,7 @@ void write_report(const Report& r, const std::filesystem::path& file) {
   h += chart("Loss per counted token",
              r.held_out.points.empty() ? std::vector{r.loss} : std::vector{r.loss, r.held_out},
              Scale::logarithmic);
-  h += chart("Held-out exact match", {r.exact_match}, Scale::linear);
+  h += chart(r.exact_match.name, {r.exact_match}, Scale::linear);
   h += bars("Milliseconds a step, of the busiest rank", r.module_ms, "{:.1f}");
   if (!r.by_length.empty()) h += bars("Held-out exact match by length of the answer", r.by_length, "{:.3f}");
   h += "</div><h2>Layout and plan</h2><p>";

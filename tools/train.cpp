@@ -26,7 +26,8 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match";
+constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match",
+                     *kHeldOutSamples = "held_out_samples";
 
 // Mean milliseconds a step of the busiest rank, by module and kind of work.
 struct ModuleTimes {
@@ -81,11 +82,24 @@ class TrainingRun {
     for (const StepMetrics& m : lines) {
       last_loss_ = m.loss, train_seconds_ += m.step_seconds, tokens_ += m.tokens;
       report_.loss.points.emplace_back(m.step, m.loss);
-      for (const auto& [name, value] : m.more) {
-        if (name == kHeldOutLoss) report_.held_out.points.emplace_back(m.step, value);
-        if (name == kExactMatch) report_.exact_match.points.emplace_back(m.step, value);
-      }
+      std::map<std::string, double> more(m.more.begin(), m.more.end());
+      if (more[kHeldOutSamples] == static_cast<double>(curve_samples()))
+        curve_point(m.step, more[kHeldOutLoss], more[kExactMatch]);
     }
+  }
+
+  // The curve over steps compares the same samples throughout.
+  int64_t curve_samples() const {
+    const int64_t all = job_.data->heldout.samples();
+    return job_.config.get<int64_t>("eval.every") > 0
+               ? std::min(job_.config.get<int64_t>("eval.samples"), all)
+               : all;
+  }
+  void curve_point(int64_t step, double loss, double exact_match) {
+    auto& losses = report_.held_out.points;
+    if (!losses.empty() && losses.back().first == static_cast<double>(step)) return;  // recalled
+    losses.emplace_back(step, loss);
+    report_.exact_match.points.emplace_back(step, exact_match);
   }
 
   // A run that begins anew where another has checkpoints: what that one wrote moves to earlier.N, so that
@@ -165,11 +179,14 @@ class TrainingRun {
     return t;
   }
 
-  void evaluation_line(int64_t step, const Evaluation& e) {
-    progress_.say(fmt::format("held out after step {}: loss {:.4f}, exact match {:.4f} of {}", step, e.loss,
-                              e.exact_match, e.headline));
-    report_.held_out.points.emplace_back(step, e.loss);
-    report_.exact_match.points.emplace_back(step, e.exact_match);
+  // Of the samples of the curve, after a step.
+  Evaluation evaluate_curve(Trainer& trainer, TimeLeft& time) {
+    const double start = now();
+    Evaluation e = trainer.evaluate(0, curve_samples());
+    time.evaluated(now() - start, e.samples);
+    progress_.say(fmt::format("held out after step {}: {}", trainer.steps_done(), e.text()));
+    if (e.samples > 0) curve_point(trainer.steps_done(), e.loss(), e.exact_match());
+    return e;
   }
 
   int loop(Trainer& trainer, int64_t first) {
@@ -180,8 +197,11 @@ class TrainingRun {
     std::vector<double> total(trainer.clock().seconds().size(), 0.0), recent = total;
     double seconds_here = 0, recent_seconds = 0;  // of this process
     int64_t recent_tokens = 0, recent_steps = 0, saved = first;
-    std::string detail;
+    std::optional<Evaluation> curve;  // of the last step
+    std::vector<Column> detail;
     bool stopped = false;
+    TimeLeft time(
+        {steps, job_.global_batch(), eval_every, curve_samples(), job_.data->heldout.samples(), save_every});
     while (trainer.steps_done() < steps && !stopped) {
       trainer.clock().reset();
       std::optional<LaunchProfile> launches;
@@ -191,6 +211,7 @@ class TrainingRun {
       const std::vector<double>& clock = trainer.clock().seconds();  // waits for a GPU to finish the step
       const double seconds = now() - start;
       if (launches) profile_.add(*launches, clock, seconds, r.tokens);
+      time.stepped(seconds);
       seconds_here += seconds, recent_seconds += seconds, recent_tokens += r.tokens, ++recent_steps;
       for (size_t i = 0; i < total.size(); ++i) total[i] += clock[i], recent[i] += clock[i];
       train_seconds_ += seconds, tokens_ += r.tokens, last_loss_ = r.loss;
@@ -203,33 +224,41 @@ class TrainingRun {
       if (line_here) {
         const ModuleTimes t =
             module_times(trainer, recent, recent_seconds, static_cast<double>(recent_steps));
-        detail.clear();
+        std::string modules;
         for (const auto& [name, ms] : t.rows) {
           m.more.emplace_back("ms " + name, ms);
-          if (name.ends_with("ward"))
-            detail += fmt::format(" {} {:.1f}",
-                                  name.ends_with("forward") ? name.substr(0, name.find(' ')) : "+", ms);
+          if (name.ends_with("forward"))
+            modules += fmt::format("{} {:.1f}", name.substr(0, name.find(' ')), ms);
+          if (name.ends_with("backward")) modules += fmt::format(" + {:.1f} ", ms);
         }
         m.more.emplace_back("idle", t.idle);
-        detail += fmt::format(" ms, idle {:.0f} %", 100 * t.idle);
+        detail = {{5, modules + "ms", ""}, {4, fmt::format("idle {:.0f} %", 100 * t.idle), ""}};
         std::fill(recent.begin(), recent.end(), 0.0);
         recent_seconds = 0, recent_tokens = 0, recent_steps = 0;
       }
-      if (eval_every > 0 && r.step % eval_every == 0 && r.step < steps && !stopped) {
-        const Evaluation e = trainer.evaluate(c.get<int64_t>("eval.samples"));
-        evaluation_line(r.step, e);
-        m.more.emplace_back(kHeldOutLoss, e.loss);
-        m.more.emplace_back(kExactMatch, e.exact_match);
+      curve.reset();
+      if (eval_every > 0 && (r.step % eval_every == 0 || r.step == steps) && !stopped) {
+        curve = evaluate_curve(trainer, time);
+        m.more.emplace_back(kHeldOutSamples, static_cast<double>(curve->samples));
+        m.more.emplace_back(kHeldOutLoss, curve->loss());
+        m.more.emplace_back(kExactMatch, curve->exact_match());
       }
       if (comm_.rank() == 0) metrics_->write(m);
       report_.loss.points.emplace_back(r.step, r.loss);
-      const double left =
-          seconds_here / static_cast<double>(r.step - first) * static_cast<double>(steps - r.step);
-      progress_.update(
-          fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left {}{}", r.step, steps, r.loss, speed,
-                      time_text(left), detail, r.skipped ? "  (skipped: gradients not finite)" : ""),
-          line_here);
-      if (save_every > 0 && (r.step % save_every == 0 || stopped)) trainer.save(), saved = r.step;
+      std::vector<Column> columns = {
+          {0, fmt::format("step {}/{}", r.step, steps), fmt::format("{}/{}", r.step, steps)},
+          {1, fmt::format("loss {:.4f}", r.loss)},
+          {3, fmt::format("{:.0f} tokens/s", speed), fmt::format("{:.0f}/s", speed)},
+          {2, time_text(time.after(r.step)) + " left"}};
+      columns.insert(columns.end(), detail.begin(), detail.end());
+      if (r.skipped) columns.push_back({1, "(skipped: gradients not finite)", "(skipped)"});
+      progress_.update(columns, line_here);
+      if (save_every > 0 && (r.step % save_every == 0 || stopped)) {
+        const double since = now();
+        trainer.save();
+        time.saved(now() - since);
+        saved = r.step;
+      }
     }
     if (save_every > 0 && saved != trainer.steps_done()) trainer.save();
     if (stopped) {
@@ -238,14 +267,16 @@ class TrainingRun {
           save_every > 0 ? "the same command resumes" : "no checkpoint, as checkpoint.every is 0"));
       return 0;
     }
-    finish(trainer, first, seconds_here, total);
+    if (!curve) curve = evaluate_curve(trainer, time);
+    finish(trainer, *curve, first, seconds_here, total);
     trainer.watched("the report of rank 0", [&] { comm_.barrier(); });
     return 0;
   }
 
-  void finish(Trainer& trainer, int64_t first, double seconds_here, const std::vector<double>& seconds) {
-    const Evaluation e = trainer.evaluate(job_.data->heldout.samples());
-    evaluation_line(trainer.steps_done(), e);
+  // e: of the samples of the curve, after the last step.
+  void finish(Trainer& trainer, Evaluation e, int64_t first, double seconds_here,
+              const std::vector<double>& seconds) {
+    e.append(trainer.evaluate(e.samples, job_.data->heldout.samples()));
     const int64_t steps = trainer.steps_done() - first;  // of this process
     const ModuleTimes times =
         module_times(trainer, seconds, seconds_here, static_cast<double>(std::max<int64_t>(1, steps)));
@@ -276,8 +307,8 @@ class TrainingRun {
       lengths += fmt::format("  {}: {:.3f}", length,
                              static_cast<double>(figure.first) / static_cast<double>(figure.second));
     if (!lengths.empty()) progress_.say("exact match by length" + lengths);
-    progress_.say(fmt::format("held-out exact match {:.4f} of {}; report: {}", e.exact_match, e.headline,
-                              page.string()));
+    progress_.say(
+        fmt::format("held out, all {} samples: {}; report: {}", e.samples, e.text(), page.string()));
     if (line_.profile) progress_.say(profile);
   }
 
@@ -302,14 +333,14 @@ class TrainingRun {
     s["idle"] = times.idle;
     for (const auto& [name, ms] : times.rows) s["milliseconds_per_step"][name] = ms;
     s["eval"]["samples"] = e.samples;
-    s["eval"]["exact_match"] = e.exact_match;
+    s["eval"]["exact_match"] = e.exact_match();
     s["eval"]["exact_match_samples"] = e.headline;
     for (const auto& [length, figure] : e.by_length)
       s["eval"]["by_length"][std::to_string(length)] =
           static_cast<double>(figure.first) / static_cast<double>(figure.second);
     for (const auto& [kind, figure] : e.by_kind)
       s["eval"]["by_kind"][kind] = static_cast<double>(figure.first) / static_cast<double>(figure.second);
-    s["eval"]["loss"] = e.loss;
+    s["eval"]["loss"] = e.loss();
     write_summary(file, s);
   }
 
@@ -373,11 +404,12 @@ class TrainingRun {
                    const ModuleTimes& times) {
     report_.title = "mimo run " + job_.run_dir.filename().string();
     report_.loss.name = "training";
-    report_.held_out.name = "held out";
-    report_.exact_match.name = "exact match";
+    report_.held_out.name = fmt::format("the first {} held out", curve_samples());
+    report_.exact_match.name = fmt::format("Exact match of the first {} held-out samples", curve_samples());
     report_.figures = {
-        {fmt::format("exact match on {} held-out samples", e.headline), fmt::format("{:.4f}", e.exact_match)},
-        {"held-out loss", fmt::format("{:.4f}", e.loss)},
+        {fmt::format("exact match on {} held-out samples", e.headline),
+         fmt::format("{:.4f}", e.exact_match())},
+        {fmt::format("loss on all {} held-out samples", e.samples), fmt::format("{:.4f}", e.loss())},
         {"steps", std::to_string(trainer.steps_done())},
         {"training time", time_text(train_seconds_)},
         {"tokens a second", fmt::format("{:.0f}", tokens_per_second())}};

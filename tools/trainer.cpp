@@ -1,5 +1,7 @@
 #include "tools/trainer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -253,9 +255,29 @@ StepResult Trainer::step(const std::function<void()>& before_update) {
   return result;
 }
 
-Evaluation Trainer::evaluate(int64_t samples) {
+std::string Evaluation::text() const {
+  if (counted == 0) return "nothing to read";
+  std::string s = fmt::format("loss {:.4f}", loss());
+  if (headline > 0) s += fmt::format(", exact match {:.4f} of {}", exact_match(), headline);
+  return s;
+}
+
+void Evaluation::append(const Evaluation& next) {
+  samples += next.samples;
+  headline += next.headline, headline_right += next.headline_right;
+  loss_sum += next.loss_sum, counted += next.counted;
+  const auto add = [](auto& to, const auto& from) {
+    for (const auto& [key, figure] : from) to[key].first += figure.first, to[key].second += figure.second;
+  };
+  add(by_length, next.by_length);
+  add(by_kind, next.by_kind);
+  right.insert(right.end(), next.right.begin(), next.right.end());
+  readings.insert(readings.end(), next.readings.begin(), next.readings.end());
+}
+
+Evaluation Trainer::evaluate(int64_t first, int64_t end) {
   const Split& split = job_.data->heldout;
-  const int64_t n = std::min(samples, split.samples()), batch = job_.global_batch();
+  const int64_t n = end - first, batch = job_.global_batch();
   Evaluation e;
   e.samples = n;
   e.right.assign(static_cast<size_t>(n), false);
@@ -266,7 +288,7 @@ Evaluation Trainer::evaluate(int64_t samples) {
   for (int64_t begin = 0; begin < n; begin += batch) {
     const int64_t count = std::min(batch, n - begin);
     std::vector<int64_t> ids(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) ids[static_cast<size_t>(i)] = begin + i;
+    for (int64_t i = 0; i < count; ++i) ids[static_cast<size_t>(i)] = first + begin + i;
     const std::vector<SampleSizes> sizes = sizes_of(split, ids);
     const std::vector<Wave> waves = deal(count, job_.waves, job_.layout);
     submit(loader, *eval_, waves, ids);
@@ -281,10 +303,10 @@ Evaluation Trainer::evaluate(int64_t samples) {
       for (const Prediction& p : last_->predictions()) {
         ++places[p.sample];
         wrong[p.sample] += p.argmax != p.label;
-        e.readings[static_cast<size_t>(current.samples[p.sample])].push_back(p.argmax);
+        e.readings[static_cast<size_t>(current.samples[p.sample] - first)].push_back(p.argmax);
       }
       for (size_t i = 0; i < current.samples.size(); ++i)
-        if (places[i] > 0 && wrong[i] == 0) sums[static_cast<size_t>(current.samples[i])] = 1;
+        if (places[i] > 0 && wrong[i] == 0) sums[static_cast<size_t>(current.samples[i] - first)] = 1;
     };
     Observers observers;
     observers.all = {&predictions, watchdog_.get()};  // reading predictions waits for other ranks' messages
@@ -296,19 +318,19 @@ Evaluation Trainer::evaluate(int64_t samples) {
   all_reduce(Buffer(sums.data(), static_cast<int64_t>(sums.size()), DType::f64), ReduceOp::sum,
              "the sum of an evaluation");
 
-  e.loss = sums[static_cast<size_t>(n)] / std::max(1.0, sums[static_cast<size_t>(n) + 1]);
-  int64_t headline_right = 0;
+  e.loss_sum = sums[static_cast<size_t>(n)];
+  e.counted = sums[static_cast<size_t>(n) + 1];
   for (int64_t i = 0; i < n; ++i) {
+    const int64_t id = first + i;
     const bool right = sums[static_cast<size_t>(i)] > 0;
     e.right[static_cast<size_t>(i)] = right;
-    if (i < split.headline()) ++e.headline, headline_right += right;
-    auto& kind = e.by_kind[job_.data->header.kinds[static_cast<size_t>(split.kind(i))]];
+    if (id < split.headline()) ++e.headline, e.headline_right += right;
+    auto& kind = e.by_kind[job_.data->header.kinds[static_cast<size_t>(split.kind(id))]];
     kind.first += right, ++kind.second;
-    if (split.kind(i) != 0) continue;
-    auto& length = e.by_length[split.length(i)];
+    if (split.kind(id) != 0) continue;
+    auto& length = e.by_length[split.length(id)];
     length.first += right, ++length.second;
   }
-  e.exact_match = e.headline > 0 ? static_cast<double>(headline_right) / static_cast<double>(e.headline) : 0;
   return e;
 }
 

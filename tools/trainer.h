@@ -26,15 +26,21 @@ struct StepResult {
   bool stop = false;     // a signal asked some rank to end the run
 };
 
+// What was read of samples that follow one another in the held-out split.
 struct Evaluation {
-  int64_t samples = 0, headline = 0;
-  double loss = 0;         // mean over counted tokens
-  double exact_match = 0;  // over those among them that are the split's headline
+  int64_t samples = 0, headline = 0, headline_right = 0;  // headline: those that are the split's
+  double loss_sum = 0, counted = 0;
   std::map<int, std::pair<int64_t, int64_t>> by_length;  // of the first kind: right, all
   std::map<std::string, std::pair<int64_t, int64_t>> by_kind;
-  std::vector<bool> right;  // by sample of the split
+  std::vector<bool> right;  // by sample
   std::vector<std::vector<int32_t>>
       readings;  // predicted tokens at counted places; on ranks that hold the loss, others empty
+
+  // NaN: there were none.
+  double loss() const { return loss_sum / counted; }  // mean over counted tokens
+  double exact_match() const { return static_cast<double>(headline_right) / static_cast<double>(headline); }
+  std::string text() const;             // "loss 0.0332, exact match 0.9708 of 1200": what there is of it
+  void append(const Evaluation& next);  // of the samples that follow
 };
 
 // Seconds by (module, kind of work) since the last reset; index modules x 2 (forward, backward), then reduce,
@@ -64,7 +70,7 @@ class Trainer {
 
   // The step after the last one done. before_update runs when gradients are reduced, before they are used.
   StepResult step(const std::function<void()>& before_update = nullptr);
-  Evaluation evaluate(int64_t samples);  // the first ones of the held-out split
+  Evaluation evaluate(int64_t first, int64_t end);  // samples [first, end) of the held-out split
   int64_t steps_done() const { return done_; }
 
   // Collective: failures are those of all ranks.
