@@ -89,7 +89,10 @@ no_gpu() {  # one line and status 2
   [ $? = 2 ] && [ "$(wc -l <"$root/out")" = 1 ]
 }
 
+references() { [ "$(cat "$home"/share/reference/{f32,bf16}.jsonl | grep -c '"loss":[0-9]')" = 200 ]; }
+
 check "smaller than 64 MB" eval '! too_large'
+check "training on the CPU came along" references
 check "the machine has no library of ours" hidden
 check "what is loaded is the bundle's or glibc's" closed
 [ -n "${MIMO_BUNDLE_NATIVE:-}" ] || check "no instruction beyond x86-64-v3" portable

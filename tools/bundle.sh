@@ -74,6 +74,7 @@ sed "s/@GLIBC@/${glibc#GLIBC_}/" >"$prefix/README" <<'README'
 mimo, packed with what it needs, for an x86-64 (v3: AVX2) Linux machine with glibc @GLIBC@ or later. Nothing to install.
 
   ./gpu_check.sh                          checks and measures everything on this machine's GPU; results in gpu-check/
+  ./gpu_check.sh lease                    the most telling of it, within $BUDGET seconds (540); three files in $OUT
   ./env.sh mpirun -n 2 mimo               trains the digits in the folder share/runs
   ./env.sh mimo-bench --device=cuda       one program; env.sh says what it sets
 
@@ -83,6 +84,9 @@ README
 # shellcheck disable=SC2016  # dpkg-query replaces ${Package}
 find "$prefix/lib" -type f -printf '*/%f*\n' | xargs dpkg -S 2>/dev/null | sed 's/:.*//' | sort -u |
   xargs dpkg-query -W -f='${Package} ${Version}\n' 2>/dev/null | sort -u >"$prefix/share/packages" || true
+
+# The CPU's training, against which a GPU's is held.
+"$prefix/gpu_check.sh" --reference "$prefix/share/reference"
 
 tar -C "$work" --owner=0 --group=0 --sort=name -cf - mimo-bundle | gzip -9n >"$work/out.tar.gz"
 mv "$work/out.tar.gz" "$out"
