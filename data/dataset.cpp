@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "io/file.h"
+#include "parallel/heartbeat.h"
 
 namespace mimo {
 namespace {
@@ -109,6 +110,7 @@ void FlatArray::read(int64_t begin, int64_t count, void* out) const {
       throw std::runtime_error(std::string("cannot read the dataset: ") +
                                (n < 0 ? std::strerror(errno) : "the file has become shorter"));
     done += n;
+    advance();
   }
 }
 

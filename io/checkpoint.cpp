@@ -13,6 +13,7 @@
 #include "io/file.h"
 #include "io/hdf5.h"
 #include "parallel/agreement.h"
+#include "parallel/heartbeat.h"
 #include "tensor/error.h"
 
 namespace mimo {
@@ -185,18 +186,30 @@ void write_manifest(const fs::path& directory, const TrainingState& state, const
   write_text(directory / "manifest.json", manifest.dump() + '\n');
 }
 
+// File by file: where that takes long, each is a sign of life.
+void remove_files(const fs::path& directory, std::error_code& error) {
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
+    std::error_code ignored;
+    fs::remove(entry->path(), ignored);
+    advance();
+  }
+  fs::remove_all(directory, error);
+}
+
 // The name first, so that no half-deleted directory looks like a checkpoint.
 void discard(const fs::path& directory) {
   std::error_code ignored;  // a leftover is tried again by the next save
   const fs::path old = directory.string() + ".old.tmp";
   fs::rename(directory, old, ignored);
-  fs::remove_all(old, ignored);
+  remove_files(old, ignored);
 }
 
 void discard_leftovers(const fs::path& checkpoints) {
   for (const auto& entry : fs::directory_iterator(checkpoints)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("step_") && name.ends_with(".tmp")) fs::remove_all(entry.path());
+    std::error_code error;
+    if (name.starts_with("step_") && name.ends_with(".tmp")) remove_files(entry.path(), error);
+    if (error) throw fs::filesystem_error("cannot remove", entry.path(), error);
   }
 }
 
@@ -205,7 +218,8 @@ void discard_leftovers(const fs::path& checkpoints) {
 void publish(const fs::path& part, const fs::path& done) {
   sync_to_disk(part);
   if (fs::exists(done) && renameat2(AT_FDCWD, part.c_str(), AT_FDCWD, done.c_str(), RENAME_EXCHANGE) == 0) {
-    fs::remove_all(part);
+    std::error_code ignored;  // a leftover is tried again by the next save
+    remove_files(part, ignored);
   } else {
     if (fs::exists(done)) discard(done);
     fs::rename(part, done);

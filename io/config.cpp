@@ -263,7 +263,7 @@ void declare_run_keys(Schema& s) {
 
   s.string("run.name", "names the run's directory runs/NAME; empty: the configuration's name").fallback("");
   s.string("run.dir", "the run's directory; empty: runs/NAME").fallback("");
-  s.real("run.hang_timeout", "seconds an action may take before the job is ended")
+  s.real("run.hang_timeout", "seconds without any progress on any rank before the job is ended")
       .fallback(300.0)
       .above(0, 1e9);
 

@@ -1,6 +1,7 @@
 #include "io/file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -9,11 +10,16 @@
 #include <memory>
 #include <vector>
 
+#include "parallel/heartbeat.h"
 #include "tensor/error.h"
 
 namespace mimo {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr off_t kPiece = off_t{16} << 20;
+constexpr unsigned kWriteOut =
+    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
 
 class Descriptor {
  public:
@@ -33,6 +39,7 @@ class Descriptor {
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) throw ConfigError(path_.string(), std::string("cannot read: ") + std::strerror(errno));
       if (got == 0) break;
+      advance();
       done += static_cast<size_t>(got);
     }
     return done;
@@ -42,10 +49,16 @@ class Descriptor {
       const ssize_t put = ::write(fd_, s.data(), s.size());
       if (put < 0 && errno == EINTR) continue;
       if (put < 0) fail("write");
+      advance();
       s.remove_prefix(static_cast<size_t>(put));
     }
   }
   void sync() {
+    // What a slow disk takes minutes for goes there in pieces: each is a sign of life.
+    struct stat status {};
+    if (::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode))
+      for (off_t at = 0; at < status.st_size; at += kPiece, advance())
+        if (::sync_file_range(fd_, at, kPiece, kWriteOut) != 0) break;  // fsync says what is wrong
     if (::fsync(fd_) != 0) fail("sync");
   }
   [[noreturn]] void fail(const char* what) const {

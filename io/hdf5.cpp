@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "parallel/heartbeat.h"
 #include "tensor/error.h"
 
 static_assert(std::endian::native == std::endian::little,
@@ -55,6 +56,31 @@ void select(hid_t space, const Box& box) {
   const std::vector<hsize_t> count(box.count.begin(), box.count.end());
   if (!start.empty())
     H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr);
+}
+
+// f(piece, its offset in memory): a box in rows of at most so many bytes, so that a slow disk shows progress.
+// Only where elements lie as one run: a chunk that is cut is unpacked again for each piece.
+template <class F>
+void in_pieces(hid_t dataset, const Box& box, DType dtype, F&& f) {
+  constexpr int64_t kPiece = int64_t{16} << 20;
+  if (numel(box.count) == 0) return;
+  const int64_t bytes = numel(box.count) * size_of(dtype);
+  int64_t rows = std::numeric_limits<int64_t>::max();
+  if (bytes > kPiece && !box.count.empty()) {
+    const Handle properties(H5Dget_create_plist(dataset), H5Pclose);
+    if (properties.valid() && H5Pget_layout(properties) == H5D_CONTIGUOUS)
+      rows = std::max<int64_t>(1, kPiece / (bytes / box.count[0]));
+  }
+  if (box.count.empty() || rows >= box.count[0]) {
+    f(box, int64_t{0});
+    return advance();
+  }
+  for (int64_t at = 0; at < box.count[0]; at += rows, advance()) {
+    Box piece = box;
+    piece.start[0] += at;
+    piece.count[0] = std::min(rows, box.count[0] - at);
+    f(piece, at * (bytes / box.count[0]));
+  }
 }
 
 Dims shape_of(hid_t space) {
@@ -237,19 +263,25 @@ void Dataset::check_box(const Box& box, DType dtype) const {
 
 void Dataset::read(const Box& box, DType dtype, void* out) const {
   check_box(box, dtype);
-  if (numel(box.count) == 0) return;
-  const Handle file(H5Dget_space(handle_), H5Sclose), memory = space_of(box.count);
-  select(file, box);
-  if (H5Dread(handle_, type_of(dtype), memory, file, H5P_DEFAULT, out) < 0)
-    throw ConfigError(place_, "cannot read, the file is damaged" + cause());
+  const Handle file(H5Dget_space(handle_), H5Sclose);
+  in_pieces(handle_, box, dtype, [&](const Box& piece, int64_t offset) {
+    const Handle memory = space_of(piece.count);
+    select(file, piece);
+    if (H5Dread(handle_, type_of(dtype), memory, file, H5P_DEFAULT, static_cast<char*>(out) + offset) < 0)
+      throw ConfigError(place_, "cannot read, the file is damaged" + cause());
+  });
 }
 
 void Dataset::write(const Box& box, DType dtype, const void* data) {
   check_box(box, dtype);
-  if (numel(box.count) == 0) return;
-  const Handle file(H5Dget_space(handle_), H5Sclose), memory = space_of(box.count);
-  select(file, box);
-  if (H5Dwrite(handle_, type_of(dtype), memory, file, H5P_DEFAULT, data) < 0) cannot_write(place_, "write");
+  const Handle file(H5Dget_space(handle_), H5Sclose);
+  in_pieces(handle_, box, dtype, [&](const Box& piece, int64_t offset) {
+    const Handle memory = space_of(piece.count);
+    select(file, piece);
+    if (H5Dwrite(handle_, type_of(dtype), memory, file, H5P_DEFAULT,
+                 static_cast<const char*>(data) + offset) < 0)
+      cannot_write(place_, "write");
+  });
 }
 
 std::optional<int64_t> Dataset::file_offset() const {

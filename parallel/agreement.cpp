@@ -6,14 +6,8 @@
 #include "parallel/watchdog.h"
 
 namespace mimo {
-namespace {
-
-constexpr double kStartTimeout = 300;  // seconds; the configuration is not agreed on yet
-
-}  // namespace
-
 bool agree(Communicator& world, const std::string& error) {
-  Watchdog watchdog(world, kStartTimeout);
+  Watchdog watchdog(world, start_timeout(), nullptr, "MIMO_START_TIMEOUT");
   watchdog.begin("the agreement of all ranks at start");
   Stream& stream = current_stream();
   const std::vector<int64_t> one_each(world.size(), 1);

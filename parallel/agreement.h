@@ -16,7 +16,7 @@ struct AgreedError : std::runtime_error {
 
 // Collective over the world, the first one. Every rank passes its first error, or nothing; rank 0 prints the
 // lowest failing rank's as "error: ..." to stderr, once. True where no rank has one; else every rank should
-// end with status 2, nothing written. A rank that does not come within 300 s ends the job.
+// end with status 2, nothing written. Where no rank gets on for start_timeout(), the job ends.
 bool agree(Communicator& world, const std::string& error);
 
 // Runs the checks and agrees on the ConfigError they throw; what else they throw is a failure of this rank.

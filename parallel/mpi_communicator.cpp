@@ -15,9 +15,12 @@
 #include <exception>
 #include <iostream>
 #include <numeric>
+#include <optional>
 #include <thread>
 
 #include "parallel/buffers.h"
+#include "parallel/launcher.h"
+#include "parallel/watchdog.h"
 
 namespace mimo {
 namespace {
@@ -104,6 +107,7 @@ class Messages {
   Messages(const Messages&) = delete;
   ~Messages() {
     if (pending_.empty()) return;
+    const WaitsForOthers waits;
     // Memory that MPI may still write to must outlive this: wait, but not while the rank is failing.
     if (std::uncaught_exceptions() == 0)
       for (Pending& p : pending_) MPI_Wait(&p.request, MPI_STATUS_IGNORE);
@@ -126,7 +130,9 @@ class Messages {
 
   // One by one: Open MPI 4.1's Waitall spins for ever when a message is longer than its buffer.
   bool finish(bool block) {
-    for (; !pending_.empty(); pending_.pop_front()) {
+    std::optional<WaitsForOthers> waits;
+    if (block && !pending_.empty()) waits.emplace();
+    for (; !pending_.empty(); pending_.pop_front(), advance()) {
       Pending& p = pending_.front();
       MPI_Status status;
       int done = 1, got = 0;
@@ -215,6 +221,7 @@ class MpiCommunicator : public Communicator {
 
   Work broadcast(Buffer x, int root, Stream&) override {
     check_host(x);
+    const WaitsForOthers waits;
     for (int64_t begin = 0; begin < x.count; begin += limits_.message) {
       const Buffer c = part(x, begin, std::min(limits_.message, x.count - begin));
       MPI(Bcast, c.data, static_cast<int>(c.count), mpi_type(c.dtype), root, comm_);
@@ -244,7 +251,10 @@ class MpiCommunicator : public Communicator {
     return Work([messages](bool block) { return messages->finish(block); });
   }
 
-  void barrier() override { MPI(Barrier, comm_); }
+  void barrier() override {
+    const WaitsForOthers waits;
+    MPI(Barrier, comm_);
+  }
 
   void abort(std::string_view why) override {
     const std::string rank = std::to_string(ranks_[rank_]);
@@ -257,6 +267,7 @@ class MpiCommunicator : public Communicator {
       std::this_thread::sleep_for(std::chrono::seconds(2));
       std::_Exit(1);
     }).detach();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the launcher takes our words before MPI's
     MPI_Abort(MPI_COMM_WORLD, 1);
     std::_Exit(1);
   }
@@ -301,6 +312,16 @@ class MpiCommunicator : public Communicator {
   int rank_ = 0, size_ = 1;
 };
 
+std::string late_at_start() {
+  // One message is enough: the lowest rank's, whose end is the job's.
+  std::this_thread::sleep_for(std::chrono::seconds(std::min(2 * local_rank(), 20)));
+  const std::string missing = missing_ranks();
+  char seconds[32];
+  std::snprintf(seconds, sizeof seconds, "%g", start_timeout());
+  return "MPI did not start within " + std::string(seconds) +
+         " s (MIMO_START_TIMEOUT): not every rank has come" + (missing.empty() ? "" : ": " + missing);
+}
+
 class MpiWorld : public World {
  public:
   MpiWorld(int* argc, char*** argv) {
@@ -308,6 +329,8 @@ class MpiWorld : public World {
     // 10 us so and 25 ms without, and where each has its core it costs 0.1 us.
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
     int provided = 0;
+    // Here a rank waits for all others; one of them may never come.
+    const Deadline deadline(start_timeout(), late_at_start);
     MPI(Init_thread, argc, argv, MPI_THREAD_FUNNELED, &provided);
     if (provided < MPI_THREAD_FUNNELED) throw std::runtime_error("this MPI does not allow threads");
     int size = 1;

@@ -6,7 +6,9 @@
 #include <cstdlib>
 
 #include "parallel/agreement.h"
+#include "parallel/launcher.h"
 #include "parallel/threads.h"
+#include "parallel/watchdog.h"
 #include "tools/commands.h"
 #include "tools/job.h"
 
@@ -83,7 +85,14 @@ int main(int argc, char** argv) {
   }
   Communicator& comm = world->world();
   try {
-    if (unparsed && unparsed->get_exit_code() == 0)  // --help
+    check_launcher(comm.size());
+  } catch (const ConfigError& e) {  // each process is rank 0 of its own world
+    if (launcher()->rank == 0) fmt::print(stderr, "error: {}\n", e.what());
+    return 2;
+  }
+  try {
+    const Watchdog watchdog(comm, start_timeout(), nullptr, "MIMO_START_TIMEOUT");  // connects the ranks
+    if (unparsed && unparsed->get_exit_code() == 0)                                 // --help
       return comm.rank() == 0 ? app.exit(*unparsed) : 0;
     CoreShare share;
     if (!agree(comm, [&] {

@@ -208,7 +208,8 @@ class TrainingRun {
       if (line_.profile) launches.emplace();
       const double start = now();
       const StepResult r = trainer.step();
-      const std::vector<double>& clock = trainer.clock().seconds();  // waits for a GPU to finish the step
+      trainer.watched("the device's work of a step", [&] { trainer.clock().seconds(); });
+      const std::vector<double>& clock = trainer.clock().seconds();
       const double seconds = now() - start;
       if (launches) profile_.add(*launches, clock, seconds, r.tokens);
       time.stepped(seconds);

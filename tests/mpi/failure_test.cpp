@@ -11,6 +11,7 @@
 
 #include "main.h"
 #include "parallel/agreement.h"
+#include "parallel/heartbeat.h"
 #include "parallel/watchdog.h"
 
 const char* const kRanks = "1";
@@ -29,15 +30,18 @@ struct Outcome {
   }
 };
 
-Outcome job(const std::string& role, int ranks = 3) {
+// `more`: of mpirun's command line, as in ": -n 1 sleep 9"; `variables`: of the ranks' environment.
+Outcome job(const std::string& role, int ranks = 3, const std::string& more = "",
+            const std::string& variables = "") {
   char self[4096] = "";
   const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
   MIMO_CHECK(length > 0, "no /proc/self/exe");
   // An environment of its own: this program is itself a rank of a job.
   const std::string command =
       "env -i PATH=\"$PATH\" HOME=/tmp OMPI_ALLOW_RUN_AS_ROOT=1 "
-      "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout -s KILL 30 mpirun --oversubscribe -n " +
-      std::to_string(ranks) + " " + std::string(self, length) + " --role " + role + " 2>&1";
+      "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 " +
+      variables + " timeout -s KILL 30 mpirun --oversubscribe -n " + std::to_string(ranks) + " " +
+      std::string(self, length) + " --role " + role + " " + more + " 2>&1";
   const auto start = std::chrono::steady_clock::now();
   FILE* pipe = popen(command.c_str(), "r");
   MIMO_CHECK(pipe, "popen");
@@ -137,9 +141,150 @@ TEST(Failure, AStoppedRankIsFoundByTheOthersWatchdogs) {
   const Outcome o = job("stops");
   EXPECT_EQ(o.status, 1) << o.output;
   EXPECT_LT(o.seconds, 11);
-  EXPECT_GE(o.count("no progress for 1"), 1) << o.output;
-  EXPECT_GE(o.count("s (run.hang_timeout) in forward of stage 7"), 1) << o.output;
-  EXPECT_EQ(o.count("error: rank 1"), 0) << o.output;
+  EXPECT_EQ(o.count("error: rank 0: no progress for 1"), 1) << o.output;
+  EXPECT_EQ(o.count("s (run.hang_timeout) in forward of stage 7: rank 1 does not answer (stopped"), 1)
+      << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << "one message, not one of every rank that waits\n" << o.output;
+}
+
+ROLE(first_stops) {
+  Watchdog watchdog(world.world(), 1);
+  watchdog.begin("a sum");
+  world.world().barrier();
+  if (world.world().rank() == 0) std::raise(SIGSTOP);
+  world.world().barrier();
+  return 0;
+}
+
+TEST(Failure, AStoppedRankZeroIsFoundByRankOne) {
+  const Outcome o = job("first_stops");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 11);
+  EXPECT_EQ(o.count("error: rank 1: no progress for 1"), 1) << o.output;
+  EXPECT_EQ(o.count("in a sum: rank 0 does not answer"), 1) << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
+}
+
+// One rank is busy for three times the limit while the others wait; `progress` says whether it gets on.
+void keep_waiting(World& world, bool progress) {
+  Watchdog watchdog(world.world(), 0.5);
+  watchdog.begin("a checkpoint");
+  if (world.world().rank() == 1)
+    for (int i = 0; i < 15; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      if (progress) advance();
+    }
+  world.world().barrier();
+  watchdog.end();
+}
+
+ROLE(gets_on) {
+  keep_waiting(world, true);
+  return 0;
+}
+
+TEST(Failure, WhatGetsOnMayTakeLongOnTheRanksThatWaitToo) {
+  const Outcome o = job("gets_on");
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.output, "");
+}
+
+ROLE(gets_nowhere) {
+  keep_waiting(world, false);
+  return 0;
+}
+
+TEST(Failure, ARankThatGetsNowhereIsNamed) {
+  const Outcome o = job("gets_nowhere");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_EQ(o.count("(run.hang_timeout) in a checkpoint: rank 1 in a checkpoint"), 1) << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
+}
+
+ROLE(waits_in_a_ring) {
+  Watchdog watchdog(world.world(), 0.5);
+  watchdog.begin("a transfer");
+  const int me = world.world().rank(), n = world.world().size();
+  const P2P message{false, (me + 1) % n, Tensor::zeros({4}, DType::f32)};
+  world.world().exchange(std::span(&message, 1), current_stream()).wait();
+  return 0;
+}
+
+TEST(Failure, ADeadlockIsCalledOne) {
+  const Outcome o = job("waits_in_a_ring");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_EQ(o.count("in a transfer: every rank waits for another: rank 0 in a transfer; rank 1 in a"), 1)
+      << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
+}
+
+// All ranks are stopped for two seconds, as by a scheduler, while one is busy and the others wait for it.
+ROLE(stands_still) {
+  Communicator& comm = world.world();
+  const std::vector<int64_t> one_each(comm.size(), 1);
+  std::vector<int64_t> pids(comm.size());
+  int64_t mine = getpid();
+  comm.all_gather({&mine, 1, DType::i64}, {pids.data(), comm.size(), DType::i64}, one_each, current_stream())
+      .wait();
+  Watchdog watchdog(comm, 1);
+  watchdog.begin("a step");
+  if (comm.rank() == 0) {
+    std::string list;
+    for (int64_t pid : pids) list += " " + std::to_string(pid);
+    const std::string command =
+        "(sleep 0.2; kill -STOP" + list + "; sleep 2; kill -CONT" + list + ") >/dev/null 2>&1 &";
+    if (std::system(command.c_str()) != 0) throw std::runtime_error("no shell");
+  }
+  if (comm.rank() == 1)
+    for (int i = 0; i < 6; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  comm.barrier();
+  watchdog.end();
+  return 0;
+}
+
+TEST(Failure, TimeForWhichAJobStoodStillDoesNotCount) {
+  const Outcome o = job("stands_still");
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.output, "");
+  EXPECT_GT(o.seconds, 2) << "it was stopped";
+}
+
+TEST(Failure, ARankThatNeverStartsMpiEndsTheJob) {
+  const Outcome o = job("finishes", 2, ": -n 1 sleep 25", "MIMO_START_TIMEOUT=1");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 10);
+  EXPECT_EQ(o.count("error: MPI did not start within 1 s (MIMO_START_TIMEOUT): not every rank has come: rank "
+                    "2 runs sleep (pid "),
+            1)
+      << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
+}
+
+TEST(Failure, ARankThatLeavesBeforeMpiEndsTheJob) {
+  const Outcome o = job("finishes", 2, ": -n 1 true", "MIMO_START_TIMEOUT=1");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 10);
+  EXPECT_EQ(o.count("not every rank has come: rank 2 has ended"), 1) << o.output;
+  EXPECT_EQ(o.count("error: "), 1) << o.output;
+}
+
+// The checks at start of one rank take longer than the others may wait, but get on: a large checkpoint, say.
+ROLE(checks_slowly) {
+  setenv("MIMO_START_TIMEOUT", "0.5", 1);  // not that of MPI's own start
+  return agree(world.world(),
+               [&] {
+                 for (int i = 0; world.world().rank() == 1 && i < 15; ++i) {
+                   std::this_thread::sleep_for(std::chrono::milliseconds(100));
+                   advance();
+                 }
+               })
+             ? 0
+             : 2;
+}
+
+TEST(Failure, ChecksAtStartMayTakeLong) {
+  const Outcome o = job("checks_slowly");
+  EXPECT_EQ(o.status, 0) << o.output;
 }
 
 // A world one of whose communicators reports a failure.

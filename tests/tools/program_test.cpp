@@ -326,7 +326,9 @@ TEST_F(Endless, AStoppedRankEndsTheJob) {
   program->signal_rank(2, SIGSTOP);
   const Outcome o = program->wait(20);
   EXPECT_EQ(o.status, 1) << o.output;
-  EXPECT_GE(o.count("(run.hang_timeout) in "), 1) << o.output;
+  EXPECT_EQ(o.count("(run.hang_timeout) in "), 1) << o.output;
+  EXPECT_EQ(o.count("rank 2 does not answer"), 1) << o.output;
+  EXPECT_EQ(o.errors(), 1) << o.output;
   expect_gone(*program, 2 + 8);
 }
 
