@@ -4,6 +4,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "parallel/communicator.h"
 
@@ -21,5 +22,16 @@ bool agree(Communicator& world, const std::string& error);
 
 // Runs the checks and agrees on the ConfigError they throw; what else they throw is a failure of this rank.
 bool agree(Communicator& world, const std::function<void()>& checks);
+
+// What all ranks must have alike.
+struct Fact {
+  std::string name;  // "configuration"
+  std::string text;  // any number of lines; of TOML, the message names the key that differs
+  std::string hint;
+};
+
+// Collective. True where every rank's facts are rank 0's; else the first difference of the lowest rank that
+// has one is printed as in agree().
+bool agree_on(Communicator& world, const std::vector<Fact>& facts);
 
 }  // namespace mimo

@@ -42,4 +42,12 @@ void copy(const Buffer& from, const Buffer& to, Stream& stream) {
     std::memmove(to.data, from.data, bytes(from));
 }
 
+std::string broadcast(Communicator& comm, std::string text, int root) {
+  int64_t length = static_cast<int64_t>(text.size());
+  comm.broadcast({&length, 1, DType::i64}, root, current_stream()).wait();
+  text.resize(static_cast<size_t>(length));
+  comm.broadcast({text.data(), length, DType::u8}, root, current_stream()).wait();
+  return text;
+}
+
 }  // namespace mimo

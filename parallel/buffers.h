@@ -18,4 +18,7 @@ void* cuda_stream(const Stream&);  // checks that it is one
 // In any direction, of as many elements: between buffers of the host at once, else queued.
 void copy(const Buffer& from, const Buffer& to, Stream&);
 
+// The root's text on every rank; collective.
+std::string broadcast(Communicator&, std::string text, int root);
+
 }  // namespace mimo

@@ -16,6 +16,8 @@
 #include <random>
 #include <sstream>
 
+#include "parallel/buffers.h"
+
 namespace mimo {
 namespace {
 
@@ -110,14 +112,6 @@ std::optional<Socket> connect_to(const std::string& address, uint16_t port, cons
   return s;
 }
 
-std::string broadcast(Communicator& world, std::string text) {
-  int64_t length = static_cast<int64_t>(text.size());
-  world.broadcast({&length, 1, DType::i64}, 0, current_stream()).wait();
-  text.resize(static_cast<size_t>(length));
-  world.broadcast({text.data(), length, DType::u8}, 0, current_stream()).wait();
-  return text;
-}
-
 }  // namespace
 
 void advance() { steps.fetch_add(1, std::memory_order_relaxed); }
@@ -147,7 +141,7 @@ Heartbeat::Heartbeat(Communicator& world) {
         ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&at), &length) == 0)
       where = std::to_string(token) + ' ' + std::to_string(ntohs(at.sin_port)) + ' ' + own_addresses();
   }
-  where = broadcast(world, where);
+  where = broadcast(world, where, 0);
   std::istringstream words(where);
   uint16_t port = 0;
   words >> token >> port;

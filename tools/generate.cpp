@@ -79,6 +79,7 @@ int evaluate(const CommandLine& line, World& world) {
               fmt::format("reading token by token runs on one rank: expected 1, found {}", comm.size()));
       }))
     return 2;
+  if (!agree_on_job(comm, job, checkpoint)) return 2;
   Trainer trainer(job, world);
   if (!agree(comm, [&] { trainer.load(checkpoint); })) return 2;
   const Evaluation e = trainer.evaluate(0, job.data->heldout.samples());

@@ -5,9 +5,11 @@
 
 #include "data/loader.h"
 #include "io/checkpoint.h"
+#include "io/file.h"
 #include "io/find.h"
 #include "nn/costs.h"
 #include "nn/specs.h"
+#include "parallel/agreement.h"
 
 namespace mimo {
 namespace {
@@ -76,6 +78,16 @@ std::optional<std::filesystem::path> checkpoint_of(const Job& job) {
                     "no such checkpoint in " + job.run_dir.string() + ": expected " +
                         (have.empty() ? "a run with checkpoints" : have) + ", found " + resume,
                     "--resume=auto takes the newest one, if there is any");
+}
+
+bool agree_on_job(Communicator& world, const Job& job, const std::filesystem::path& checkpoint) {
+  const std::string shared =
+      "all ranks need the same files: a shared file system, or copies that are the same";
+  return agree_on(world,
+                  {{"configuration", job.config.to_toml(), "start all ranks with the same command line"},
+                   {"dataset", job.config.get<std::string>("data.path") + ' ' + job.data->digest, shared},
+                   {"checkpoint to go on from", checkpoint.string(), shared},
+                   {"build of this program", hash_file("/proc/self/exe"), shared}});
 }
 
 std::vector<SampleSizes> sizes_of(const Split& split, const std::vector<int64_t>& samples) {

@@ -44,6 +44,9 @@ Job make_job(const std::filesystem::path& file, const std::vector<std::string>& 
 // that step has none.
 std::optional<std::filesystem::path> checkpoint_of(const Job&);
 
+// Collective: refuses ranks that differ in configuration, dataset, checkpoint or build, in one message.
+bool agree_on_job(Communicator&, const Job&, const std::filesystem::path& checkpoint);
+
 // The plan's graph with costs from the sizes of the given samples (one step's): seconds at `flops` operations
 // a second.
 PlanGraph job_graph(const Job&, const std::vector<SampleSizes>& step, bool forward_only, double flops = 5e10);

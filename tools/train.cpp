@@ -10,8 +10,10 @@
 #include "data/image.h"
 #include "data/tokenizer.h"
 #include "io/file.h"
+#include "io/lock.h"
 #include "io/metrics.h"
 #include "parallel/agreement.h"
+#include "parallel/buffers.h"
 #include "parallel/draw.h"
 #include "tools/commands.h"
 #include "tools/profile.h"
@@ -41,11 +43,14 @@ class TrainingRun {
       : line_(line), world_(world), comm_(world.world()), progress_(comm_.rank() == 0) {}
 
   int operator()() {
-    if (!agree(comm_, [&] {
-          job_ = make_job(line_.config, line_.overrides, comm_.size());
-          job_.device = device_of(job_.config);
-          if (const auto found = checkpoint_of(job_)) resume_ = *found;
-        }))
+    if (!agree(comm_,
+               [&] {
+                 job_ = make_job(line_.config, line_.overrides, comm_.size());
+                 job_.device = device_of(job_.config);
+                 if (comm_.rank() == 0) check_unlocked(job_.run_dir);
+                 if (const auto found = checkpoint_of(job_)) resume_ = *found;
+               }) ||
+        !agree_on_job(comm_, job_, resume_))
       return 2;
     Trainer trainer(job_, world_);
     bool ready = true;
@@ -56,6 +61,7 @@ class TrainingRun {
       ready = ready && agree(comm_, [&] {
                 if (comm_.rank() == 0) open_directory(trainer.steps_done());
               });
+      ready = ready && agree_on_directory();
     });
     if (!ready) return 2;
     progress_.say(line_.cores);
@@ -66,15 +72,55 @@ class TrainingRun {
  private:
   void open_directory(int64_t first) {
     try {
-      std::filesystem::create_directories(job_.run_dir);
+      namespace fs = std::filesystem;
+      const fs::path metrics = job_.run_dir / "metrics.jsonl";
+      if (!resume_.empty() && fs::exists(metrics)) read_metrics(metrics);  // or refuses, before it writes
+      fs::create_directories(job_.run_dir);
+      lock_ =
+          std::make_unique<DirectoryLock>(job_.run_dir, [this](const std::string& why) { comm_.abort(why); });
+      if (checkpoint_of(job_).value_or("") != resume_)
+        throw ConfigError("run.dir", "another run has written to it since the start of this one",
+                          "start again");
       if (resume_.empty()) set_aside();
+      if (saves()) fs::create_directories(checkpoints());
+      for (const char* name : {"summary.json", "report.html"})  // of the end of the run
+        if (fs::exists(job_.run_dir / name) && !fs::is_regular_file(job_.run_dir / name))
+          throw ConfigError("run.dir", "expected a file or nothing, found another thing in the way: " +
+                                           (job_.run_dir / name).string());
       metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
       recall(read_metrics(job_.run_dir / "metrics.jsonl"));
       write_text(job_.run_dir / "config.toml", resolved());
     } catch (const std::filesystem::filesystem_error& e) {
       throw ConfigError("run.dir", fmt::format("expected a directory that can be written, found {} ({})",
-                                               job_.run_dir.string(), e.code().message()));
+                                               (e.path1().empty() ? job_.run_dir : e.path1()).string(),
+                                               e.code().message()));
     }
+  }
+
+  bool saves() const { return job_.config.get<int64_t>("checkpoint.every") > 0; }
+  std::filesystem::path checkpoints() const { return job_.run_dir / "checkpoints"; }
+
+  // Every rank writes its part of a checkpoint: it must see rank 0's directory and be able to write there.
+  bool agree_on_directory() {
+    if (!saves()) return true;
+    const std::string lock = broadcast(comm_, lock_ ? lock_->text() : "", 0);
+    return agree(comm_, [&] {
+      for (const double end = now() + 3;; std::this_thread::sleep_for(std::chrono::milliseconds(50))) {
+        try {
+          if (lock_text(job_.run_dir) != lock)
+            throw ConfigError(
+                "run.dir",
+                fmt::format("not shared by all ranks: expected on rank {} what rank 0 writes to {}, "
+                            "found {}",
+                            comm_.rank(), job_.run_dir.string(),
+                            lock_text(job_.run_dir).empty() ? "nothing" : "another's"),
+                "choose a directory on a shared file system, or --checkpoint.every=0");
+          return check_writable(checkpoints(), "run.dir");
+        } catch (const ConfigError&) {
+          if (now() > end) throw;  // another machine may see new files late
+        }
+      }
+    });
   }
 
   // What the run did before this process, so that summary and report tell of the whole run.
@@ -444,6 +490,7 @@ class TrainingRun {
   Progress progress_;
   Job job_;
   std::filesystem::path resume_;
+  std::unique_ptr<DirectoryLock> lock_;  // on rank 0
   std::unique_ptr<MetricsWriter> metrics_;
   Report report_;
   double last_loss_ = 0, train_seconds_ = 0;  // of the whole run

@@ -340,28 +340,6 @@ TEST_F(Endless, AnInterruptEndsTheJob) {
   expect_gone(*program, 10);
 }
 
-TEST_F(Mimo, ARankThatThrowsEndsTheJob) {
-  // Two ranks that disagree about the data: the sizes of their messages differ.
-  write_tiny_dataset(path("other.h5"), 32);
-  Program program("mpirun --oversubscribe -n 1 ./mimo " + tiny("throws") + " : -n 1 ./mimo " +
-                  tiny("throws") + " --data.path=" + path("other.h5"));
-  const Outcome o = program.wait(20);
-  EXPECT_EQ(o.status, 1) << o.output;
-  EXPECT_LT(o.seconds, 10);
-  EXPECT_GE(o.count("error: rank "), 1) << o.output;
-  EXPECT_LT(o.output.find("error: rank "), o.output.find("MPI_ABORT")) << "our message comes first";
-  EXPECT_TRUE(until([&] { return program.processes().empty(); }, 10));
-}
-
-TEST_F(Mimo, ACheckpointThatCannotBeWrittenIsOneErrorOfAllRanks) {
-  fs::create_directory(path("unwritable"));
-  write_text(path("unwritable/checkpoints"), "in the way");
-  const Outcome o = run_mimo(2, tiny("unwritable") + " --checkpoint.every=2");
-  EXPECT_EQ(o.status, 1) << o.output;
-  EXPECT_EQ(o.errors(), 1) << o.output;
-  EXPECT_GE(o.count("unwritable/checkpoints"), 1) << o.output;
-}
-
 TEST_F(Mimo, AFullDiskLeavesTheEarlierCheckpoint) {
   const fs::path run = copy_of_done("full");
   const auto before = snapshot(run / "checkpoints");
