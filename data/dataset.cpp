@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "io/file.h"
+#include "io/utf8.h"
 #include "parallel/heartbeat.h"
 
 namespace mimo {
@@ -59,6 +60,8 @@ double number_attribute(const h5::File& file, const std::string& name) {
 // damaged one crashes the library.)
 std::vector<std::string> lines_attribute(const h5::File& file, const std::string& name) {
   std::istringstream text(file.text_attribute(name));
+  if (!is_utf8(text.str()))
+    throw ConfigError(file.place(), "attribute " + name + ": expected UTF-8, found other text", kRewrite);
   std::vector<std::string> lines;
   for (std::string line; std::getline(text, line);) lines.push_back(line);
   return lines;

@@ -9,6 +9,7 @@
 #include <toml++/toml.h>
 
 #include "io/file.h"
+#include "io/utf8.h"
 #include "tensor/error.h"
 
 namespace mimo {
@@ -626,6 +627,7 @@ class ConfigReader {
       if (key.number && n.is_integer() && **n.as_integer() >= 0) return text_of(**n.as_integer());
       if (!n.is_string()) refuse(key, g, found(n));
       const std::string& v = **n.as_string();
+      if (!is_utf8(v)) refuse(key, g, "text that is not UTF-8");
       const auto digit = [](unsigned char c) { return std::isdigit(c) != 0; };
       if (key.number && !v.empty() && v.size() < 19 && std::all_of(v.begin(), v.end(), digit)) return v;
       if (!key.choices.empty() && std::find(key.choices.begin(), key.choices.end(), v) == key.choices.end())

@@ -18,8 +18,8 @@ struct CommandLine {
   std::string cores;                       // what share_cores found, in words
 };
 
-// SIGTERM and SIGUSR1 end a run after its step in hand, with a checkpoint. To be called before any thread
-// starts.
+// SIGTERM, SIGINT and SIGUSR1 end a run after its step in hand, with a checkpoint; a second SIGINT at once.
+// To be called before any thread starts.
 void stop_on_signals();
 int train(const CommandLine&, World&);
 int evaluate(const CommandLine&, World&);

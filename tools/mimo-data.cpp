@@ -8,6 +8,7 @@
 #include "data/digits.h"
 #include "data/tokenizer.h"
 #include "io/find.h"
+#include "tools/streams.h"
 
 using namespace mimo;
 
@@ -53,6 +54,7 @@ void show(const std::string& file, const std::string& split, int64_t index, cons
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_streams();
   CLI::App app("Makes datasets for mimo and shows what is in them.");
   app.footer(
       "examples:\n  ./mimo-data info data/digits.h5\n  ./mimo-data show data/digits.h5 --split heldout "
@@ -102,5 +104,5 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "error: {}\n", e.what());
     return 1;
   }
-  return 0;
+  return all_written(0);
 }

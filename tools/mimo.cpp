@@ -11,6 +11,7 @@
 #include "parallel/watchdog.h"
 #include "tools/commands.h"
 #include "tools/job.h"
+#include "tools/streams.h"
 
 using namespace mimo;
 
@@ -37,6 +38,7 @@ void sleep_while_waiting(char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_streams();
   sleep_while_waiting(argv);
   CommandLine line;
   CLI::App app("Trains multimodal models: encoders and one language model, each on its own grid of ranks.");
@@ -93,16 +95,16 @@ int main(int argc, char** argv) {
   try {
     const Watchdog watchdog(comm, start_timeout(), nullptr, "MIMO_START_TIMEOUT");  // connects the ranks
     if (unparsed && unparsed->get_exit_code() == 0)                                 // --help
-      return comm.rank() == 0 ? app.exit(*unparsed) : 0;
+      return comm.rank() == 0 ? all_written(app.exit(*unparsed)) : 0;
     CoreShare share;
     if (!agree(comm, [&] {
           if (unparsed) throw ConfigError("command line", unparsed->what(), "--help lists what there is");
           share = share_cores(world->node_rank(), world->node_size());
         }))
       return 2;
-    if (*plan) return show_plan(line, *world);
-    if (*eval) return evaluate(line, *world);
-    if (*gen) return generate(line, *world);
+    if (*plan) return all_written(show_plan(line, *world));
+    if (*eval) return all_written(evaluate(line, *world));
+    if (*gen) return all_written(generate(line, *world));
     line.cores = share.description;
     return train(line, *world);
   } catch (const AgreedError& e) {

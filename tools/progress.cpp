@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 
 namespace mimo {
@@ -83,19 +86,25 @@ Progress::~Progress() {
 
 void Progress::update(const std::vector<Column>& columns, bool line_here) {
   if (!shown_) return;
-  if (terminal_ < 0 && line_here) fmt::print("{}\n", fit(columns, std::string::npos));
+  if (terminal_ < 0 && line_here) write(fit(columns, std::string::npos) + '\n');
   if (terminal_ >= 0 && (line_here || now() - drawn_ > 0.1)) {
     // The last column of a terminal stays free: some begin a new line there.
-    fmt::print("\r\033[K{}", fit(columns, width_of(terminal_) - 1));
+    write("\r\033[K" + fit(columns, width_of(terminal_) - 1));
     drawn_ = now();
   }
-  std::fflush(stdout);
 }
 
 void Progress::say(const std::string& text) {
   if (!shown_) return;
-  fmt::print("{}{}\n", terminal_ >= 0 ? "\r\033[K" : "", text);
-  std::fflush(stdout);
+  write((terminal_ >= 0 ? "\r\033[K" : "") + text + '\n');
+}
+
+void Progress::write(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
+  shown_ = false;
+  std::fprintf(stderr,
+               "note: standard output cannot be written (%s): the run goes on, metrics.jsonl tells how\n",
+               std::strerror(errno));
 }
 
 double TimeLeft::after(int64_t step) const {

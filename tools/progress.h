@@ -29,6 +29,8 @@ class Progress {
   void say(const std::string& text);
 
  private:
+  // A run goes on without its output: one note, where standard output cannot be written any more.
+  void write(const std::string& text);
   bool shown_;
   int terminal_;  // a descriptor of it; -1: none
   double drawn_ = 0;

@@ -507,9 +507,16 @@ void stop_on_signals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGUSR1);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // of all threads that this one starts
+  struct sigaction interrupt {};
+  sigaction(SIGINT, nullptr, &interrupt);
+  if (interrupt.sa_handler != SIG_IGN) sigaddset(&signals, SIGINT);  // a script's background job ignores it
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);                     // of all threads that this one starts
   std::thread([signals] {
-    for (int signal = 0; sigwait(&signals, &signal) == 0;) Trainer::stop_requested = true;
+    for (int signal = 0; sigwait(&signals, &signal) == 0;)
+      if (signal == SIGINT && Trainer::stop_requested.exchange(true))
+        std::_Exit(128 + SIGINT);  // a second Ctrl-C: at once
+      else
+        Trainer::stop_requested = true;
   }).detach();
 }
 

@@ -286,7 +286,7 @@ TEST_F(Endless, SignalsNeverInterruptArithmetic) {
   std::ifstream status("/proc/" + std::to_string(program->processes().at(0)) + "/status");
   for (std::string name; status >> name; status.ignore(1 << 20, '\n'))
     if (name.starts_with("Sig")) status >> std::hex >> masks[name];
-  for (const int signal : {SIGTERM, SIGUSR1}) {
+  for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) {
     EXPECT_EQ(masks.at("SigCgt:") >> (signal - 1) & 1, 0u) << "caught: " << strsignal(signal);
     EXPECT_EQ(masks.at("SigBlk:") >> (signal - 1) & 1, 1u) << "blocked: " << strsignal(signal);
   }

@@ -125,5 +125,49 @@ TEST_F(RunDir, ProcessesThatEachBelieveToBeAloneAreRefused) {
   EXPECT_EQ(allocated.status, 0) << allocated.output;
 }
 
+TEST_F(RunDir, NamesThatAreNotUtf8AreRefusedAtOnce) {
+  expect_refused(run_mimo(0, tiny("x") + " --run.name=$'\\xff'"), {"run.name", "not UTF-8"});
+}
+
+// Nothing that the program opens may become standard output: what is printed would go there.
+TEST_F(RunDir, ClosedStreamsReachNoFile) {
+  const Outcome o = Program("./mimo " + tiny("closed", 3) + " <&- >&- 2>&-").wait();
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(read_metrics(path("closed") + "/metrics.jsonl").size(), 3u);
+  const Outcome piped =
+      Program("bash -c './mimo " + tiny("piped", 40) + " | true; exit ${PIPESTATUS[0]}'").wait();
+  EXPECT_EQ(piped.status, 0) << piped.output;
+  EXPECT_EQ(read_metrics(path("piped") + "/metrics.jsonl").size(), 40u);
+}
+
+TEST_F(RunDir, ARunGoesOnWhereItsOutputIsFull) {
+  const Outcome o = Program("./mimo " + tiny("full", 3) + " >/dev/full").wait();
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.count("note: standard output cannot be written"), 1) << o.output;
+  EXPECT_EQ(read_metrics(path("full") + "/metrics.jsonl").size(), 3u);
+}
+
+TEST_F(RunDir, WhatWasAskedForAndCouldNotBePrintedIsAnError) {
+  const std::string plan = "./mimo plan --config " + path("tiny.toml");
+  for (const std::string& command :
+       {plan, std::string("./mimo --help"), "./mimo-data info " + path("data.h5")}) {
+    const Outcome o = Program(command + " >/dev/full").wait();
+    EXPECT_EQ(o.status, 1) << command << ": " << o.output;
+    EXPECT_EQ(o.count("[standard output] cannot write: "), 1) << command << ": " << o.output;
+  }
+}
+
+TEST_F(RunDir, AnInterruptSaves) {
+  const auto program = endless("interrupted");
+  program->signal(SIGINT);
+  const Outcome o = program->wait(20);
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.count("stopped by a signal after step"), 1) << o.output;
+  const auto newest = latest_checkpoint(path("interrupted") + "/checkpoints");
+  ASSERT_TRUE(newest);
+  EXPECT_EQ(read_training_state(*newest).step,
+            read_metrics(path("interrupted") + "/metrics.jsonl").back().step);
+}
+
 }  // namespace
 }  // namespace mimo
