@@ -6,8 +6,10 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <system_error>
 
 #include "io/file.h"
@@ -390,7 +392,47 @@ void read_piece(const h5::File& file, const Piece& p) {
     std::copy_n(staged.data() + run.b * size, run.count * size, local + run.a * size);
 }
 
+// By the exponent's bits, which are all ones in infinities and NaN.
+template <class Bits>
+bool finite(const void* data, int64_t n, Bits exponent) {
+  bool all = true;
+  for (int64_t i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, static_cast<const char*>(data) + i * int64_t{sizeof bits}, sizeof bits);
+    all &= (bits & exponent) != exponent;
+  }
+  return all;
+}
+
+bool finite(const Tensor& t) {
+  switch (t.dtype()) {
+    case DType::f32:
+      return finite<uint32_t>(t.raw(), t.numel(), 0x7f800000u);
+    case DType::bf16:
+      return finite<uint16_t>(t.raw(), t.numel(), 0x7f80u);
+    case DType::f64:
+      return finite<uint64_t>(t.raw(), t.numel(), 0x7ff0000000000000u);
+    default:
+      return true;
+  }
+}
+
 }  // namespace
+
+std::string non_finite(Communicator& comm, std::span<const ShardedTensor> tensors) {
+  std::set<std::string> names;
+  for (std::string& list : together(comm, [&] {
+         std::string mine;
+         for (const ShardedTensor& t : tensors)
+           if (!finite(t.tensor)) mine += t.name + '\n';
+         return mine;
+       })) {
+    std::istringstream lines(list);
+    for (std::string name; std::getline(lines, name);) names.insert(name);
+  }
+  if (names.empty()) return "";
+  return *names.begin() + (names.size() > 1 ? " and " + std::to_string(names.size() - 1) + " more" : "");
+}
 
 ShardedTensor sharded(const Parameter& p, const std::string& part, const Tensor& tensor, int rank) {
   return {p.name + '/' + part, p.shape, p.shard, tensor, p.copies.empty() || p.copies.front() == rank};
@@ -398,6 +440,9 @@ ShardedTensor sharded(const Parameter& p, const std::string& part, const Tensor&
 
 void save_checkpoint(Communicator& comm, const fs::path& checkpoints, const TrainingState& state,
                      std::span<const ShardedTensor> tensors, int64_t keep) {
+  if (const std::string bad = non_finite(comm, tensors); !bad.empty())
+    throw NotFinite("no checkpoint of step " + std::to_string(state.step) + " is written: not finite are " +
+                    bad);
   const fs::path done = checkpoints / directory_name(state.step), part = done.string() + ".tmp";
   on_rank_0(comm, [&] {
     fs::create_directories(checkpoints);
@@ -474,6 +519,9 @@ TrainingState load_checkpoint(Communicator& comm, const fs::path& checkpoint,
     }
     return std::string();
   });
+  if (const std::string bad = non_finite(comm, tensors); !bad.empty())
+    throw ConfigError(checkpoint.string(),
+                      "of a run that had diverged: expected finite numbers, found others in " + bad, kOlder);
   return state_of(manifest);
 }
 

@@ -12,6 +12,8 @@
 // that has its final name is complete, whatever was killed when. A save that fails on any rank leaves the
 // earlier checkpoints as they were and throws the same error on all ranks.
 // Reading uses the manifest and the shards alone, by any number of ranks with any sharding.
+// No checkpoint holds a number that is not finite: such weights or moments never recover, so what is kept of
+// the run is from before.
 #pragma once
 #include <filesystem>
 #include <map>
@@ -21,6 +23,7 @@
 #include <variant>
 #include <vector>
 
+#include "parallel/agreement.h"
 #include "parallel/communicator.h"
 #include "tensor/parameter.h"
 
@@ -46,9 +49,19 @@ struct TrainingState {
   std::map<std::string, Scalar> scalars;  // data position, configuration, layout, ...
 };
 
+// Tensors with an element that is not finite, on any rank: "language.norm.weight/value and 3 more", the same
+// on all ranks; "" where there are none. Collective.
+std::string non_finite(Communicator& comm, std::span<const ShardedTensor>);
+
+// Nothing was saved, as non_finite names tensors.
+struct NotFinite : AgreedError {
+  using AgreedError::AgreedError;
+};
+
 // Collective over `comm`; every rank passes the same state and `keep`. Afterwards only the `keep` newest
 // checkpoints remain (0: all), and none of later steps: those belong to a course that the run has left by
-// resuming from an earlier one. Throws AgreedError where a file cannot be written.
+// resuming from an earlier one. Throws NotFinite before anything is written, AgreedError where a file cannot
+// be written.
 void save_checkpoint(Communicator& comm, const std::filesystem::path& checkpoints, const TrainingState&,
                      std::span<const ShardedTensor>, int64_t keep = 0);
 
@@ -61,7 +74,8 @@ TrainingState read_training_state(const std::filesystem::path& checkpoint);
 
 // Fills the tensors. Collective; the ranks' tensors together must be those of the checkpoint, of the same
 // global shapes and dtypes. Sizes and checksums of all files are verified, each by one rank. Throws
-// ConfigError, the same on all ranks, naming the file or tensor, what was expected and what was found.
+// ConfigError, the same on all ranks, naming the file or tensor, what was expected and what was found; also
+// where an element is not finite.
 TrainingState load_checkpoint(Communicator& comm, const std::filesystem::path& checkpoint,
                               std::span<const ShardedTensor>);
 

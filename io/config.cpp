@@ -260,6 +260,9 @@ void declare_run_keys(Schema& s) {
       .one_of({"auto", "never"})
       .or_number()
       .of_start();
+  s.strings("resume.allow", "keys that may differ from those of the checkpoint though they fix what a run is")
+      .fallback(std::vector<std::string>())
+      .of_start();
   s.string("device", "where to compute").fallback("auto").one_of({"auto", "cpu", "cuda"}).of_start();
 
   s.string("run.name", "names the run's directory runs/NAME; empty: the configuration's name").fallback("");
@@ -285,6 +288,11 @@ void declare_run_keys(Schema& s) {
   s.real("train.eps", "AdamW: added to the root of the second moment").fallback(1e-8).above(0, 1000);
   s.real("train.weight_decay", "AdamW: decoupled decay of matrices").fallback(0.1).range(0, 1000);
   s.real("train.clip", "largest norm of all gradients together; 0: not clipped").fallback(1.0).range(0);
+  s.integer("train.max_skips",
+            "steps in a row that are skipped, as loss or gradients are not finite, before "
+            "the run ends")
+      .fallback(20)
+      .range(1);
   s.string("train.dtype", "of weights and activations")
       .fallback("f32")
       .one_of({"f32", "bf16"})

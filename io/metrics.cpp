@@ -45,7 +45,7 @@ auto fixed_values(Metrics& m) {
 StepMetrics from_json(const Json& j) {
   StepMetrics m;
   m.step = j.at("step").get<int64_t>();
-  m.loss = number(j.at("loss"));
+  if (!j.at("loss").is_null()) m.loss = number(j.at("loss"));
   m.tokens = j.at("tokens").get<int64_t>();
   for (const auto& [name, value] : fixed_values(m)) *value = number(j.at(name));
   for (const auto& [name, value] : j.items()) {
@@ -79,7 +79,7 @@ std::vector<Line> read_lines(const std::filesystem::path& path) {
 }  // namespace
 
 std::string to_json(const StepMetrics& m) {
-  std::string s = "{\"step\":" + std::to_string(m.step) + ",\"loss\":" + number(m.loss) +
+  std::string s = "{\"step\":" + std::to_string(m.step) + ",\"loss\":" + (m.loss ? number(*m.loss) : "null") +
                   ",\"tokens\":" + std::to_string(m.tokens);
   for (const auto& [name, value] : fixed_values(m)) s += std::string(",\"") + name + "\":" + number(*value);
   for (const auto& [name, value] : m.more) s += ',' + Json(name).dump() + ':' + number(value);

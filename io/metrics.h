@@ -1,12 +1,13 @@
 // What a run reports: metrics.jsonl, one JSON object a line and step, and summary.json at the end.
 // Floats are written in the shortest form that reads back to the same double. JSON has no word for what is
-// not finite: those are the strings "NaN", "Infinity" and "-Infinity".
+// not finite: those are the strings "NaN", "Infinity" and "-Infinity". What has no value is null.
 #pragma once
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,8 +16,8 @@ namespace mimo {
 
 struct StepMetrics {
   int64_t step = 0;
-  double loss = 0;     // mean over the step's counted tokens
-  int64_t tokens = 0;  // that the language model read in this step
+  std::optional<double> loss;  // mean over the step's counted tokens; none where nothing counts
+  int64_t tokens = 0;          // that the language model read in this step
   double grad_norm = 0, lr = 0, step_seconds = 0, tokens_per_second = 0;
   std::vector<std::pair<std::string, double>> more;  // further values by name, in this order
   bool operator==(const StepMetrics&) const = default;

@@ -8,7 +8,7 @@
 namespace mimo {
 
 struct CommandLine {
-  std::string config = "tools/configs/digits.toml";
+  std::string config;                      // --config; empty: not named
   std::vector<std::string> overrides;      // --section.key=value
   std::string image, prompt = "<image>=";  // generate
   bool profile = false;                    // train: say where the time went
@@ -16,6 +16,8 @@ struct CommandLine {
   int ranks = 0;                           // plan: 0 is the number running
   std::string svg;                         // plan: also draw to this file
   std::string cores;                       // what share_cores found, in words
+
+  std::string config_file() const { return config.empty() ? "tools/configs/digits.toml" : config; }
 };
 
 // SIGTERM, SIGINT and SIGUSR1 end a run after its step in hand, with a checkpoint; a second SIGINT at once.

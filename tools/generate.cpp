@@ -2,21 +2,40 @@
 #include <fmt/format.h>
 
 #include "data/tokenizer.h"
+#include "io/find.h"
 #include "parallel/agreement.h"
 #include "tools/commands.h"
+#include "tools/resume.h"
 #include "tools/trainer.h"
 
 namespace mimo {
 namespace {
 
-std::filesystem::path trained(const Job& job) {
-  const auto found = checkpoint_of(job);
+// A trained run as a job of any number of ranks: configured as its checkpoint was, or by --config where that
+// is named. Its layout is of no concern; the command line may give another.
+Job trained(const CommandLine& line, int ranks, std::filesystem::path& checkpoint) {
+  const std::filesystem::path file = line.config_file();
+  std::vector<std::string> where, layout;  // which run and checkpoint; on which ranks
+  for (const std::string& o : line.overrides) {
+    if (o.starts_with("--run.") || o.starts_with("--resume=")) where.push_back(o);
+    if (o.starts_with("--layout.")) layout.push_back(o);
+  }
+  Config config = line.config.empty() ? parse_config(run_schema(), "", "the configuration", where)
+                                      : read_config(run_schema(), find_file(file), line.overrides);
+  const std::filesystem::path run_dir = run_directory(config, file.stem().string());
+  const auto found = checkpoint_of(config, run_dir);
   if (!found)
-    throw ConfigError(
-        "run.dir",
-        "no checkpoint: expected one in " + (job.run_dir / "checkpoints").string() + ", found none",
-        "train first, or name the run with --run.dir");
-  return *found;
+    throw ConfigError("run.dir",
+                      "no checkpoint: expected one in " + (run_dir / "checkpoints").string() + ", found none",
+                      "train first, or name the run with --run.dir");
+  checkpoint = *found;
+  if (line.config.empty()) config = config_of(checkpoint, line.overrides);
+  config.set_layout(parse_config(run_schema(), "", "the configuration", layout).layout());
+  Job job = make_job(std::move(config), file.stem().string(), ranks);
+  job.run_dir = run_dir;
+  job.device = device_of(job.config);
+  refuse(changes_since(checkpoint, job), {kModel}, checkpoint, job.config);
+  return job;
 }
 
 // Reads until <end>, or as many tokens as fit.
@@ -70,9 +89,7 @@ int evaluate(const CommandLine& line, World& world) {
   Job job;
   std::filesystem::path checkpoint;
   if (!agree(comm, [&] {
-        job = make_job(line.config, line.overrides, comm.size());
-        job.device = device_of(job.config);
-        checkpoint = trained(job);
+        job = trained(line, comm.size(), checkpoint);
         if (line.greedy > 0 && comm.size() > 1)
           throw ConfigError(
               "--greedy",
@@ -118,9 +135,7 @@ int generate(const CommandLine& line, World& world) {
         if (world.world().size() > 1)
           throw ConfigError("generate",
                             fmt::format("runs on one rank: expected 1, found {}", world.world().size()));
-        job = make_job(line.config, line.overrides, 1);
-        job.device = device_of(job.config);
-        checkpoint = trained(job);
+        job = trained(line, 1, checkpoint);
         prompt = prompt_of(line, job, room);
       }))
     return 2;

@@ -1,10 +1,8 @@
 #include "tools/job.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "data/loader.h"
-#include "io/checkpoint.h"
 #include "io/file.h"
 #include "io/find.h"
 #include "nn/costs.h"
@@ -34,8 +32,18 @@ Schema run_schema() {
 }
 
 Job make_job(const std::filesystem::path& file, const std::vector<std::string>& overrides, int world) {
+  return make_job(read_config(run_schema(), find_file(file), overrides), file.stem().string(), world);
+}
+
+std::filesystem::path run_directory(const Config& c, const std::string& configuration) {
+  if (const std::string& dir = c.get<std::string>("run.dir"); !dir.empty()) return dir;
+  const std::string& name = c.get<std::string>("run.name");
+  return std::filesystem::path("runs") / (name.empty() ? configuration : name);
+}
+
+Job make_job(Config config, const std::string& configuration, int world) {
   Job job;
-  job.config = read_config(run_schema(), find_file(file), overrides);
+  job.config = std::move(config);
   const Config& c = job.config;
   if (c.get<std::string>("data.path").empty())
     throw ConfigError(c.place("data.path"), "no dataset: expected the path of an HDF5 file, found nothing",
@@ -53,31 +61,8 @@ Job make_job(const std::filesystem::path& file, const std::vector<std::string>& 
                 batch = job.global_batch();
   job.waves = static_cast<int>(std::clamp<int64_t>((batch + lanes * micro - 1) / (lanes * micro), 1, batch));
 
-  job.run_dir = c.get<std::string>("run.dir");
-  if (job.run_dir.empty()) {
-    const std::string& name = c.get<std::string>("run.name");
-    job.run_dir = std::filesystem::path("runs") / (name.empty() ? file.stem().string() : name);
-  }
+  job.run_dir = run_directory(c, configuration);
   return job;
-}
-
-std::optional<std::filesystem::path> checkpoint_of(const Job& job) {
-  const std::string& resume = job.config.get<std::string>("resume");
-  if (resume == "never") return std::nullopt;
-  const auto all = list_checkpoints(job.run_dir / "checkpoints");
-  if (resume == "auto") {
-    if (all.empty()) return std::nullopt;
-    return all.rbegin()->second;
-  }
-  int64_t wanted = -1;  // also for a number beyond all steps
-  std::from_chars(resume.data(), resume.data() + resume.size(), wanted);
-  if (const auto found = all.find(wanted); found != all.end()) return found->second;
-  std::string have;
-  for (const auto& [step, path] : all) have += (have.empty() ? "one of " : ", ") + std::to_string(step);
-  throw ConfigError(job.config.place("resume"),
-                    "no such checkpoint in " + job.run_dir.string() + ": expected " +
-                        (have.empty() ? "a run with checkpoints" : have) + ", found " + resume,
-                    "--resume=auto takes the newest one, if there is any");
 }
 
 bool agree_on_job(Communicator& world, const Job& job, const std::filesystem::path& checkpoint) {

@@ -39,10 +39,10 @@ std::unique_ptr<World> open_device(Device&, World&);
 // Reads the configuration (file, then overrides) and checks everything that needs no other rank and no
 // device (a plan is drawn on any machine): `device` is left for who runs the job. Throws ConfigError.
 Job make_job(const std::filesystem::path& file, const std::vector<std::string>& overrides, int world);
-
-// The checkpoint that `resume` names: the run's newest one, that of a step, or none. Throws ConfigError where
-// that step has none.
-std::optional<std::filesystem::path> checkpoint_of(const Job&);
+// The same of a configuration that is read, under its name (that of its file, which names the run's directory
+// where nothing else does).
+Job make_job(Config, const std::string& configuration, int world);
+std::filesystem::path run_directory(const Config&, const std::string& configuration);
 
 // Collective: refuses ranks that differ in configuration, dataset, checkpoint or build, in one message.
 bool agree_on_job(Communicator&, const Job&, const std::filesystem::path& checkpoint);

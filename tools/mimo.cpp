@@ -44,15 +44,17 @@ int main(int argc, char** argv) {
   CLI::App app("Trains multimodal models: encoders and one language model, each on its own grid of ranks.");
   app.footer(kExamples);
   std::vector<CLI::App*> commands;
+  const std::string config_help =
+      "TOML file (default: " + line.config_file() + "; eval and generate: as the run was trained)";
   const auto command = [&](const char* name, const char* help) {
     CLI::App* sub = app.add_subcommand(name, help);
     sub->allow_extras();
-    sub->add_option("--config", line.config, "TOML file")->capture_default_str();
+    sub->add_option("--config", line.config, config_help);
     sub->footer("Every configuration key can be given as --section.key=value:\n" + run_schema().help());
     commands.push_back(sub);
     return sub;
   };
-  app.add_option("--config", line.config, "TOML file")->capture_default_str();
+  app.add_option("--config", line.config, config_help);
   app.add_flag("--profile", line.profile, "at the end, say where the time of a step went, rank by rank");
   app.allow_extras();
   command("train", "train (the default)")->add_flag("--profile", line.profile, "as above");

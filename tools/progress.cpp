@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -120,6 +121,11 @@ double TimeLeft::after(int64_t step) const {
   const double reading =
       sample_.amount > 0 ? sample_.of(samples) : step_.of(samples / static_cast<double>(run_.batch) / 3);
   return step_.of(steps) + reading + save_.of(saves);
+}
+
+std::string figure_text(std::optional<double> value, int digits) {
+  if (!value) return "-";
+  return std::isnan(*value) ? "nan" : fmt::format("{:.{}f}", *value, digits);  // NaN's sign means nothing
 }
 
 std::string time_text(double seconds) {

@@ -1,6 +1,7 @@
 // What a run says while it goes on: lines that stay, and one line of progress that fits the terminal.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,9 @@ class TimeLeft {
   Run run_;
   Pace step_, sample_, save_;
 };
+
+// "0.9708"; "-" where there is no value.
+std::string figure_text(std::optional<double> value, int digits = 4);
 
 // "45 s", "12:07"
 std::string time_text(double seconds);

@@ -9,7 +9,6 @@
 
 #include "data/image.h"
 #include "data/tokenizer.h"
-#include "io/file.h"
 #include "io/lock.h"
 #include "io/metrics.h"
 #include "parallel/agreement.h"
@@ -19,6 +18,7 @@
 #include "tools/profile.h"
 #include "tools/progress.h"
 #include "tools/report.h"
+#include "tools/resume.h"
 #include "tools/trainer.h"
 
 namespace mimo {
@@ -29,12 +29,12 @@ double now() {
 }
 
 constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match",
-                     *kHeldOutSamples = "held_out_samples";
+                     *kHeldOutSamples = "held_out_samples", *kSkipped = "skipped";
 
 // Mean milliseconds a step of the busiest rank, by module and kind of work.
 struct ModuleTimes {
   std::vector<std::pair<std::string, double>> rows;
-  double idle = 0;  // share of time that ranks wait for others
+  std::optional<double> idle;  // share of time that ranks wait for others
 };
 
 class TrainingRun {
@@ -45,10 +45,14 @@ class TrainingRun {
   int operator()() {
     if (!agree(comm_,
                [&] {
-                 job_ = make_job(line_.config, line_.overrides, comm_.size());
+                 job_ = make_job(line_.config_file(), line_.overrides, comm_.size());
                  job_.device = device_of(job_.config);
                  if (comm_.rank() == 0) check_unlocked(job_.run_dir);
-                 if (const auto found = checkpoint_of(job_)) resume_ = *found;
+                 if (const auto found = checkpoint_of(job_.config, job_.run_dir)) {
+                   resume_ = *found;
+                   changes_ = changes_since(resume_, job_);
+                   refuse(changes_, {kDataOrder, kModel}, resume_, job_.config);
+                 }
                }) ||
         !agree_on_job(comm_, job_, resume_))
       return 2;
@@ -78,10 +82,12 @@ class TrainingRun {
       fs::create_directories(job_.run_dir);
       lock_ =
           std::make_unique<DirectoryLock>(job_.run_dir, [this](const std::string& why) { comm_.abort(why); });
-      if (checkpoint_of(job_).value_or("") != resume_)
+      if (checkpoint_of(job_.config, job_.run_dir).value_or("") != resume_)
         throw ConfigError("run.dir", "another run has written to it since the start of this one",
                           "start again");
-      if (resume_.empty()) set_aside();
+      if (resume_.empty())
+        if (const auto aside = set_aside(job_.run_dir))
+          progress_.say("beginning anew; what the earlier run wrote is in " + aside->string());
       if (saves()) fs::create_directories(checkpoints());
       for (const char* name : {"summary.json", "report.html"})  // of the end of the run
         if (fs::exists(job_.run_dir / name) && !fs::is_regular_file(job_.run_dir / name))
@@ -89,7 +95,10 @@ class TrainingRun {
                                            (job_.run_dir / name).string());
       metrics_ = std::make_unique<MetricsWriter>(job_.run_dir / "metrics.jsonl", first);
       recall(read_metrics(job_.run_dir / "metrics.jsonl"));
-      write_text(job_.run_dir / "config.toml", resolved());
+      job_.config.set_layout(layout_lines(job_.layout));
+      write_config(job_.run_dir, job_.config,
+                   fmt::format("mimo on {} ranks, layout {}\ncompiled {} with g++ {}", comm_.size(),
+                               to_string(job_.layout), __DATE__, __VERSION__));
     } catch (const std::filesystem::filesystem_error& e) {
       throw ConfigError("run.dir", fmt::format("expected a directory that can be written, found {} ({})",
                                                (e.path1().empty() ? job_.run_dir : e.path1()).string(),
@@ -126,12 +135,21 @@ class TrainingRun {
   // What the run did before this process, so that summary and report tell of the whole run.
   void recall(const std::vector<StepMetrics>& lines) {
     for (const StepMetrics& m : lines) {
-      last_loss_ = m.loss, train_seconds_ += m.step_seconds, tokens_ += m.tokens;
-      report_.loss.points.emplace_back(m.step, m.loss);
-      std::map<std::string, double> more(m.more.begin(), m.more.end());
-      if (more[kHeldOutSamples] == static_cast<double>(curve_samples()))
-        curve_point(m.step, more[kHeldOutLoss], more[kExactMatch]);
+      note_step(m.step, m.loss, m.step_seconds, m.tokens);
+      const std::map<std::string, double> more(m.more.begin(), m.more.end());
+      const auto value = [&](const char* name) {
+        const auto found = more.find(name);
+        return found == more.end() ? std::nullopt : std::optional(found->second);
+      };
+      if (value(kSkipped)) ++skipped_;
+      if (value(kHeldOutSamples) == static_cast<double>(curve_samples()))
+        curve_point(m.step, value(kHeldOutLoss), value(kExactMatch));
     }
+  }
+
+  void note_step(int64_t step, std::optional<double> loss, double seconds, int64_t tokens) {
+    last_loss_ = loss, train_seconds_ += seconds, tokens_ += tokens;
+    if (loss) report_.loss.points.emplace_back(step, *loss);
   }
 
   // The curve over steps compares the same samples throughout.
@@ -141,31 +159,13 @@ class TrainingRun {
                ? std::min(job_.config.get<int64_t>("eval.samples"), all)
                : all;
   }
-  void curve_point(int64_t step, double loss, double exact_match) {
-    auto& losses = report_.held_out.points;
-    if (!losses.empty() && losses.back().first == static_cast<double>(step)) return;  // recalled
-    losses.emplace_back(step, loss);
-    report_.exact_match.points.emplace_back(step, exact_match);
-  }
-
-  // A run that begins anew where another has checkpoints: what that one wrote moves to earlier.N, so that
-  // nothing is lost and the two never mix.
-  void set_aside() {
-    namespace fs = std::filesystem;
-    if (list_checkpoints(job_.run_dir / "checkpoints").empty()) return;
-    fs::path aside;
-    for (int n = 1; aside.empty() || fs::exists(aside); ++n)
-      aside = job_.run_dir / ("earlier." + std::to_string(n));
-    fs::create_directory(aside);
-    for (const char* name : {"checkpoints", "config.toml", "metrics.jsonl", "summary.json", "report.html"})
-      if (fs::exists(job_.run_dir / name)) fs::rename(job_.run_dir / name, aside / name);
-    progress_.say("beginning anew; what the earlier run wrote is in " + aside.string());
-  }
-
-  std::string resolved() {
-    job_.config.set_layout(layout_lines(job_.layout));
-    return job_.config.to_toml(fmt::format("mimo on {} ranks, layout {}\ncompiled {} with g++ {}",
-                                           comm_.size(), to_string(job_.layout), __DATE__, __VERSION__));
+  void curve_point(int64_t step, std::optional<double> loss, std::optional<double> exact_match) {
+    const auto add = [&](Series& series, std::optional<double> y) {
+      const bool recalled = !series.points.empty() && series.points.back().first == static_cast<double>(step);
+      if (y && !recalled) series.points.emplace_back(step, *y);
+    };
+    add(report_.held_out, loss);
+    add(report_.exact_match, exact_match);
   }
 
   static std::vector<std::pair<std::string, std::string>> layout_lines(const Layout& layout) {
@@ -197,6 +197,8 @@ class TrainingRun {
                               job_.data->heldout.samples(), job_.run_dir.string()));
     if (!resume_.empty()) {
       progress_.say(fmt::format("resuming after step {} from {}", first, resume_.string()));
+      for (const Difference& d : changes_)
+        progress_.say(fmt::format("  changed: {} was {}, is {}", d.key, d.before, d.now));
       const auto all = list_checkpoints(job_.run_dir / "checkpoints");
       if (!all.empty() && all.rbegin()->first > first)
         progress_.say(fmt::format("the next checkpoint replaces those of steps {} to {}",
@@ -213,6 +215,7 @@ class TrainingRun {
     combine(trainer, most, ReduceOp::max);
     combine(trainer, busy, ReduceOp::sum);
     ModuleTimes t;
+    if (steps == 0) return t;
     const size_t modules = job_.model.modules.size();
     for (size_t m = 0; m < modules; ++m) {
       t.rows.emplace_back(job_.model.modules[m].name + " forward", 1000 * most[2 * m] / steps);
@@ -221,7 +224,7 @@ class TrainingRun {
     t.rows.emplace_back("reduce", 1000 * most[2 * modules] / steps);
     t.rows.emplace_back("update", 1000 * most[2 * modules + 1] / steps);
     t.rows.emplace_back("waiting", 1000 * most[2 * modules + 2] / steps);
-    t.idle = busy[1] > 0 ? std::max(0.0, 1 - busy[0] / busy[1]) : 0;
+    t.idle = std::max(0.0, 1 - busy[0] / busy[1]);
     return t;
   }
 
@@ -231,8 +234,32 @@ class TrainingRun {
     Evaluation e = trainer.evaluate(0, curve_samples());
     time.evaluated(now() - start, e.samples);
     progress_.say(fmt::format("held out after step {}: {}", trainer.steps_done(), e.text()));
-    if (e.samples > 0) curve_point(trainer.steps_done(), e.loss(), e.exact_match());
+    curve_point(trainer.steps_done(), e.loss(), e.exact_match());
     return e;
+  }
+
+  // The last steps that were skipped, one after another.
+  struct Skips {
+    int64_t count = 0, first = 0;
+    std::string what;  // was not finite in the first one
+  };
+
+  // Why the run cannot go on, in words for people; collective.
+  std::string divergence(Trainer& trainer, const Skips& skips) {
+    const int64_t most = job_.config.get<int64_t>("train.max_skips");
+    std::string text = "the run diverged";
+    if (skips.count > 0) text += fmt::format(": {} of step {} were not finite", skips.what, skips.first);
+    if (skips.count == most)
+      text += fmt::format(", nor were those of any step to {} (train.max_skips: {} in a row)",
+                          trainer.steps_done(), most);
+    const std::string bad = trainer.non_finite_state();
+    text += bad.empty() ? "; weights and moments are finite"
+                        : fmt::format("; not finite after step {} are {}", trainer.steps_done(), bad);
+    const auto kept = list_checkpoints(job_.run_dir / "checkpoints");
+    text += kept.empty() ? "; there is no checkpoint"
+                         : fmt::format("; the newest checkpoint is that of step {}, of finite numbers",
+                                       kept.rbegin()->first);
+    return text + ". hint: a smaller train.lr, a longer train.warmup";
   }
 
   int loop(Trainer& trainer, int64_t first) {
@@ -245,10 +272,22 @@ class TrainingRun {
     int64_t recent_tokens = 0, recent_steps = 0, saved = first;
     std::optional<Evaluation> curve;  // of the last step
     std::vector<Column> detail;
-    bool stopped = false;
+    std::string diverged;  // why, or empty
+    bool stopped = false, due = false;
+    Skips skips;
     TimeLeft time(
         {steps, job_.global_batch(), eval_every, curve_samples(), job_.data->heldout.samples(), save_every});
-    while (trainer.steps_done() < steps && !stopped) {
+    const auto save = [&] {
+      const double since = now();
+      try {
+        trainer.save();
+        saved = trainer.steps_done(), due = false;
+      } catch (const NotFinite&) {
+        diverged = divergence(trainer, skips);
+      }
+      time.saved(now() - since);
+    };
+    while (trainer.steps_done() < steps && !stopped && diverged.empty()) {
       trainer.clock().reset();
       std::optional<LaunchProfile> launches;
       if (line_.profile) launches.emplace();
@@ -261,7 +300,7 @@ class TrainingRun {
       time.stepped(seconds);
       seconds_here += seconds, recent_seconds += seconds, recent_tokens += r.tokens, ++recent_steps;
       for (size_t i = 0; i < total.size(); ++i) total[i] += clock[i], recent[i] += clock[i];
-      train_seconds_ += seconds, tokens_ += r.tokens, last_loss_ = r.loss;
+      note_step(r.step, r.loss, seconds, r.tokens);
       stopped = r.stop;
 
       StepMetrics m{
@@ -278,55 +317,68 @@ class TrainingRun {
             modules += fmt::format("{} {:.1f}", name.substr(0, name.find(' ')), ms);
           if (name.ends_with("backward")) modules += fmt::format(" + {:.1f} ", ms);
         }
-        m.more.emplace_back("idle", t.idle);
-        detail = {{5, modules + "ms", ""}, {4, fmt::format("idle {:.0f} %", 100 * t.idle), ""}};
+        m.more.emplace_back("idle", *t.idle);
+        detail = {{5, modules + "ms", ""}, {4, fmt::format("idle {:.0f} %", 100 * *t.idle), ""}};
         std::fill(recent.begin(), recent.end(), 0.0);
         recent_seconds = 0, recent_tokens = 0, recent_steps = 0;
+      }
+      if (r.not_finite.empty()) {
+        skips = {};
+      } else {
+        if (skips.count++ == 0) skips.first = r.step, skips.what = r.not_finite;
+        ++skipped_;
+        m.more.emplace_back(kSkipped, 1);
       }
       curve.reset();
       if (eval_every > 0 && (r.step % eval_every == 0 || r.step == steps) && !stopped) {
         curve = evaluate_curve(trainer, time);
         m.more.emplace_back(kHeldOutSamples, static_cast<double>(curve->samples));
-        m.more.emplace_back(kHeldOutLoss, curve->loss());
-        m.more.emplace_back(kExactMatch, curve->exact_match());
+        if (const auto loss = curve->loss()) m.more.emplace_back(kHeldOutLoss, *loss);
+        if (const auto share = curve->exact_match()) m.more.emplace_back(kExactMatch, *share);
       }
       if (comm_.rank() == 0) metrics_->write(m);
-      report_.loss.points.emplace_back(r.step, r.loss);
       std::vector<Column> columns = {
           {0, fmt::format("step {}/{}", r.step, steps), fmt::format("{}/{}", r.step, steps)},
-          {1, fmt::format("loss {:.4f}", r.loss)},
+          {1, "loss " + figure_text(r.loss)},
           {3, fmt::format("{:.0f} tokens/s", speed), fmt::format("{:.0f}/s", speed)},
           {2, time_text(time.after(r.step)) + " left"}};
       columns.insert(columns.end(), detail.begin(), detail.end());
-      if (r.skipped) columns.push_back({1, "(skipped: gradients not finite)", "(skipped)"});
+      if (!r.not_finite.empty())
+        columns.push_back({1, "(skipped: " + r.not_finite + " not finite)", "(skipped)"});
       progress_.update(columns, line_here);
-      if (save_every > 0 && (r.step % save_every == 0 || stopped)) {
-        const double since = now();
-        trainer.save();
-        time.saved(now() - since);
-        saved = r.step;
-      }
+      if (skips.count == c.get<int64_t>("train.max_skips")) diverged = divergence(trainer, skips);
+      // Not while steps are skipped: nothing has changed since a checkpoint that this one might displace.
+      due = due || (save_every > 0 && r.step % save_every == 0);
+      if (due && skips.count == 0) save();
     }
-    if (save_every > 0 && saved != trainer.steps_done()) trainer.save();
-    if (stopped) {
+    if (diverged.empty() && saved != trainer.steps_done()) {
+      if (save_every > 0)
+        save();
+      else if (!trainer.non_finite_state().empty())
+        diverged = divergence(trainer, skips);
+    }
+    if (stopped && diverged.empty()) {
       progress_.say(fmt::format(
           "stopped by a signal after step {}; {}", trainer.steps_done(),
           save_every > 0 ? "the same command resumes" : "no checkpoint, as checkpoint.every is 0"));
       return 0;
     }
-    if (!curve) curve = evaluate_curve(trainer, time);
-    finish(trainer, *curve, first, seconds_here, total);
+    if (!diverged.empty())
+      curve = Evaluation();
+    else if (!curve)
+      curve = evaluate_curve(trainer, time);
+    finish(trainer, *curve, first, seconds_here, total, diverged);
     trainer.watched("the report of rank 0", [&] { comm_.barrier(); });
+    if (!diverged.empty()) throw AgreedError(diverged);
     return 0;
   }
 
-  // e: of the samples of the curve, after the last step.
+  // e: of the samples of the curve, after the last step. A run that has diverged has nothing to evaluate.
   void finish(Trainer& trainer, Evaluation e, int64_t first, double seconds_here,
-              const std::vector<double>& seconds) {
-    e.append(trainer.evaluate(e.samples, job_.data->heldout.samples()));
+              const std::vector<double>& seconds, const std::string& diverged) {
+    if (diverged.empty()) e.append(trainer.evaluate(e.samples, job_.data->heldout.samples()));
     const int64_t steps = trainer.steps_done() - first;  // of this process
-    const ModuleTimes times =
-        module_times(trainer, seconds, seconds_here, static_cast<double>(std::max<int64_t>(1, steps)));
+    const ModuleTimes times = module_times(trainer, seconds, seconds_here, static_cast<double>(steps));
     // Peak memory of every module, of the rank that needs most.
     std::vector<std::string> labels = job_.model.names();
     labels.push_back("optimizer");
@@ -342,52 +394,59 @@ class TrainingRun {
     show(e, readings);
     const std::filesystem::path summary = job_.run_dir / "summary.json", page = job_.run_dir / "report.html";
     if (steps > 0 || !std::filesystem::exists(summary) || !std::filesystem::exists(page)) {
-      write(trainer, e, peaks, times, summary);
-      fill_report(trainer, e, readings, times);
+      write(trainer, e, peaks, times, diverged, summary);
+      fill_report(trainer, e, readings, times, diverged);
       write_report(report_, page);
-      progress_.say(fmt::format("trained {} steps in {}, {:.0f} tokens/s, ranks idle {:.0f} % of the time",
-                                trainer.steps_done(), time_text(train_seconds_), tokens_per_second(),
-                                100 * times.idle));
+      if (times.idle)
+        progress_.say(fmt::format("trained {} steps in {}, {} tokens/s, ranks idle {:.0f} % of the time",
+                                  trainer.steps_done(), time_text(train_seconds_),
+                                  figure_text(tokens_per_second(), 0), 100 * *times.idle));
     }
     std::string lengths;
     for (const auto& [length, figure] : e.by_length)
       lengths += fmt::format("  {}: {:.3f}", length,
                              static_cast<double>(figure.first) / static_cast<double>(figure.second));
     if (!lengths.empty()) progress_.say("exact match by length" + lengths);
-    progress_.say(
-        fmt::format("held out, all {} samples: {}; report: {}", e.samples, e.text(), page.string()));
+    if (diverged.empty()) progress_.say(fmt::format("held out, all {} samples: {}", e.samples, e.text()));
+    progress_.say("report: " + page.string());
     if (line_.profile) progress_.say(profile);
   }
 
-  double tokens_per_second() const {
-    return train_seconds_ > 0 ? static_cast<double>(tokens_) / train_seconds_ : 0;
+  std::optional<double> tokens_per_second() const {
+    if (train_seconds_ == 0) return std::nullopt;
+    return static_cast<double>(tokens_) / train_seconds_;
   }
 
   void write(Trainer& trainer, const Evaluation& e, const std::vector<double>& peaks,
-             const ModuleTimes& times, const std::filesystem::path& file) {
+             const ModuleTimes& times, const std::string& diverged, const std::filesystem::path& file) {
+    using Json = nlohmann::ordered_json;
+    const auto value = [](std::optional<double> v) { return v ? Json(*v) : Json(); };  // else null
     std::vector<std::string> labels = job_.model.names();
     labels.push_back("optimizer");
-    nlohmann::ordered_json s;
+    Json s;
+    s["status"] = diverged.empty() ? "finished" : "diverged";
+    if (!diverged.empty()) s["reason"] = diverged;
     s["steps"] = trainer.steps_done();
-    s["final_loss"] = last_loss_;
+    s["skipped_steps"] = skipped_;
+    s["final_loss"] = value(last_loss_);
     s["train_seconds"] = train_seconds_;
-    s["tokens_per_second"] = tokens_per_second();
+    s["tokens_per_second"] = value(tokens_per_second());
     for (size_t i = 0; i < labels.size(); ++i)
       s["peak_memory_bytes"][labels[i]] = static_cast<int64_t>(peaks[i]);
     s["layout"] = to_string(job_.layout);
     s["ranks"] = comm_.size();
     s["device"] = job_.device.kind == Device::Kind::cuda ? "cuda" : "cpu";
-    s["idle"] = times.idle;
+    s["idle"] = value(times.idle);
     for (const auto& [name, ms] : times.rows) s["milliseconds_per_step"][name] = ms;
     s["eval"]["samples"] = e.samples;
-    s["eval"]["exact_match"] = e.exact_match();
+    s["eval"]["exact_match"] = value(e.exact_match());
     s["eval"]["exact_match_samples"] = e.headline;
     for (const auto& [length, figure] : e.by_length)
       s["eval"]["by_length"][std::to_string(length)] =
           static_cast<double>(figure.first) / static_cast<double>(figure.second);
     for (const auto& [kind, figure] : e.by_kind)
       s["eval"]["by_kind"][kind] = static_cast<double>(figure.first) / static_cast<double>(figure.second);
-    s["eval"]["loss"] = e.loss();
+    s["eval"]["loss"] = value(e.loss());
     write_summary(file, s);
   }
 
@@ -448,28 +507,31 @@ class TrainingRun {
   }
 
   void fill_report(Trainer& trainer, const Evaluation& e, const std::vector<std::vector<int32_t>>& readings,
-                   const ModuleTimes& times) {
+                   const ModuleTimes& times, const std::string& diverged) {
     report_.title = "mimo run " + job_.run_dir.filename().string();
     report_.loss.name = "training";
     report_.held_out.name = fmt::format("the first {} held out", curve_samples());
     report_.exact_match.name = fmt::format("Exact match of the first {} held-out samples", curve_samples());
     report_.figures = {
-        {fmt::format("exact match on {} held-out samples", e.headline),
-         fmt::format("{:.4f}", e.exact_match())},
-        {fmt::format("loss on all {} held-out samples", e.samples), fmt::format("{:.4f}", e.loss())},
+        {fmt::format("exact match on {} held-out samples", e.headline), figure_text(e.exact_match())},
+        {fmt::format("loss on all {} held-out samples", e.samples), figure_text(e.loss())},
         {"steps", std::to_string(trainer.steps_done())},
         {"training time", time_text(train_seconds_)},
-        {"tokens a second", fmt::format("{:.0f}", tokens_per_second())}};
+        {"tokens a second", figure_text(tokens_per_second(), 0)}};
     std::string kinds;
     for (const auto& [kind, figure] : e.by_kind)
       kinds +=
           fmt::format("{}{}: {} of {} right", kinds.empty() ? "" : ", ", kind, figure.first, figure.second);
-    report_.facts = {{"ranks", fmt::format("{}, idle {:.0f} % of the time", comm_.size(), 100 * times.idle)},
-                     {"a step", fmt::format("{} samples in {} wave{}", job_.global_batch(), job_.waves,
-                                            job_.waves == 1 ? "" : "s")},
-                     {"held out", kinds},
-                     {"data", job_.config.get<std::string>("data.path")},
-                     {"source", job_.data->header.license}};
+    report_.facts = {
+        {"status", diverged.empty() ? "finished" : diverged},
+        {"skipped steps", std::to_string(skipped_)},
+        {"ranks", std::to_string(comm_.size()) +
+                      (times.idle ? fmt::format(", idle {:.0f} % of the time", 100 * *times.idle) : "")},
+        {"a step",
+         fmt::format("{} samples in {} wave{}", job_.global_batch(), job_.waves, job_.waves == 1 ? "" : "s")},
+        {"held out", kinds},
+        {"data", job_.config.get<std::string>("data.path")},
+        {"source", job_.data->header.license}};
     report_.module_ms = times.rows;
     for (const auto& [length, figure] : e.by_length)
       report_.by_length.emplace_back(std::to_string(length),
@@ -490,11 +552,13 @@ class TrainingRun {
   Progress progress_;
   Job job_;
   std::filesystem::path resume_;
+  std::vector<Difference> changes_;      // since the checkpoint
   std::unique_ptr<DirectoryLock> lock_;  // on rank 0
   std::unique_ptr<MetricsWriter> metrics_;
   Report report_;
-  double last_loss_ = 0, train_seconds_ = 0;  // of the whole run
-  int64_t tokens_ = 0;
+  std::optional<double> last_loss_;  // of the whole run, as are the following
+  double train_seconds_ = 0;
+  int64_t tokens_ = 0, skipped_ = 0;
   StepProfile profile_;
 };
 

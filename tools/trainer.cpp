@@ -7,6 +7,7 @@
 
 #include "parallel/verify.h"
 #include "tensor/cuda.h"
+#include "tools/progress.h"
 
 namespace mimo {
 namespace {
@@ -233,8 +234,11 @@ StepResult Trainer::step(const std::function<void()>& before_update) {
     double square = 0;
     for (double s : sums.squared_norm) square += s;
     result.grad_norm = sums.non_finite > 0 ? NAN : std::sqrt(square) / divisor;
-    result.skipped = sums.non_finite > 0 || !std::isfinite(sums.statistics.loss_sum);
-    if (!result.skipped) {
+    if (!std::isfinite(sums.statistics.loss_sum)) result.not_finite = "the loss";
+    if (sums.non_finite > 0)
+      result.not_finite += (result.not_finite.empty() ? "" : " and ") +
+                           std::to_string(static_cast<int64_t>(sums.non_finite)) + " elements of gradients";
+    if (result.not_finite.empty()) {
       const double clip = c.get<double>("train.clip");
       const double factor = clip > 0 && result.grad_norm > clip ? clip / (result.grad_norm + 1e-6) : 1;
       optimizer_->update(result.lr, factor / divisor, ++updates_);
@@ -248,17 +252,27 @@ StepResult Trainer::step(const std::function<void()>& before_update) {
   observers.all = {watchdog_.get(), &clock_};
   if (job_.device.kind == Device::Kind::cuda) observers.all.push_back(&ranges);
   const Statistics statistics = train_->executor.step(waves, sizes, batches, hooks, observers);
-  result.loss = statistics.loss_sum / divisor;
+  if (result.counted > 0) result.loss = statistics.loss_sum / divisor;
   result.stop = sums.stop;
   result.step = ++done_;
   position_ += batch;
   return result;
 }
 
+std::optional<double> Evaluation::loss() const {
+  if (counted == 0) return std::nullopt;
+  return loss_sum / counted;
+}
+
+std::optional<double> Evaluation::exact_match() const {
+  if (headline == 0) return std::nullopt;
+  return static_cast<double>(headline_right) / static_cast<double>(headline);
+}
+
 std::string Evaluation::text() const {
   if (counted == 0) return "nothing to read";
-  std::string s = fmt::format("loss {:.4f}", loss());
-  if (headline > 0) s += fmt::format(", exact match {:.4f} of {}", exact_match(), headline);
+  std::string s = "loss " + figure_text(loss());
+  if (headline > 0) s += fmt::format(", exact match {} of {}", figure_text(exact_match()), headline);
   return s;
 }
 
@@ -348,7 +362,12 @@ std::vector<ShardedTensor> Trainer::tensors() {
 
 void Trainer::watched(const std::string& what, const std::function<void()>& f) {
   watchdog_->begin(what);
-  f();
+  try {
+    f();
+  } catch (...) {
+    watchdog_->end();
+    throw;
+  }
   watchdog_->end();
 }
 
@@ -370,11 +389,19 @@ void Trainer::save() {
   state.scalars["position"] = position_;
   state.scalars["updates"] = updates_;
   state.scalars["config"] = job_.config.to_toml();
+  state.scalars["dataset"] = job_.data->digest;
   state.scalars["layout"] = to_string(job_.layout);
   watched("saving a checkpoint", [&] {
     save_checkpoint(world_.world(), job_.run_dir / "checkpoints", state, on_host(tensors(), true),
                     job_.config.get<int64_t>("checkpoint.keep"));
   });
+}
+
+std::string Trainer::non_finite_state() {
+  std::string bad;
+  watched("looking for what is not finite",
+          [&] { bad = non_finite(world_.world(), on_host(tensors(), true)); });
+  return bad;
 }
 
 int64_t Trainer::load(const std::filesystem::path& checkpoint) {

@@ -18,12 +18,14 @@
 namespace mimo {
 
 struct StepResult {
-  int64_t step = 0;  // steps done, this one included
-  double loss = 0;   // mean over counted tokens
+  int64_t step = 0;            // steps done, this one included
+  std::optional<double> loss;  // mean over counted tokens; none where nothing counts
   double grad_norm = 0, lr = 0;
   int64_t tokens = 0, counted = 0;
-  bool skipped = false;  // gradients were not finite: nothing was updated
-  bool stop = false;     // a signal asked some rank to end the run
+  // What was not finite, as in "the loss and 12 elements of gradients": the step was skipped, nothing
+  // updated.
+  std::string not_finite;
+  bool stop = false;  // a signal asked some rank to end the run
 };
 
 // What was read of samples that follow one another in the held-out split.
@@ -36,9 +38,9 @@ struct Evaluation {
   std::vector<std::vector<int32_t>>
       readings;  // predicted tokens at counted places; on ranks that hold the loss, others empty
 
-  // NaN: there were none.
-  double loss() const { return loss_sum / counted; }  // mean over counted tokens
-  double exact_match() const { return static_cast<double>(headline_right) / static_cast<double>(headline); }
+  // Of none there is none.
+  std::optional<double> loss() const;  // mean over counted tokens
+  std::optional<double> exact_match() const;
   std::string text() const;             // "loss 0.0332, exact match 0.9708 of 1200": what there is of it
   void append(const Evaluation& next);  // of the samples that follow
 };
@@ -73,8 +75,10 @@ class Trainer {
   Evaluation evaluate(int64_t first, int64_t end);  // samples [first, end) of the held-out split
   int64_t steps_done() const { return done_; }
 
-  // Collective: failures are those of all ranks.
+  // Collective: failures are those of all ranks, NotFinite among them.
   void save();
+  // See non_finite of io/checkpoint.h: of weights and moments. Collective.
+  std::string non_finite_state();
   // Throws ConfigError; returns the step that the checkpoint holds.
   int64_t load(const std::filesystem::path& checkpoint);
 

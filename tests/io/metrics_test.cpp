@@ -58,9 +58,18 @@ TEST(Metrics, WhatIsNotFiniteIsAString) {
   MetricsWriter(dir / "m").write(m);
   EXPECT_CONTAINS(read_text(dir / "m"), "\"loss\":\"NaN\"");
   const StepMetrics r = read_metrics(dir / "m").at(0);
-  EXPECT_TRUE(std::isnan(r.loss));
+  EXPECT_TRUE(std::isnan(r.loss.value()));
   EXPECT_EQ(r.grad_norm, m.grad_norm);
   EXPECT_EQ(r.more, m.more);
+}
+
+TEST(Metrics, WhatHasNoValueIsNull) {
+  TempDir dir;
+  StepMetrics m = at(1);
+  m.loss.reset();
+  MetricsWriter(dir / "m").write(m);
+  EXPECT_CONTAINS(read_text(dir / "m"), "\"loss\":null,");
+  EXPECT_EQ(read_metrics(dir / "m").at(0), m);
 }
 
 TEST(Metrics, ResumingLeavesTheBytesOfAnUninterruptedRun) {

@@ -97,7 +97,7 @@ Course run(const Job& job, World& world, const std::map<std::string, Dims>& shap
     const StepResult r = trainer.step([&] {
       if (s == 0) c.gradients = gather(trainer.parameters(), shapes, true, world.world());
     });
-    c.loss.push_back(r.loss);
+    c.loss.push_back(r.loss.value());
     c.norm.push_back(r.grad_norm);
   }
   return c;

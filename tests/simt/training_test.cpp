@@ -36,7 +36,7 @@ class EmulatedTraining : public testing::Test {
   }
   std::vector<double> losses(const std::string& name) const {
     std::vector<double> out;
-    for (const StepMetrics& m : read_metrics(path(name) + "/metrics.jsonl")) out.push_back(m.loss);
+    for (const StepMetrics& m : read_metrics(path(name) + "/metrics.jsonl")) out.push_back(m.loss.value());
     return out;
   }
   // Five steps on both devices: `tolerance` of the losses.

@@ -75,6 +75,7 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
   fs::copy(path("data.h5"), path("header-only.h5"));
   fs::resize_file(path("header-only.h5"), 100);
   write_text(path("text.h5"), "these are no data");
+  write_tiny_dataset(path("other.h5"), 32);
   h5::File::create(path("foreign.h5")).write("x", std::vector<float>{1, 2, 3});
   {
     h5::File file = h5::File::create(path("newer.h5"));
@@ -106,6 +107,8 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
       {0, "--train.global_batch=0", {"train.global_batch", "from 1", "found 0"}},
       {0, "--train.dtype=f16", {"train.dtype", "one of f32, bf16", "found \"f16\""}},
       {0, "--module.vision.kind=mlp", {"module.vision.kind", "vit", "found \"mlp\""}},
+      {0, "--train.beta1=1", {"train.beta1", "below 1", "found 1"}},
+      {2, "--train.eps=1e-50", {"train.eps", "found 1e-50, which is 0 in single precision"}},
       {0, "--run.hang_timeout=0", {"run.hang_timeout", "above 0", "found 0"}},
       {0, "--train.steps=3 --train.steps=4", {"train.steps", "given twice", "found 3 and 4"}},
       {0, "--train.steps 3", {"expected --section.key=value", "--train.steps=VALUE"}},
@@ -145,9 +148,23 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
       {3, "--data.seq_length=10", {"data.seq_length", "expected at most 10 tokens"}},
       {0, "--module.vision.patch=7", {"patches do not divide", "multiples of"}},
       // checkpoints
-      {2, "--run.dir=" + path("done") + " --module.language.hidden=64", {"step_00000002", "another model"}},
-      {0, "--run.dir=" + path("done") + " --module.vision.layers=1", {"step_00000002", "another model"}},
-      {0, "--run.dir=" + path("done") + " --module.vision.layers=3", {"step_00000002", "another model"}},
+      {2,
+       "--run.dir=" + path("done") + " --module.language.hidden=64",
+       {"step_00000002", "module.language.hidden was 32, is 64, which changes the model"}},
+      {0,
+       "--run.dir=" + path("done") + " --module.vision.layers=1 --train.seed=2",
+       {"train.seed was 1, is 2, which changes the order of the data", "module.vision.layers was 2, is 1",
+        "--resume.allow=train.seed,module.vision.layers goes on all the same"}},
+      {0,
+       "--run.dir=" + path("done") + " --module.vision.layers=3 --resume.allow=module.vision.layers",
+       {"step_00000002", "another model"}},
+      {0, "--run.dir=" + path("done") + " --resume.allow=train.sed", {"resume.allow", "mean train.seed?"}},
+      {2,
+       "--run.dir=" + path("done") + " --data.path=" + path("other.h5"),
+       {"data.path was a dataset of digest", "the order of the data", "--resume.allow=data.path"}},
+      {0,
+       "eval --run.dir=" + path("done") + " --module.vision.activation=silu",
+       {"module.vision.activation was \"gelu\", is \"silu\"", "--resume.allow=module.vision.activation"}},
       {0, "--run.dir=" + path("done") + " --resume=7", {"resume", "one of 1, 2", "found 7"}},
       {0, "--run.dir=" + path("done") + " --resume=99999999999999999999", {"resume", "a whole number"}},
       {2, "--run.dir=" + path("altered"), {"altered/", "step_00000002/rank_0000", "--resume=STEP"}},

@@ -112,7 +112,7 @@ TEST_P(SameLayout, ContinuesBitForBit) {
     EXPECT_EQ(a[i].grad_norm, b[i].grad_norm);
     EXPECT_EQ(a[i].lr, b[i].lr);
   }
-  EXPECT_LT(a.back().loss, a.front().loss);
+  EXPECT_LT(a.back().loss.value(), a.front().loss.value());
   expect_equal_weights(checkpoint(whole, 20), checkpoint(cut, 20));
 }
 
@@ -132,7 +132,7 @@ TEST_P(OtherLayout, ContinuesToRounding) {
   for (size_t i = 0; i < 10; ++i) EXPECT_EQ(a[i], b[i]) << "kept line " << i + 1;
   for (size_t i = 10; i < 20; ++i) {
     // The bounds of the tests of layouts: sums of up to 10^3 fp32 terms in another order, over ten steps.
-    EXPECT_NEAR(a[i].loss, b[i].loss, 1e-5 * a[i].loss) << "step " << i + 1;
+    EXPECT_NEAR(a[i].loss.value(), b[i].loss.value(), 1e-5 * a[i].loss.value()) << "step " << i + 1;
     EXPECT_NEAR(a[i].grad_norm, b[i].grad_norm, 1e-4 * a[i].grad_norm) << "step " << i + 1;
     EXPECT_EQ(a[i].tokens, b[i].tokens);
   }
