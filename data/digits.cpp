@@ -136,8 +136,8 @@ Digits read_digits(const std::filesystem::path& csv) {
 Sample train_sample(const Digits& digits, const DigitsOptions& o, int64_t i) {
   RandomStream random(o.seed, "digits.train", static_cast<uint32_t>(i));
   const uint32_t ten = random.below(10);
-  if (ten == 0) return sum_sample(false, random);
-  if (ten == 1) return image_sample(digits, two_counts(random), &o.augmentation, random);
+  if (ten < 2) return sum_sample(false, random);
+  if (ten == 2) return image_sample(digits, two_counts(random), &o.augmentation, random);
   return image_sample(digits, {static_cast<int>(1 + random.below(6))}, &o.augmentation, random);
 }
 

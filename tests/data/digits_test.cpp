@@ -114,11 +114,11 @@ TEST(Digits, TrainingSamplesAreTrainingDigits) {
   }
   EXPECT_EQ(used.size(), kTrainDigits);  // all of them, about 13 times each
   // Five standard deviations of binomial counts.
-  EXPECT_NEAR(kinds[kind_of(DigitsKind::sum)], n / 10, 5 * std::sqrt(n * 0.09));
+  EXPECT_NEAR(kinds[kind_of(DigitsKind::sum)], n / 5, 5 * std::sqrt(n * 0.16));
   EXPECT_NEAR(kinds[kind_of(DigitsKind::two_images)], n / 10, 5 * std::sqrt(n * 0.09));
   ASSERT_EQ(lengths.size(), 6u);
   for (const auto& [length, count] : lengths)
-    EXPECT_NEAR(count, 0.8 * n / 6, 5 * std::sqrt(n * 0.8 / 6)) << length;
+    EXPECT_NEAR(count, 0.7 * n / 6, 5 * std::sqrt(n * 0.7 / 6)) << length;
 }
 
 TEST(Digits, DistortedSamplesHaveTheLevelsOfTheSource) {
@@ -172,7 +172,7 @@ TEST(Digits, HeldOutSumsAreNeverTrained) {
   std::set<int> results;
   for (int i = 0; i < 40000; ++i) {
     RandomStream first(1, "digits.train", static_cast<uint32_t>(i));
-    if (first.below(10) != 0) continue;  // not a sum: nothing to compose
+    if (first.below(10) > 1) continue;  // not a sum: nothing to compose
     const Sample s = train_sample(digits(), undistorted(), i);
     ASSERT_EQ(s.kind, kind_of(DigitsKind::sum));
     const auto [a, b, c] = sum_of(s);
@@ -290,7 +290,7 @@ TEST(MimoData, ComposesAndShows) {
   const std::string file = (dir / "d.h5").string(), png = (dir / "p.png").string();
   Outcome o = mimo_data(dir, "digits --samples 30 --out " + file);
   EXPECT_EQ(o.status, 0) << o.text;
-  EXPECT_CONTAINS(o.text, "train         30 samples, 24 one image, 4 sum, 2 two images");
+  EXPECT_CONTAINS(o.text, "train         30 samples, 19 one image, 6 sum, 5 two images");
   DigitsOptions options;
   options.samples = 30;
   write_digits(digits(), options, dir / "e.h5");
