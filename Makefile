@@ -84,8 +84,8 @@ BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 BIN       ?=
 PROGRAMS  := $(MAINS:tools/%.cpp=$(BIN)%)
 
-TEST_DIRS := $(filter-out mpi cuda simt gpu,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
-TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
+TEST_DIRS := $(filter-out mpi cuda simt gpu bench,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
+TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt $(BUILD)/tests/bench $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
 MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp)) $(if $(and $(NVCC),$(NCCL_H)),$(BUILD)/tests/mpi/nccl_test)
 
 .DEFAULT_GOAL := all
@@ -191,6 +191,10 @@ $(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(BUILD)/obj/tests/tools/program.o $(SIMT_
 $(BUILD)/mimo-bench-emulated: $(BENCH_OBJ) $(SIMT_OBJ) $(LIB)
 	@echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lbenchmark -lboost_context $(LIBS) -o $@
+$(BUILD)/tests/bench: $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/bench/*.cpp) tests/tools/program.cpp) \
+  $(filter-out %/main.o,$(BENCH_OBJ)) $(SIMT_OBJ) $(TOOL_OBJ) $(LIB) $(BUILD)/mimo-bench-emulated
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o %/mimo-bench-emulated,$^) -lgtest_main -lgtest -lbenchmark -lboost_context $(LIBS) -o $@
 $(BUILD)/mimo-emulated: $(BUILD)/obj/tools/mimo.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
 	@echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter-out %/memory.o,$^) -lboost_context $(LIBS) -o $@

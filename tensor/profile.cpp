@@ -2,7 +2,6 @@
 
 #include <cxxabi.h>
 
-#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -11,10 +10,6 @@
 
 namespace mimo {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // "RmsNorm<float>" of its mangled name.
 std::string op_name(const char* mangled) {
@@ -32,30 +27,27 @@ LaunchProfile::~LaunchProfile() { LaunchTimer::current = before_; }
 
 std::map<std::pair<std::string, std::string>, LaunchProfile::Entry> LaunchProfile::entries() const {
   std::map<std::pair<std::string, std::string>, Entry> out;
-  for (const auto& [key, entry] : table_) {
-    Entry& e = out[{memory_label_name(key.first), op_name(key.second)}];
-    e.calls += entry.calls;
-    e.seconds += entry.seconds;
-    e.flop += entry.flop;
+  if (!spans_.empty()) spans_.back().end.synchronize();
+  for (const Span& s : spans_) {
+    Entry& e = out[{memory_label_name(s.label), op_name(s.op)}];
+    ++e.calls;
+    e.seconds += s.end.since(s.begin);
+    e.flop += s.flop;
   }
   return out;
 }
 
 void LaunchTimer::start(const char* op, double flop) {
-  op_ = op;
-  flop_ = flop;
   exceptions_ = std::uncaught_exceptions();
-  since_ = now();
+  span_ = profile_->spans_.size();
+  profile_->spans_.push_back({memory_label(), op, flop, Event(current_stream(), true), {}});
 }
 
-// A kernel's time is known when it has run: a profiled launch on a device waits for it.
 void LaunchTimer::stop() {
-  if (std::uncaught_exceptions() > exceptions_) return;
-  synchronize(current_stream());
-  LaunchProfile::Entry& e = profile_->table_[{memory_label(), op_}];
-  ++e.calls;
-  e.seconds += now() - since_;
-  e.flop += flop_;
+  if (std::uncaught_exceptions() > exceptions_)
+    profile_->spans_.resize(span_);
+  else
+    profile_->spans_[span_].end = Event(current_stream(), true);
 }
 
 }  // namespace mimo

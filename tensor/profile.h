@@ -1,14 +1,19 @@
 // Where the time of a thread's kernel launches goes, by module and op.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "tensor/device.h"
 
 namespace mimo {
 
 // Counts the launches of the thread that made it, for as long as it lives; without one a launch costs one
-// test.
+// test. Their times are those between events in the stream, so no launch waits for its kernel; where the
+// device waits for the host, that counts with the launch it waited for.
 class LaunchProfile {
  public:
   struct Entry {
@@ -18,11 +23,18 @@ class LaunchProfile {
   LaunchProfile();
   ~LaunchProfile();
   LaunchProfile(const LaunchProfile&) = delete;
-  std::map<std::pair<std::string, std::string>, Entry> entries() const;  // by module ("other": none) and op
+  // By module ("other": none) and op; waits for the last of the launches.
+  std::map<std::pair<std::string, std::string>, Entry> entries() const;
 
  private:
   friend class LaunchTimer;
-  std::map<std::pair<int, const char*>, Entry> table_;  // by memory label and mangled op
+  struct Span {
+    int label;
+    const char* op;  // mangled
+    double flop;
+    Event begin, end;
+  };
+  std::vector<Span> spans_;
   LaunchProfile* before_;
 };
 
@@ -32,8 +44,8 @@ class LaunchTimer {
     if (profile_) [[unlikely]]
       start(op, flop);
   }
-  // A profiled launch waits for its kernel, so an error of the device is thrown here; a launch that has
-  // thrown is not counted.
+  // Events report earlier work's errors, so a profiled launch can throw here; one that has thrown is not
+  // counted.
   ~LaunchTimer() noexcept(false) {
     if (profile_) [[unlikely]]
       stop();
@@ -46,8 +58,7 @@ class LaunchTimer {
   void stop();
   static inline thread_local constinit LaunchProfile* current = nullptr;
   LaunchProfile* profile_;
-  const char* op_ = nullptr;
-  double flop_ = 0, since_ = 0;
+  size_t span_ = 0;
   int exceptions_ = 0;  // under way when it began
 };
 

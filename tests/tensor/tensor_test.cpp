@@ -211,19 +211,34 @@ TEST(Tensor, BadInputIsRefusedByName) {
   EXPECT_THROWS(Tensor::empty({1}, DType::f32, {Device::Kind::cuda, 0}), "built without CUDA");
 }
 
-// Here the device is one that is not there, so both the kernel and the wait for it fail.
-TEST(LaunchProfile, AFailedLaunchThrowsAsItDoesUnprofiled) {
-  const Stream before = current_stream();
-  const auto launched = [] {
-    current_stream() = {{Device::Kind::cuda, 0}, Cuda{}};
-    launch(Fill<float>{1, 1, nullptr, 1, 0});
-  };
+TEST(LaunchProfile, CountsByModuleAndOp) {
+  const Tensor x = iota({2, 3});
+  const LaunchProfile profile;
+  add_into(x, iota({2, 3}));
   {
-    const LaunchProfile profile;
-    EXPECT_THROWS(launched(), "Fill runs on the CPU only");
-    EXPECT_TRUE(profile.entries().empty());
-    EXPECT_THROWS(LaunchTimer("op", 0), "no device");
+    const MemoryLabel label("module");
+    add_into(x, iota({2, 3}));
+    add_into(x, iota({2, 3}));
   }
+  const auto entries = profile.entries();
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_EQ(entries.at({"other", "Add<float>"}).calls, 1);
+  EXPECT_EQ(entries.at({"module", "Add<float>"}).calls, 2);
+  EXPECT_GT(entries.at({"module", "Add<float>"}).seconds, 0);
+}
+
+TEST(LaunchProfile, AFailedLaunchThrowsAsItDoesUnprofiled) {
+  struct Fails {};
+  const LaunchProfile profile;
+  const auto launched = [] {
+    const LaunchTimer timer(typeid(Fails).name(), 0);
+    throw std::runtime_error("bad arguments");
+  };
+  EXPECT_THROWS(launched(), "bad arguments");
+  EXPECT_TRUE(profile.entries().empty());
+  const Stream before = current_stream();
+  current_stream() = {{Device::Kind::cuda, 0}, Cuda{}};  // a device that is not there
+  EXPECT_THROWS(LaunchTimer("op", 0), "no device");
   current_stream() = before;
 }
 

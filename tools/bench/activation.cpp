@@ -1,6 +1,9 @@
 #include "kernels/activation.h"
 
+#include <fmt/format.h>
+
 #include "tools/bench/bench.h"
+#include "tools/bench/torch.h"
 
 namespace mimo::bench {
 namespace {
@@ -42,6 +45,9 @@ void swiglu(benchmark::State& state) {
   Array<T> y(n);
   measure(state, SwiGlu<T>{tokens, width, x.data(), 2 * width, y.data(), width}, 21.0 * n,
           3.0 * n * sizeof(T));
+  compare_with_torch(
+      state, "torch compiled",
+      fmt::format("swiglu({}, {}, {}, {})", python(false), tokens, width, name_of(dtype_of<T>())));
 }
 
 template <class T>
@@ -52,6 +58,9 @@ void swiglu_backward(benchmark::State& state) {
   measure(state,
           SwiGluBackward<T>{tokens, width, x.data(), 2 * width, dy.data(), width, dx.data(), 2 * width},
           27.0 * n, 5.0 * n * sizeof(T));
+  compare_with_torch(
+      state, "torch compiled",
+      fmt::format("swiglu({}, {}, {}, {})", python(true), tokens, width, name_of(dtype_of<T>())));
 }
 
 void kinds(benchmark::internal::Benchmark* b) {  // 0 relu2, 1 gelu_erf, 2 gelu_tanh, 3 quick_gelu, 4 silu

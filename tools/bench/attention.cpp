@@ -69,10 +69,10 @@ struct Problem {
   void compare(benchmark::State& state, bool backward) const {
     for (const auto& [name, backend] :
          {std::pair{"torch flash", "FLASH_ATTENTION"}, {"cuDNN", "CUDNN_ATTENTION"}})
-      compare_with_torch(state, name,
-                         fmt::format("sdpa('{}', {}, {}, {}, {}, {}, {}, {}, {})", backend,
-                                     backward ? "True" : "False", s.sequences, s.length, s.heads, s.kv_heads,
-                                     s.dim, s.causal ? "True" : "False", name_of(dtype_of<T>())));
+      compare_with_torch(
+          state, name,
+          fmt::format("sdpa('{}', {}, {}, {}, {}, {}, {}, {}, {})", backend, python(backward), s.sequences,
+                      s.length, s.heads, s.kv_heads, s.dim, python(s.causal), name_of(dtype_of<T>())));
   }
 };
 
@@ -124,8 +124,7 @@ void forward(benchmark::State& state, Shape s) {
 template <class T>
 void backward(benchmark::State& state, Shape s) {
   Problem<T> p(s);
-  const Attention<T> first = p.forward();
-  with_scratch(first, [&](const auto& context) { run(context, first); });
+  call_of(p.forward())();
   p.measure(state, p.backward(), 10, p.tokens * (2 * p.ld + 2 * p.q_cols));
   p.compare(state, true);
 }

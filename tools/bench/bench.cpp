@@ -8,6 +8,11 @@
 
 namespace mimo::bench {
 
+Options& options() {
+  static Options o;
+  return o;
+}
+
 bool large() { return on_gpu() && !options().small; }
 
 void fill_storage(Storage& to, std::span<const std::byte> block) {
@@ -71,6 +76,20 @@ void repeat(benchmark::State& state, const std::function<void()>& launch) {
   state.counters["launches"] = static_cast<double>(launches);
 }
 
+// A case of several calls keeps the worst of them.
+void check_call(benchmark::State& state, const std::function<void(Check&)>& sample,
+                const std::function<void()>& launch) {
+  Check check;
+  sample(check);
+  launch();
+  synchronize(current_stream());
+  std::string worst;
+  const double error = check.judge(worst);
+  benchmark::Counter& most = state.counters["error"];
+  most = std::max(most.value, error);
+  if (error > 1) state.SkipWithError(worst.c_str());
+}
+
 void later(std::function<void()> registration) { registrations().push_back(std::move(registration)); }
 
 void register_all() {
@@ -81,11 +100,14 @@ benchmark::internal::Benchmark* add_case(const std::string& name, Run run) {
   auto* b = benchmark::RegisterBenchmark(name.c_str(), [run](benchmark::State& state) {
     try {
       run(state);
+      if (options().check)
+        for (auto _ : state) state.SetIterationTime(1e-6);
     } catch (const std::exception& e) {
       state.SkipWithError(e.what());
     }
   });
   b->Unit(benchmark::kMicrosecond);
+  if (options().check) b->Iterations(1);
   return on_gpu() ? b->UseManualTime() : b->UseRealTime();
 }
 

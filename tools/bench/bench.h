@@ -4,11 +4,14 @@
 #include <benchmark/benchmark.h>
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "tensor/allocator.h"
 #include "tensor/device.h"
+#include "tools/bench/check.h"
+#include "tools/bench/options.h"
 
 namespace mimo::bench {
 
@@ -34,6 +37,7 @@ class Array {
   T* data() { return static_cast<T*>(storage_->data); }
   const T* data() const { return static_cast<const T*>(storage_->data); }
   int64_t size() const { return size_; }
+  const std::shared_ptr<Storage>& storage() const { return storage_; }
 
  private:
   Array(int64_t n, const std::vector<T>& repeated, int)
@@ -62,30 +66,45 @@ Array<int32_t> packed(int sequences, int length);
 // Times `launch`: on the CPU each call, on a GPU many queued between two events.
 void repeat(benchmark::State& state, const std::function<void()>& launch);
 
-// flop and bytes are of one call: what the formula needs, each operand read or written once.
-template <template <class> class Op, class T>
-void count(benchmark::State& state, const Op<T>&, double flop, double bytes) {
+// With --check, in place of the timing: one call and what the check says of it.
+void check_call(benchmark::State& state, const std::function<void(Check&)>& sample,
+                const std::function<void()>& launch);
+
+// A call of the op, with the scratch that it asks for.
+template <class Op>
+std::function<void()> call_of(const Op& op) {
+  return std::visit(
+      [&](auto context) -> std::function<void()> {
+        const auto scratch = std::make_shared<Array<char>>(workspace(context, op));
+        context.ws = {scratch->data(), scratch->size()};
+        return [context, op, scratch] { run(context, op); };
+      },
+      current_stream().context);
+}
+
+// Ops one after the other. flop and bytes are of all of them: what the formula needs, each operand read or
+// written once.
+template <template <class> class... Op, class T>
+void measure_all(benchmark::State& state, double flop, double bytes, const Op<T>&... ops) {
+  const std::function<void()> calls[] = {call_of(ops)...};
+  if (options().check) {
+    size_t i = 0;
+    (check_call(
+         state, [&](Check& c) { sample(c, ops); }, calls[i++]),
+     ...);
+  } else {
+    repeat(state, [&] {
+      for (const auto& call : calls) call();
+    });
+  }
   state.counters["FLOP"] = flop;
   state.counters["bytes"] = bytes;
   state.counters["bf16"] = std::is_same_v<T, bf16>;
 }
 
-// Calls f with a context whose scratch is what the op asks for.
-template <class Op, class F>
-void with_scratch(const Op& op, F f) {
-  std::visit(
-      [&](auto context) {
-        Array<char> scratch(workspace(context, op));
-        context.ws = {scratch.data(), scratch.size()};
-        f(context);
-      },
-      current_stream().context);
-}
-
 template <class Op>
 void measure(benchmark::State& state, const Op& op, double flop, double bytes) {
-  with_scratch(op, [&](const auto& context) { repeat(state, [&] { run(context, op); }); });
-  count(state, op, flop, bytes);
+  measure_all(state, flop, bytes, op);
 }
 
 // Registers later, when the device is known. What a benchmark throws becomes its line of the report.

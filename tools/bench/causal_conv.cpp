@@ -1,7 +1,10 @@
 // The convolution reads x|B|C where it lies, in rows of the fused projection z|x|B|C|dt.
 #include "kernels/causal_conv.h"
 
+#include <fmt/format.h>
+
 #include "tools/bench/bench.h"
+#include "tools/bench/torch.h"
 
 namespace mimo::bench {
 namespace {
@@ -29,6 +32,9 @@ void causal_conv(benchmark::State& state) {
             CausalConv<T>{sequences, cu.data(), t, channels, width, fused.data() + channels, ld,
                           weight.data(), bias.data(), nullptr, y.data(), channels, nullptr},
             flop, bytes);
+  compare_with_torch(state, "torch conv1d",
+                     fmt::format("conv1d({}, {}, {}, {}, {}, {})", python(backward), sequences, length,
+                                 channels, width, name_of(dtype_of<T>())));
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

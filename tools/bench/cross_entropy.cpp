@@ -1,6 +1,9 @@
 #include "kernels/cross_entropy.h"
 
+#include <fmt/format.h>
+
 #include "tools/bench/bench.h"
+#include "tools/bench/torch.h"
 
 namespace mimo::bench {
 namespace {
@@ -31,6 +34,28 @@ struct Operands {
     return v;
   }
 };
+
+// The loss and its gradient, as training computes them.
+template <class T>
+void cross_entropy(benchmark::State& state) {
+  Operands<T> o(state);
+  const double n = double(o.rows * o.cols);
+  const CrossEntropyMax<T> max{o.rows, 0, o.cols, o.logits.data(), o.cols, o.max.data(), o.arg.data()};
+  const CrossEntropySum<T> sum{
+      o.rows,         0, o.cols, o.logits.data(), o.cols, o.labels.data(), o.max.data(), o.sum.data(),
+      o.target.data()};
+  const CrossEntropyLoss<T> loss{o.rows,          o.labels.data(), o.sum.data(),
+                                 o.target.data(), o.result.data(), o.loss.data()};
+  const CrossEntropyGrad<T> grad{o.rows,          0,
+                                 o.cols,          o.logits.data(),
+                                 o.cols,          o.labels.data(),
+                                 o.max.data(),    o.sum.data(),
+                                 o.target.data(), o.dloss.data(),
+                                 nullptr};
+  measure_all(state, 41 * n, 2 * n * sizeof(T), max, sum, loss, grad);
+  compare_with_torch(state, "torch",
+                     fmt::format("cross_entropy({}, {}, {})", o.rows, o.cols, name_of(dtype_of<T>())));
+}
 
 template <class T>
 void cross_entropy_max(benchmark::State& state) {
@@ -78,6 +103,7 @@ void sizes(benchmark::internal::Benchmark* b) {
     b->Args({256, 512})->Args({256, 131072});
 }
 
+MIMO_BENCHMARK(cross_entropy, sizes);
 MIMO_BENCHMARK(cross_entropy_max, sizes);
 MIMO_BENCHMARK(cross_entropy_sum, sizes);
 MIMO_BENCHMARK(cross_entropy_loss, sizes);

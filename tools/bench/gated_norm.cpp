@@ -1,6 +1,9 @@
 #include "kernels/gated_norm.h"
 
+#include <fmt/format.h>
+
 #include "tools/bench/bench.h"
+#include "tools/bench/torch.h"
 
 namespace mimo::bench {
 namespace {
@@ -26,6 +29,9 @@ void gated_norm(benchmark::State& state) {
             GatedNorm<T>{rows, cols, groups, y.data(), cols, z.data(), cols, w.data(), 1e-5f, out.data(),
                          cols, r.data()},
             flop, bytes);
+  compare_with_torch(state, "torch compiled",
+                     fmt::format("gated_norm({}, {}, {}, {}, {})", python(backward), rows, cols, groups,
+                                 name_of(dtype_of<T>())));
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

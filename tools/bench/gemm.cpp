@@ -20,7 +20,6 @@ void linear(benchmark::State& state, Shape s) {
   const auto x = operand<T>(s.m * s.k), w = operand<T>(s.n * s.k);
   Array<T> y(s.m * s.n);
   const Gemm<T> op{false, true, s.m, s.n, s.k, 1, x.data(), s.k, w.data(), s.k, 0, y.data(), s.n, nullptr};
-  with_scratch(op, [&](const auto& context) { run(context, op); });  // the first call of a kind is slower
   measure(state, op, 2.0 * static_cast<double>(s.m * s.n * s.k),
           static_cast<double>((x.size() + w.size() + y.size()) * static_cast<int64_t>(sizeof(T))));
   compare_with_torch(state, "torch",
@@ -33,7 +32,6 @@ void weight_gradient(benchmark::State& state, Shape s) {
   const auto x = operand<T>(s.m * s.k), dy = operand<T>(s.m * s.n);
   Array<acc_t<T>> dw(s.n * s.k);
   const GemmAccumulate<T> op{true, false, s.n, s.k, s.m, 1, dy.data(), s.n, x.data(), s.k, 1, dw.data(), s.k};
-  with_scratch(op, [&](const auto& context) { run(context, op); });
   measure(state, op, 2.0 * static_cast<double>(s.m * s.n * s.k),
           static_cast<double>((x.size() + dy.size()) * static_cast<int64_t>(sizeof(T)) +
                               2 * dw.size() * static_cast<int64_t>(sizeof(acc_t<T>))));

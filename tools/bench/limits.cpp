@@ -94,8 +94,8 @@ double product_rate(int64_t size) {
   Array<T> c(size * size);
   const Gemm<T> op{false, true,     size, size, size,     1,    a.data(),
                    size,  b.data(), size, 0,    c.data(), size, nullptr};
-  double seconds = 0;
-  with_scratch(op, [&](const auto& context) { seconds = best_seconds_on_gpu(4, [&] { run(context, op); }); });
+  const std::function<void()> call = call_of(op);
+  const double seconds = best_seconds_on_gpu(4, call);
   return 2.0 * static_cast<double>(size * size * size) / seconds;
 }
 

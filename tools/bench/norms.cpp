@@ -1,9 +1,19 @@
+#include <fmt/format.h>
+
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/torch.h"
 
 namespace mimo::bench {
 namespace {
+
+template <class T>
+void compare(benchmark::State& state, const char* norm, bool backward) {
+  compare_with_torch(state, "torch",
+                     fmt::format("{}({}, {}, {}, {})", norm, python(backward), state.range(0), state.range(1),
+                                 name_of(dtype_of<T>())));
+}
 
 template <class T>
 void rms_norm(benchmark::State& state) {
@@ -14,6 +24,7 @@ void rms_norm(benchmark::State& state) {
   Array<acc_t<T>> r(rows);
   measure(state, RmsNorm<T>{rows, cols, x.data(), cols, w.data(), acc_t<T>(1e-5), y.data(), cols, r.data()},
           4.0 * n, 2.0 * n * sizeof(T));
+  compare<T>(state, "rms_norm", false);
 }
 
 template <class T>
@@ -27,6 +38,7 @@ void rms_norm_backward(benchmark::State& state) {
           RmsNormBackward<T>{rows, cols, x.data(), cols, w.data(), r.data(), dy.data(), cols, dx.data(), cols,
                              dw.data()},
           11.0 * n, 3.0 * n * sizeof(T));
+  compare<T>(state, "rms_norm", true);
 }
 
 template <class T>
@@ -40,6 +52,7 @@ void layer_norm(benchmark::State& state) {
           LayerNorm<T>{rows, cols, x.data(), cols, w.data(), b.data(), acc_t<T>(1e-5), y.data(), cols,
                        mean.data(), rstd.data()},
           8.0 * n, 2.0 * n * sizeof(T));
+  compare<T>(state, "layer_norm", false);
 }
 
 template <class T>
@@ -53,6 +66,7 @@ void layer_norm_backward(benchmark::State& state) {
           LayerNormBackward<T>{rows, cols, x.data(), cols, w.data(), mean.data(), rstd.data(), dy.data(),
                                cols, dx.data(), cols, dw.data(), db.data()},
           16.0 * n, 3.0 * n * sizeof(T));
+  compare<T>(state, "layer_norm", true);
 }
 
 MIMO_BENCHMARK(rms_norm, rows_by_cols);

@@ -1,9 +1,12 @@
 // SSD at the sizes of a small model's short samples and of a large model's long ones.
 #include "kernels/ssd.h"
 
+#include <fmt/format.h>
+
 #include <limits>
 
 #include "tools/bench/bench.h"
+#include "tools/bench/torch.h"
 
 namespace mimo::bench {
 namespace {
@@ -94,6 +97,9 @@ void ssd(benchmark::State& state) {
                           dt.data(),   h,         bias.data(), a_log.data(), d.data(),   0,        inf,
                           nullptr,     y.data(),  hp,          nullptr},
             flop, bytes);
+  compare_with_torch(state, "mamba_ssm",
+                     fmt::format("ssd({}, {}, {}, {}, {}, {}, {}, {})", python(backward), k.sequences,
+                                 k.length, k.heads, k.head_dim, k.groups, k.state, name_of(dtype_of<T>())));
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
