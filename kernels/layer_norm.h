@@ -1,5 +1,7 @@
 // Layer norm of each row: mean and biased variance, xhat = (x - mean) rstd, y = w xhat + b.
 // Backward: g = w dy, dx = rstd (g - mean(g) - xhat mean(g xhat)), dw += sum dy xhat, db += sum dy.
+// Forward is exact to the roundings of xhat also where the mean is far above the deviation; mean, as it is
+// kept for backward, is rounded to acc_t<T>, which there makes xhat off by |mean| rstd / 2^24.
 #pragma once
 #include "kernels/kernel.h"
 

@@ -67,14 +67,16 @@ struct GeluErf {
   }
 };
 struct GeluTanh {
+  static constexpr double kTwice = 2 * kSqrt2OverPi;
   template <class A>
   static A f(A x) {
-    return x * sigmoid(A(2 * kSqrt2OverPi) * x * (A(1) + A(kCubic) * x * x));
+    return x * sigmoid(A(kTwice) * x * (A(1) + A(kCubic) * x * x));
   }
+  // Factors of x^2 come last and one by one: where it overflows, s (1 - s) is 0.
   template <class A>
   static A df(A x) {
-    const A s = sigmoid(A(2 * kSqrt2OverPi) * x * (A(1) + A(kCubic) * x * x));
-    return s + x * s * (A(1) - s) * A(2 * kSqrt2OverPi) * (A(1) + A(3 * kCubic) * x * x);
+    const A s = sigmoid(A(kTwice) * x * (A(1) + A(kCubic) * x * x)), t = x * s * (A(1) - s);
+    return s + A(kTwice) * (t + A(3 * kCubic) * (t * x) * x);
   }
 };
 struct QuickGelu {
@@ -85,7 +87,7 @@ struct QuickGelu {
   template <class A>
   static A df(A x) {
     const A s = sigmoid(A(kQuick) * x);
-    return s + A(kQuick) * x * s * (A(1) - s);
+    return s + x * s * (A(1) - s) * A(kQuick);
   }
 };
 struct Silu {
@@ -169,9 +171,9 @@ void run(const Cpu&, const SwiGluBackward<T>& op) {
                   T *dgate = op.dx + row * op.dx_ld, *dup = dgate + op.cols;
 #pragma omp simd
                   for (int64_t c = begin; c < end; ++c) {
-                    const A g = A(gate[c]), d = A(dy[c]), s = sigmoid(g);
-                    dgate[c] = d * A(up[c]) * s * (A(1) + g * (A(1) - s));
-                    dup[c] = d * g * s;
+                    const A g = A(gate[c]), s = sigmoid(g), ds = A(dy[c]) * s;
+                    dgate[c] = ds * A(up[c]) * (A(1) + g * (A(1) - s));
+                    dup[c] = ds * g;
                   }
                 });
 }

@@ -1,5 +1,6 @@
 #include "kernels/gated_norm.h"
 
+#include "kernels/cpu/long_sum.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/threads.h"
 
@@ -16,15 +17,13 @@ void check(const Op& op) {
 template <class T>
 acc_t<T> forward_group(int n, const T* y, const T* z, const T* w, acc_t<T> eps, T* out) {
   using A = acc_t<T>;
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int c = 0; c < n; ++c) {
-    const A u = A(y[c]) * A(z[c]) * sigmoid(A(z[c]));
-    sum += u * u;
-  }
-  const A r = A(1) / std::sqrt(sum / A(n) + eps);
+  const double sum = long_sum<A>(n, [=]<class B>(int64_t c) {
+    const B u = B(y[c]) * (B(z[c]) * sigmoid(B(z[c])));
+    return u * u;
+  });
+  const A r = inverse_root<A>(sum / n + double(eps));
 #pragma omp simd
-  for (int c = 0; c < n; ++c) out[c] = A(w[c]) * A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * r;
+  for (int c = 0; c < n; ++c) out[c] = A(w[c]) * (A(y[c]) * r * (A(z[c]) * sigmoid(A(z[c]))));
   return r;
 }
 
@@ -33,20 +32,19 @@ template <class T>
 void backward_group(int n, const T* y, const T* z, const T* w, acc_t<T> r, const T* dout, T* dy, T* dz,
                     acc_t<T>* dw) {
   using A = acc_t<T>;
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int c = 0; c < n; ++c) sum += A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * A(w[c]) * A(dout[c]);
-  const A mean = sum * r / A(n);
+  const double sum = long_sum<A>(
+      n, [=]<class B>(int64_t c) { return B(y[c]) * B(z[c]) * sigmoid(B(z[c])) * B(w[c]) * B(dout[c]); });
+  const A mean = A(sum * double(r) / n);
   if (dw) {
 #pragma omp simd
-    for (int c = 0; c < n; ++c) dw[c] += A(dout[c]) * A(y[c]) * A(z[c]) * sigmoid(A(z[c])) * r;
+    for (int c = 0; c < n; ++c) dw[c] += A(dout[c]) * (A(y[c]) * r * (A(z[c]) * sigmoid(A(z[c]))));
   }
 #pragma omp simd
   for (int c = 0; c < n; ++c) {
-    const A yc = y[c], zc = z[c], s = sigmoid(zc);
-    const A du = r * (A(w[c]) * A(dout[c]) - yc * zc * s * r * mean);
-    dy[c] = du * zc * s;
-    dz[c] = du * yc * s * (1 + zc * (1 - s));
+    const A yc = y[c], zc = z[c], s = sigmoid(zc), silu = zc * s;
+    const A du = r * (A(w[c]) * A(dout[c]) - yc * r * silu * mean);
+    dy[c] = du * silu;
+    dz[c] = du * yc * (s * (1 + zc * (1 - s)));
   }
 }
 

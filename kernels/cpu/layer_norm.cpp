@@ -1,52 +1,58 @@
 #include "kernels/layer_norm.h"
 
-#include <cmath>
-
+#include "kernels/cpu/long_sum.h"
 #include "kernels/cpu/threads.h"
 
 namespace mimo {
 namespace {
 
-template <class A>
-struct Moments {
-  A mean, rstd;
+// A row about its mean. Centred values are halved, which is exact: x - mean may leave the range of A.
+template <class T>
+struct Row {
+  using A = acc_t<T>;
+  const T* x;
+  A half_mean, twice_rstd, shift = 0;  // shift: (mean - 2 half_mean) rstd
+  A xhat(int64_t c) const { return (A(x[c]) * A(0.5) - half_mean) * twice_rstd - shift; }
 };
 
-// Two passes: the variance of centred values does not cancel.
+template <class A>
+struct Moments {
+  double mean;
+  A rstd;
+};
+
+// Two passes: the variance of centred values does not cancel. The second also sums these, since the mean,
+// rounded to A, is not that of the row; where it is far above the deviation this counts.
 template <class T>
-Moments<acc_t<T>> moments(const T* x, int cols, acc_t<T> eps) {
+Moments<acc_t<T>> moments(const T* x, int cols, acc_t<T> eps, acc_t<T>& half_mean) {
   using A = acc_t<T>;
-  A sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int c = 0; c < cols; ++c) sum += A(x[c]);
-  const A mean = sum / A(cols);
-#pragma omp simd reduction(+ : squares)
-  for (int c = 0; c < cols; ++c) squares += (A(x[c]) - mean) * (A(x[c]) - mean);
-  return {mean, A(1) / std::sqrt(squares / A(cols) + eps)};
+  const double each = 1.0 / cols;
+  half_mean = A(0.5 * each * long_sum<A>(cols, [=]<class B>(int64_t c) { return B(x[c]); }));
+  const Pair<double> sum = long_sums<A>(cols, [x, at = half_mean]<class B>(int64_t c) {
+    const B half = B(x[c]) * B(0.5) - B(at);
+    return Pair<B>{half, half * half};
+  });
+  const double rest = sum.first * each, variance = 4 * (sum.second * each - rest * rest);
+  return {2 * (double(half_mean) + rest), inverse_root<A>(variance + double(eps))};
 }
 
 // One row of the backward; dw and db are this block's partial sums, or null.
 template <class T>
-void backward_row(int cols, const T* x, const T* w, const T* dy, Moments<acc_t<T>> m, T* dx, acc_t<T>* dw,
+void backward_row(int cols, Row<T> row, const T* w, const T* dy, acc_t<T> rstd, T* dx, acc_t<T>* dw,
                   acc_t<T>* db) {
   using A = acc_t<T>;
-  A sum_g = 0, sum_gx = 0;
-#pragma omp simd reduction(+ : sum_g, sum_gx)
-  for (int c = 0; c < cols; ++c) {
-    const A g = A(w[c]) * A(dy[c]);
-    sum_g += g;
-    sum_gx += g * (A(x[c]) - m.mean);
-  }
-  const A mean_g = sum_g / A(cols), mean_gx = sum_gx * m.rstd / A(cols);
+  const Pair<double> sum =
+      long_sums<A>(cols, [w, dy, x = row.x, half_mean = row.half_mean]<class B>(int64_t c) {
+        const B g = B(w[c]) * B(dy[c]);
+        return Pair<B>{g, g * (B(x[c]) * B(0.5) - B(half_mean))};
+      });
+  const A mean_g = A(sum.first / cols), mean_gx = A(sum.second * double(row.twice_rstd) / cols);
 #pragma omp simd
-  for (int c = 0; c < cols; ++c) {
-    const A xhat = (A(x[c]) - m.mean) * m.rstd;
-    dx[c] = m.rstd * (A(w[c]) * A(dy[c]) - mean_g - xhat * mean_gx);
-  }
+  for (int c = 0; c < cols; ++c) dx[c] = rstd * (A(w[c]) * A(dy[c]) - mean_g - row.xhat(c) * mean_gx);
   if (!dw) return;
 #pragma omp simd
   for (int c = 0; c < cols; ++c) {
-    dw[c] += A(dy[c]) * ((A(x[c]) - m.mean) * m.rstd);
+    dw[c] += A(dy[c]) * row.xhat(c);
     db[c] += A(dy[c]);
   }
 }
@@ -60,10 +66,12 @@ void run(const Cpu&, const LayerNorm<T>& op) {
   for (int64_t i = 0; i < op.rows; ++i) {
     const T *x = op.x + i * op.x_ld, *w = op.w, *b = op.b;
     T* y = op.y + i * op.y_ld;
-    const auto m = moments(x, op.cols, op.eps);
+    A half_mean;
+    const Moments<A> m = moments(x, op.cols, op.eps, half_mean);
+    const Row<T> row{x, half_mean, 2 * m.rstd, A(m.mean - 2 * double(half_mean)) * m.rstd};
 #pragma omp simd
-    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * ((A(x[c]) - m.mean) * m.rstd) + A(b[c]);
-    if (op.mean) op.mean[i] = m.mean, op.rstd[i] = m.rstd;
+    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * row.xhat(c) + A(b[c]);
+    if (op.mean) op.mean[i] = A(m.mean), op.rstd[i] = m.rstd;
   }
 }
 
@@ -83,8 +91,8 @@ void run(const Cpu& cpu, const LayerNormBackward<T>& op) {
     A* dw = partial ? partial + b * ld : nullptr;
     if (dw) std::fill_n(dw, ld, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
-      backward_row(op.cols, op.x + i * op.x_ld, op.w, op.dy + i * op.dy_ld, {op.mean[i], op.rstd[i]},
-                   op.dx + i * op.dx_ld, dw, dw + op.cols);
+      backward_row<T>(op.cols, {op.x + i * op.x_ld, op.mean[i] / 2, op.rstd[i] * 2}, op.w,
+                      op.dy + i * op.dy_ld, op.rstd[i], op.dx + i * op.dx_ld, dw, dw + op.cols);
   }
   if (!partial) return;
   add_partial_sums(blocks.count, op.cols, partial, ld, op.dw);

@@ -1,34 +1,27 @@
 #include "kernels/rms_norm.h"
 
-#include <cmath>
-
+#include "kernels/cpu/long_sum.h"
 #include "kernels/cpu/threads.h"
 
 namespace mimo {
 namespace {
 
 template <class T>
-acc_t<T> mean_square(const T* x, int cols) {
-  using A = acc_t<T>;
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int c = 0; c < cols; ++c) sum += A(x[c]) * A(x[c]);
-  return sum / A(cols);
+double mean_square(const T* x, int cols) {
+  return long_sum<acc_t<T>>(cols, [=]<class B>(int64_t c) { return B(x[c]) * B(x[c]); }) * (1.0 / cols);
 }
 
 // One row of the backward; dw is this block's partial sum, or null.
 template <class T>
 void backward_row(int cols, const T* x, const T* w, const T* dy, acc_t<T> r, T* dx, acc_t<T>* dw) {
   using A = acc_t<T>;
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int c = 0; c < cols; ++c) sum += A(x[c]) * A(w[c]) * A(dy[c]);
-  const A mean = sum * r / A(cols);
+  const double sum = long_sum<A>(cols, [=]<class B>(int64_t c) { return B(x[c]) * B(w[c]) * B(dy[c]); });
+  const A mean = A(sum * double(r) / cols);
 #pragma omp simd
   for (int c = 0; c < cols; ++c) dx[c] = r * (A(w[c]) * A(dy[c]) - A(x[c]) * r * mean);
   if (!dw) return;
 #pragma omp simd
-  for (int c = 0; c < cols; ++c) dw[c] += A(dy[c]) * A(x[c]) * r;
+  for (int c = 0; c < cols; ++c) dw[c] += A(dy[c]) * (A(x[c]) * r);
 }
 
 }  // namespace
@@ -40,9 +33,9 @@ void run(const Cpu&, const RmsNorm<T>& op) {
   for (int64_t i = 0; i < op.rows; ++i) {
     const T *x = op.x + i * op.x_ld, *w = op.w;
     T* y = op.y + i * op.y_ld;
-    const A r = A(1) / std::sqrt(mean_square(x, op.cols) + op.eps);
+    const A r = inverse_root<A>(mean_square(x, op.cols) + double(op.eps));
 #pragma omp simd
-    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * A(x[c]) * r;
+    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * (A(x[c]) * r);
     if (op.r) op.r[i] = r;
   }
 }

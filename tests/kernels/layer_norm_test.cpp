@@ -1,5 +1,7 @@
 #include "kernels/layer_norm.h"
 
+#include <random>
+
 #include "tests/kernels/table.h"
 
 namespace mimo::op_test {
@@ -58,15 +60,39 @@ TEST(LayerNorm, Table) {
 }
 TEST(LayerNorm, SameBitsForAnyNumberOfThreads) { check_threads(LayerNormCase{333, 200}); }
 
-// The variance does not cancel where the mean is large: a row of 10^4 and 10^4 + 1 has variance 1/4.
-TEST(LayerNorm, LargeMean) {
-  const int cols = 256;
-  std::vector<float> x(cols), w(cols, 1), b(cols, 0), y(cols);
-  for (int c = 0; c < cols; ++c) x[c] = 1e4f + float(c % 2);
-  run_op(
-      LayerNorm<float>{1, cols, x.data(), cols, w.data(), b.data(), 0.f, y.data(), cols, nullptr, nullptr});
-  for (int c = 0; c < cols; ++c)
-    EXPECT_NEAR(y[c], c % 2 ? 1 : -1, 1e-2);  // the mean itself is off by 1e4 eps
+// A mean far above the deviation: neither it nor the variance may lose what x still has. Forward is exact to
+// the roundings of xhat; the backward's xhat is of the kept mean, rounded to float.
+TEST(LayerNorm, MeanFarAboveDeviation) {
+  struct {
+    float mean;
+    int values;  // mean + {0, 1, ..., values - 1}
+    int cols;
+  } const rows[] = {{1e4f, 2, 256}, {1e6f, 8, 4096}, {-1e6f, 8, 97}, {8e6f, 2, 5000}, {1e7f, 3, 100000}};
+  for (const auto& row : rows) {
+    const int n = row.cols;
+    std::vector<float> x(n), w(n, 1), b(n, 0), dy(n), y(n), dx(n);
+    std::mt19937 random(1);
+    for (int c = 0; c < n; ++c) x[c] = row.mean + float(random() % row.values), dy[c] = float(c % 5) - 1.5f;
+    float mean, rstd;
+    run_op(LayerNorm<float>{1, n, x.data(), n, w.data(), b.data(), 1e-5f, y.data(), n, &mean, &rstd});
+    run_op(LayerNormBackward<float>{1, n, x.data(), n, w.data(), &mean, &rstd, dy.data(), n, dx.data(), n,
+                                    nullptr, nullptr});
+    const std::vector<double> xd(x.begin(), x.end()), one(n, 1), zero(n, 0), dyd(dy.begin(), dy.end());
+    std::vector<double> want(n), want_dx(n);
+    double exact_mean, exact_rstd;
+    run_op(LayerNorm<double>{1, n, xd.data(), n, one.data(), zero.data(), 1e-5, want.data(), n, &exact_mean,
+                             &exact_rstd});
+    run_op(LayerNormBackward<double>{1, n, xd.data(), n, one.data(), &exact_mean, &exact_rstd, dyd.data(), n,
+                                     want_dx.data(), n, nullptr, nullptr});
+    // xhat with the mean of float: off by half its unit, in deviations.
+    const double off = std::fabs(exact_mean) * 0x1p-24 * exact_rstd;
+    EXPECT_NEAR(rstd / exact_rstd, 1, 1e-6) << n;
+    EXPECT_NEAR(mean, exact_mean, std::fabs(exact_mean) * 0x1p-24) << n;
+    for (int c = 0; c < n; ++c) {
+      ASSERT_NEAR(y[c], want[c], 4e-6) << c << " of " << n;
+      ASSERT_NEAR(dx[c], want_dx[c], exact_rstd * (4 * off + 1e-5)) << c << " of " << n;
+    }
+  }
 }
 
 }  // namespace

@@ -1,0 +1,326 @@
+// Every sum whose length grows with the batch or the model, in float against double. Terms are of one sign,
+// so that roundings add up instead of cancelling.
+#include <cmath>
+#include <memory>
+
+#include "kernels/kernels.h"
+#include "tests/kernels/table.h"
+
+namespace mimo::op_test {
+namespace {
+
+// The arrays of one run. Inputs are floats in [low, high), the same for every T.
+template <class T>
+class Arrays {
+ public:
+  T* in(int64_t n, double low = 0.5, double high = 1.5) {
+    std::mt19937_64 engine(++seed_);
+    std::vector<T> v(n);
+    for (T& x : v) x = T(float(low + (high - low) * double(engine() % (1 << 20)) / (1 << 20)));
+    return keep(std::move(v));
+  }
+  T* constant(int64_t n, double value) { return keep(std::vector<T>(n, T(float(value)))); }
+  T* out(int64_t n) { return keep(std::vector<T>(n, T(0))); }
+  T* result(int64_t n) {
+    T* p = out(n);
+    results_.push_back({p, n});
+    return p;
+  }
+  const int32_t* ints(std::vector<int32_t> v) {
+    ints_.push_back(std::make_unique<std::vector<int32_t>>(std::move(v)));
+    return ints_.back()->data();
+  }
+  std::vector<std::vector<double>> results() const {
+    std::vector<std::vector<double>> all;
+    for (const auto& [p, n] : results_) all.emplace_back(p, p + n);
+    return all;
+  }
+
+ private:
+  T* keep(std::vector<T> v) {
+    kept_.push_back(std::make_unique<std::vector<T>>(std::move(v)));
+    return kept_.back()->data();
+  }
+  uint64_t seed_ = 0;
+  std::vector<std::unique_ptr<std::vector<T>>> kept_;
+  std::vector<std::unique_ptr<std::vector<int32_t>>> ints_;
+  std::vector<std::pair<T*, int64_t>> results_;
+};
+
+// Each result's largest error is at most `roundings` of float, relative to its largest element.
+template <class Build>
+void expect_close(const char* what, const Build& build, double roundings) {
+  Arrays<double> exact;
+  run_op(build.template operator()<double>(exact));
+  Arrays<float> single;
+  run_op(build.template operator()<float>(single));
+  const auto want = exact.results(), have = single.results();
+  for (size_t r = 0; r < want.size(); ++r) {
+    double worst = 0;
+    for (size_t i = 0; i < want[r].size(); ++i) worst = std::max(worst, std::fabs(have[r][i] - want[r][i]));
+    const double relative = worst / max_abs(want[r]) * 0x1p24;
+    EXPECT_LE(relative, roundings) << what << ", result " << r << ", in roundings of float";
+  }
+}
+
+constexpr int64_t kRows = 1 << 17;
+constexpr int kCols = 1 << 16;
+
+// Statistics of a row are those of the whole row: they may be off by little more than a result's own
+// roundings. Gradients of parameters and what attention gathers are added one by one over thousands of rows
+// (of a block, a sequence, one token's occurrences): in units of the sum they are off by half a rounding a
+// term at worst, and by 1.5e-5 here.
+constexpr double kOfRow = 8, kOneByOne = 256;
+
+TEST(LongSums, Rows) {
+  expect_close(
+      "rms norm",
+      [&]<class T>(Arrays<T>& a) {
+        return RmsNorm<T>{1,        kCols,           a.in(kCols), kCols,      a.in(kCols),
+                          T(1e-5f), a.result(kCols), kCols,       a.result(1)};
+      },
+      kOfRow);
+  expect_close(
+      "rms norm backward",
+      [&]<class T>(Arrays<T>& a) {
+        return RmsNormBackward<T>{
+            1,           kCols, a.in(kCols),     kCols, a.in(kCols),    a.constant(1, 1),
+            a.in(kCols), kCols, a.result(kCols), kCols, a.result(kCols)};
+      },
+      kOfRow);
+  expect_close(
+      "layer norm",
+      [&]<class T>(Arrays<T>& a) {
+        return LayerNorm<T>{1,        kCols,           a.in(kCols), kCols,       a.in(kCols), a.in(kCols),
+                            T(1e-5f), a.result(kCols), kCols,       a.result(1), a.result(1)};
+      },
+      kOfRow);
+  expect_close(
+      "layer norm backward",
+      [&]<class T>(Arrays<T>& a) {
+        return LayerNormBackward<T>{1,
+                                    kCols,
+                                    a.in(kCols),
+                                    kCols,
+                                    a.in(kCols),
+                                    a.constant(1, 0.25),
+                                    a.constant(1, 1),
+                                    a.in(kCols),
+                                    kCols,
+                                    a.result(kCols),
+                                    kCols,
+                                    a.result(kCols),
+                                    a.result(kCols)};
+      },
+      kOfRow);
+  expect_close(
+      "gated norm",
+      [&]<class T>(Arrays<T>& a) {
+        return GatedNorm<T>{1,     kCols,       1,        a.in(kCols),     kCols, a.in(kCols),
+                            kCols, a.in(kCols), T(1e-5f), a.result(kCols), kCols, a.result(1)};
+      },
+      kOfRow);
+  expect_close(
+      "gated norm backward",
+      [&]<class T>(Arrays<T>& a) {
+        return GatedNormBackward<T>{1,
+                                    kCols,
+                                    1,
+                                    a.in(kCols),
+                                    kCols,
+                                    a.in(kCols),
+                                    kCols,
+                                    a.in(kCols),
+                                    a.constant(1, 1),
+                                    a.in(kCols),
+                                    kCols,
+                                    a.result(kCols),
+                                    kCols,
+                                    a.result(kCols),
+                                    kCols,
+                                    a.result(kCols)};
+      },
+      kOfRow);
+  expect_close(
+      "cross entropy",
+      [&]<class T>(Arrays<T>& a) {
+        return CrossEntropySum<T>{
+            1, 0, kCols, a.in(kCols), kCols, a.ints({5}), a.constant(1, 1.5), a.result(1), a.result(1)};
+      },
+      kOfRow);
+  expect_close(
+      "attention",
+      [&]<class T>(Arrays<T>& a) {
+        Attention<T> op{};
+        op.sequences = 1, op.cu_q = a.ints({0, 1}), op.cu_k = a.ints({0, kCols});
+        op.tokens_q = 1, op.tokens_k = kCols, op.heads = op.kv_heads = 1, op.head_dim = 8, op.scale = 1;
+        op.q = a.in(8), op.k = a.in(int64_t{8} * kCols), op.v = a.in(int64_t{8} * kCols);
+        op.q_ld = op.k_ld = op.v_ld = op.o_ld = 8;
+        op.o = a.result(8), op.lse = a.result(1);
+        return op;
+      },
+      kOneByOne);
+}
+
+TEST(LongSums, GradientsOfParameters) {
+  constexpr int n = 8;
+  expect_close(
+      "rms norm: weights",
+      [&]<class T>(Arrays<T>& a) {
+        return RmsNormBackward<T>{kRows,           n, a.in(kRows * n),  n, a.in(n),    a.constant(kRows, 1),
+                                  a.in(kRows * n), n, a.out(kRows * n), n, a.result(n)};
+      },
+      kOneByOne);
+  expect_close(
+      "layer norm: weights, bias",
+      [&]<class T>(Arrays<T>& a) {
+        return LayerNormBackward<T>{kRows,
+                                    n,
+                                    a.in(kRows * n),
+                                    n,
+                                    a.in(n),
+                                    a.constant(kRows, 0.25),
+                                    a.constant(kRows, 1),
+                                    a.in(kRows * n),
+                                    n,
+                                    a.out(kRows * n),
+                                    n,
+                                    a.result(n),
+                                    a.result(n)};
+      },
+      kOneByOne);
+  expect_close(
+      "gated norm: weights",
+      [&]<class T>(Arrays<T>& a) {
+        return GatedNormBackward<T>{kRows,
+                                    n,
+                                    1,
+                                    a.in(kRows * n),
+                                    n,
+                                    a.in(kRows * n),
+                                    n,
+                                    a.in(n),
+                                    a.constant(kRows, 1),
+                                    a.in(kRows * n),
+                                    n,
+                                    a.out(kRows * n),
+                                    n,
+                                    a.out(kRows * n),
+                                    n,
+                                    a.result(n)};
+      },
+      kOneByOne);
+  expect_close(
+      "bias",
+      [&]<class T>(Arrays<T>& a) {
+        return AddColumnSums<T>{kRows, n, a.in(kRows * n), n, a.result(n)};
+      },
+      kOneByOne);
+  expect_close(
+      "bias, one gradient",
+      [&]<class T>(Arrays<T>& a) {
+        return AddColumnSums<T>{kRows, n, a.constant(kRows * n, 0.7), n, a.result(n)};
+      },
+      kOneByOne);
+  expect_close(
+      "embedding",
+      [&]<class T>(Arrays<T>& a) {
+        return EmbeddingBackward<T>{
+            kRows, n, 0, 2, a.ints(std::vector<int32_t>(kRows, 1)), a.in(kRows * n), n, a.result(2 * n)};
+      },
+      kOneByOne);
+  expect_close(
+      "position embedding",
+      [&]<class T>(Arrays<T>& a) {
+        const int images = 4096;
+        std::vector<int32_t> sizes(2 * images, 4), cu;
+        for (int i = 0; i <= images; ++i) cu.push_back(16 * i);
+        return PositionEmbeddingBackward<T>{
+            images, a.ints(sizes), a.ints(cu), 2, n, a.in(int64_t{16} * images * n), n, a.result(4 * n)};
+      },
+      kOneByOne);
+  expect_close(
+      "causal convolution",
+      [&]<class T>(Arrays<T>& a) {
+        return CausalConvBackward<T>{1,
+                                     a.ints({0, kRows}),
+                                     kRows,
+                                     n,
+                                     4,
+                                     a.in(kRows * n),
+                                     n,
+                                     a.in(4 * n),
+                                     a.in(n),
+                                     nullptr,
+                                     a.in(kRows * n),
+                                     n,
+                                     nullptr,
+                                     a.out(kRows * n),
+                                     n,
+                                     a.result(4 * n),
+                                     a.result(n),
+                                     nullptr};
+      },
+      kOneByOne);
+  expect_close(
+      "selective scan",
+      [&]<class T>(Arrays<T>& a) {
+        const int64_t t = kRows / 4;
+        return SelectiveScanBackward<T>{1,
+                                        a.ints({0, int32_t(t)}),
+                                        t,
+                                        n,
+                                        2,
+                                        a.in(t * n),
+                                        n,
+                                        a.in(t * n),
+                                        n,
+                                        a.in(t * 2),
+                                        2,
+                                        a.in(t * 2),
+                                        2,
+                                        nullptr,
+                                        0,
+                                        a.in(n),
+                                        a.in(2 * n),
+                                        a.in(n),
+                                        nullptr,
+                                        a.in(t * n),
+                                        n,
+                                        nullptr,
+                                        a.out(t * n),
+                                        n,
+                                        a.out(t * n),
+                                        n,
+                                        a.out(t * 2),
+                                        2,
+                                        a.out(t * 2),
+                                        2,
+                                        nullptr,
+                                        0,
+                                        a.result(n),
+                                        a.result(2 * n),
+                                        a.result(n),
+                                        nullptr};
+      },
+      kOneByOne);
+  expect_close(
+      "ssd",
+      [&]<class T>(Arrays<T>& a) {
+        const int64_t t = kRows / 4;
+        SsdBackward<T> op{};
+        op.sequences = 1, op.cu = a.ints({0, int32_t(t)}), op.tokens = t;
+        op.heads = 2, op.head_dim = 4, op.groups = 1, op.state = 4, op.chunk = 64;
+        op.x = a.in(t * 8), op.b = a.in(t * 4), op.c = a.in(t * 4), op.dt = a.in(t * 2), op.dy = a.in(t * 8);
+        op.x_ld = op.dy_ld = op.dx_ld = 8, op.b_ld = op.c_ld = op.db_ld = op.dc_ld = 4,
+        op.dt_ld = op.ddt_ld = 2;
+        op.dt_bias = a.in(2), op.a_log = a.in(2), op.d = a.in(2), op.dt_max = INFINITY;
+        op.dx = a.out(t * 8), op.db = a.out(t * 4), op.dc = a.out(t * 4), op.ddt = a.out(t * 2);
+        op.ddt_bias = a.result(2), op.da_log = a.result(2), op.dd = a.result(2);
+        return op;
+      },
+      kOneByOne);
+}
+
+}  // namespace
+}  // namespace mimo::op_test
