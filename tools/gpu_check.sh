@@ -362,7 +362,8 @@ for section in "$@"; do
     nccl) for ranks in 2 4; do nccl "$ranks" 300; done ;;
     sanitizer)
       for tool in memcheck racecheck synccheck; do
-        check "compute-sanitizer $tool" 900 sanitize "$tool" "$(program tests)"
+        # (Too much memory is asked for on purpose there; memcheck reports every call that fails.)
+        check "compute-sanitizer $tool" 900 sanitize "$tool" "$(program tests)" --gtest_filter=-CudaRuntime.TooMuchMemoryIsNull
       done
       ;;
     train)

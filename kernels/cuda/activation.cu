@@ -21,7 +21,7 @@ struct NormalOf {
 // (the CPU's polynomial), 5e-5 for bf16.
 template <class T>
 __device__ inline NormalOf normal_for(float x) {
-  const float a = fminf(fabsf(x), 14.f), square = a * a;
+  const float a = fminf(fabsf(x), 16.f), square = a * a;
   float e, p, t;
   if constexpr (sizeof(T) == 2) {
     t = divide_for<T>(1, 1 + 0.25f * a);
@@ -80,8 +80,9 @@ struct GeluTanh {  // x (1 + tanh(u)) / 2 = x sigmoid(2 u)
   }
   template <class T>
   static __device__ float df(float x) {
-    const float s = sigmoid_for<T>(kTwice * x * (1 + kCubic * x * x));
-    return s + x * s * (1 - s) * kTwice * (1 + 3 * kCubic * x * x);
+    // Factors of x^2 come last and one by one: where it overflows, s (1 - s) is 0.
+    const float s = sigmoid_for<T>(kTwice * x * (1 + kCubic * x * x)), t = x * s * (1 - s);
+    return s + kTwice * (t + 3 * kCubic * (t * x) * x);
   }
 };
 struct QuickGelu {
@@ -93,7 +94,7 @@ struct QuickGelu {
   template <class T>
   static __device__ float df(float x) {
     const float s = sigmoid_for<T>(kQuick * x);
-    return s + kQuick * x * s * (1 - s);
+    return s + x * s * (1 - s) * kQuick;
   }
 };
 struct Silu {
@@ -184,9 +185,9 @@ struct SwiGluBackwardMap {
   __device__ void store(float (&x)[3][N], const Piece& p) const {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float g = x[0][i], up = x[1][i], d = x[2][i], s = sigmoid_for<T>(g);
-      x[0][i] = d * up * s * (1 + g * (1 - s));
-      x[1][i] = d * g * s;
+      const float g = x[0][i], s = sigmoid_for<T>(g), ds = x[2][i] * s;
+      x[0][i] = ds * x[1][i] * (1 + g * (1 - s));
+      x[1][i] = ds * g;
     }
     store_piece(op.dx + p.row * op.dx_ld, x[0], p);
     store_piece(op.dx + p.row * op.dx_ld + op.cols, x[1], p);

@@ -64,7 +64,7 @@ void run(const Cuda& context, const CausalConv<T>& op) {
   with_conv_width(op.width, [&]<int W>() {
     const auto start = [&]<int N>() {
       const int64_t vectors = ceil_div(op.channels, N);
-      const int rows = conv_strip(op.tokens, vectors);
+      const int rows = conv_strip(context, op.tokens, vectors);
       const dim3 grid(static_cast<unsigned>(ceil_div(op.tokens, rows)),
                       static_cast<unsigned>(ceil_div(vectors, kConvThreads)));
       cuda::launch<causal_conv_forward<T, W, N>>(context, grid, kConvThreads, op, rows);

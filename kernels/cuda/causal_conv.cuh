@@ -14,8 +14,8 @@ constexpr int kConvBatch = 4;  // rows whose loads are in flight together
 
 // The number of packed rows a thread walks: W - 1 more are read, and backward writes one set of sums for each
 // strip, so long ones are better once there are strips enough.
-inline int conv_strip(int64_t tokens, int64_t vectors) {
-  constexpr int64_t enough = 132 * 1024;  // threads
+inline int conv_strip(const Cuda& context, int64_t tokens, int64_t vectors) {
+  const int64_t enough = int64_t{context.sms} * 1024;  // threads
   int rows = 128;
   while (rows > 16 && ceil_div(tokens, rows) * vectors < enough) rows /= 2;
   return rows;

@@ -124,7 +124,7 @@ struct ConvBackwardShape {
   bool vectors;
   int64_t threads;
   int rows;
-  explicit ConvBackwardShape(const CausalConvBackward<T>& op)
+  ConvBackwardShape(const Cuda& context, const CausalConvBackward<T>& op)
       : vectors(conv_vectors<kConvBackwardChannels, T>(op.channels, {{op.x, op.x_ld},
                                                                      {op.dy, op.dy_ld},
                                                                      {op.dx, op.dx_ld},
@@ -132,23 +132,23 @@ struct ConvBackwardShape {
                                                                      {op.dstate_out, 0},
                                                                      {op.dstate_in, 0}})),
         threads(ceil_div(op.channels, vectors ? kConvBackwardChannels : 1)),
-        rows(conv_strip(op.tokens, threads)) {}
+        rows(conv_strip(context, op.tokens, threads)) {}
   int64_t strips(int64_t tokens) const { return ceil_div(tokens, rows); }
 };
 
 }  // namespace cuda
 
 template <class T>
-int64_t workspace(const Cuda&, const CausalConvBackward<T>& op) {
+int64_t workspace(const Cuda& context, const CausalConvBackward<T>& op) {
   if (!op.dweight) return 0;
-  return cuda::ConvBackwardShape<T>(op).strips(op.tokens) * (op.width + 1) * op.channels *
+  return cuda::ConvBackwardShape<T>(context, op).strips(op.tokens) * (op.width + 1) * op.channels *
          int64_t{sizeof(float)};
 }
 
 template <class T>
 void run(const Cuda& context, const CausalConvBackward<T>& op) {
   using namespace cuda;
-  const ConvBackwardShape<T> shape(op);
+  const ConvBackwardShape<T> shape(context, op);
   const int64_t strips = shape.strips(op.tokens);
   float* partial = op.dweight ? static_cast<float*>(context.ws.data) : nullptr;
   const dim3 grid(static_cast<unsigned>(strips),

@@ -22,28 +22,31 @@ __global__ void __launch_bounds__(Team::kMostThreads) gated_norm_forward(GatedNo
   const int cols = row < op.rows ? group_cols : 0;
   const Row<T, Team> y(team, op.y + row * op.y_ld + at, cols), z(team, op.z + row * op.z_ld + at, cols);
   const Row<T, Team> w(team, op.w + at, cols);
-  const auto gated = [&](float(&us)[N], int i, int c) {
+  // y factor silu(z)
+  const auto gated = [&](float(&us)[N], int i, int c, float factor) {
     float zs[N];
     y.get(us, i, c);
     z.get(zs, i, c);
 #pragma unroll
-    for (int e = 0; e < N; ++e) us[e] *= zs[e] * sigmoid_for<T>(zs[e]);
+    for (int e = 0; e < N; ++e) us[e] = us[e] * factor * (zs[e] * sigmoid_for<T>(zs[e]));
   };
-  float square = 0;
-  team.template for_columns<N>(cols, [&](int i, int c) {
-    float us[N];
-    gated(us, i, c);
+  const float r = inverse_rms(team, group_cols, op.eps, [&](float scale) {
+    float square = 0;
+    team.template for_columns<N>(cols, [&](int i, int c) {
+      float us[N];
+      gated(us, i, c, scale);
 #pragma unroll
-    for (int e = 0; e < N; ++e) square += us[e] * us[e];
+      for (int e = 0; e < N; ++e) square += us[e] * us[e];
+    });
+    return square;
   });
-  const float r = 1 / sqrtf(team.sum(square) / static_cast<float>(group_cols) + op.eps);
   T* out = op.out + row * op.out_ld + at;
   team.template for_columns<N>(cols, [&](int i, int c) {
     float us[N], ws[N];
-    gated(us, i, c);
+    gated(us, i, c, r);
     w.get(ws, i, c);
 #pragma unroll
-    for (int e = 0; e < N; ++e) us[e] *= ws[e] * r;
+    for (int e = 0; e < N; ++e) us[e] *= ws[e];
     store<N>(out + c, us);
   });
   if (cols > 0 && team.rank() == 0 && op.r) op.r[row * op.groups + group] = r;
@@ -75,9 +78,9 @@ __global__ void __launch_bounds__(Team::kMostThreads)
       dout.get(ds, i, c);
       load<N>(ws, op.w + at + c);
 #pragma unroll
-      for (int e = 0; e < N; ++e) sum += ys[e] * zs[e] * sigmoid_for<T>(zs[e]) * ws[e] * ds[e];
+      for (int e = 0; e < N; ++e) sum += ys[e] * r * (zs[e] * sigmoid_for<T>(zs[e])) * (ws[e] * ds[e]);
     });
-    const float mean = team.sum(sum) * r / static_cast<float>(group_cols);
+    const float mean = team.sum(sum) / static_cast<float>(group_cols);
     T *dy = op.dy + row * op.dy_ld + at, *dz = op.dz + row * op.dz_ld + at;
     team.template for_columns<N>(cols, [&](int i, int c) {
       float ys[N], zs[N], ds[N], ws[N];
@@ -87,10 +90,10 @@ __global__ void __launch_bounds__(Team::kMostThreads)
       load<N>(ws, op.w + at + c);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
-        const float sigmoid = sigmoid_for<T>(zs[e]), silu = zs[e] * sigmoid, xhat = ys[e] * silu * r;
+        const float sigmoid = sigmoid_for<T>(zs[e]), silu = zs[e] * sigmoid, xhat = ys[e] * r * silu;
         const float du = r * (ws[e] * ds[e] - xhat * mean);
         ds[e] *= xhat;
-        zs[e] = du * ys[e] * sigmoid * (1 + zs[e] * (1 - sigmoid));
+        zs[e] = du * ys[e] * (sigmoid * (1 + zs[e] * (1 - sigmoid)));
         ys[e] = du * silu;
       }
       store<N>(dy + c, ys);

@@ -1,8 +1,8 @@
 // Layer norm.
 //
 // Limit: bytes, as of rms_norm.cu, whose design this is. The variance is summed in a second pass over the
-// registers, of centred values, which does not cancel. Backward sums two numbers a row at one barrier. Not
-// measured.
+// registers, of centred values, which does not cancel, and so is what the mean lacks. Backward sums two
+// numbers a row at one barrier. Not measured.
 #include "kernels/layer_norm.h"
 
 #include "kernels/cuda/column_sums.cuh"
@@ -19,21 +19,44 @@ __global__ void __launch_bounds__(Team::kMostThreads) layer_norm_forward(LayerNo
   const int cols = row < op.rows ? op.cols : 0;
   const Row<T, Team> x(team, op.x + row * op.x_ld, cols);
   const Row<T, Team> w(team, op.w, cols), b(team, op.b, cols);
-  float sum = 0, squares = 0;
+  // The mean's terms are divided first, so that no sum leaves the range of float.
+  const float each = 1 / static_cast<float>(op.cols);
+  float sum = 0;
   team.template for_columns<N>(cols, [&](int i, int c) {
     float xs[N];
     x.get(xs, i, c);
 #pragma unroll
-    for (int e = 0; e < N; ++e) sum += xs[e];
+    for (int e = 0; e < N; ++e) sum += xs[e] * each;
   });
-  const float mean = team.sum(sum) / static_cast<float>(op.cols);
-  team.template for_columns<N>(cols, [&](int i, int c) {
-    float xs[N];
-    x.get(xs, i, c);
+  const float mean = team.sum(sum);
+  // Centred values are scaled (halved: x - mean may leave the range, and so is exact). Their own sum is what
+  // the mean lacks; where it is far above the deviation that counts.
+  float rstd = 0, rest = 0;
+  bool done = false;
+#pragma unroll 1
+  for (int pass = 0; pass < 2; ++pass) {
+    const float scale = 0.5f * row_scale(pass), at = mean * scale;
+    float sums[2] = {0, 0};
+    team.template for_columns<N>(cols, [&](int i, int c) {
+      float xs[N];
+      x.get(xs, i, c);
 #pragma unroll
-    for (int e = 0; e < N; ++e) squares += (xs[e] - mean) * (xs[e] - mean);
-  });
-  const float rstd = 1 / sqrtf(team.sum(squares) / static_cast<float>(op.cols) + op.eps);
+      for (int e = 0; e < N; ++e) {
+        const float d = xs[e] * scale - at;
+        sums[0] += d;
+        sums[1] += d * d;
+      }
+    });
+    team.sum(sums);
+    if (!done) {
+      const float off = sums[0] * each;
+      rstd = 2 * scale / sqrtf(4 * (sums[1] * each - off * off) + op.eps * (2 * scale) * (2 * scale));
+      rest = off / scale;
+    }
+    done = sums[1] < INFINITY;
+    if (!team.any(!done)) break;
+  }
+  const float half_mean = 0.5f * mean, twice_rstd = 2 * rstd, shift = rest * rstd;
   T* y = op.y + row * op.y_ld;
   team.template for_columns<N>(cols, [&](int i, int c) {
     float xs[N], ws[N], bs[N];
@@ -41,10 +64,10 @@ __global__ void __launch_bounds__(Team::kMostThreads) layer_norm_forward(LayerNo
     w.get(ws, i, c);
     b.get(bs, i, c);
 #pragma unroll
-    for (int e = 0; e < N; ++e) xs[e] = ws[e] * ((xs[e] - mean) * rstd) + bs[e];
+    for (int e = 0; e < N; ++e) xs[e] = ws[e] * ((xs[e] * 0.5f - half_mean) * twice_rstd - shift) + bs[e];
     store<N>(y + c, xs);
   });
-  if (cols > 0 && team.rank() == 0 && op.mean) op.mean[row] = mean, op.rstd[row] = rstd;
+  if (cols > 0 && team.rank() == 0 && op.mean) op.mean[row] = mean + rest, op.rstd[row] = rstd;
 }
 
 // Threads on an SM: bf16 has half the bytes under way in a thread, so more threads with fewer registers (80).
@@ -65,7 +88,8 @@ __global__ void __launch_bounds__(kLayerNormSmThreads<T>)
     const int64_t row = first + team.index();
     const int cols = row < op.rows ? op.cols : 0;
     const Row<T, Team> x(team, op.x + row * op.x_ld, cols), dy(team, op.dy + row * op.dy_ld, cols);
-    const float mean = cols > 0 ? op.mean[row] : 0, rstd = cols > 0 ? op.rstd[row] : 0;
+    const float half_mean = cols > 0 ? 0.5f * op.mean[row] : 0, rstd = cols > 0 ? op.rstd[row] : 0;
+    const float twice_rstd = 2 * rstd;
     float sums[2] = {0, 0};  // of g and g xhat, g = w dy
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N], ws[N], ds[N];
@@ -76,12 +100,12 @@ __global__ void __launch_bounds__(kLayerNormSmThreads<T>)
       for (int e = 0; e < N; ++e) {
         const float g = ws[e] * ds[e];
         sums[0] += g;
-        sums[1] += g * (xs[e] - mean);
+        sums[1] += g * ((xs[e] * 0.5f - half_mean) * twice_rstd);
       }
     });
     team.sum(sums);
     const float mean_g = sums[0] / static_cast<float>(op.cols);
-    const float mean_gx = sums[1] * rstd / static_cast<float>(op.cols);
+    const float mean_gx = sums[1] / static_cast<float>(op.cols);
     T* dx = op.dx + row * op.dx_ld;
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N], ws[N], ds[N];
@@ -91,7 +115,7 @@ __global__ void __launch_bounds__(kLayerNormSmThreads<T>)
       db.add(i, c, ds);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
-        const float xhat = (xs[e] - mean) * rstd;
+        const float xhat = (xs[e] * 0.5f - half_mean) * twice_rstd;
         xs[e] = rstd * (ws[e] * ds[e] - mean_g - xhat * mean_gx);
         ds[e] *= xhat;
       }

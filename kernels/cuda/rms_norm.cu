@@ -21,21 +21,26 @@ __global__ void __launch_bounds__(Team::kMostThreads) rms_norm_forward(RmsNorm<T
   const int64_t row = int64_t{blockIdx.x} * team.kTeams + team.index();
   const int cols = row < op.rows ? op.cols : 0;
   const Row<T, Team> x(team, op.x + row * op.x_ld, cols), w(team, op.w, cols);
-  float square = 0;
-  team.template for_columns<N>(cols, [&](int i, int c) {
-    float xs[N];
-    x.get(xs, i, c);
+  const float r = inverse_rms(team, op.cols, op.eps, [&](float scale) {
+    float square = 0;
+    team.template for_columns<N>(cols, [&](int i, int c) {
+      float xs[N];
+      x.get(xs, i, c);
 #pragma unroll
-    for (int e = 0; e < N; ++e) square += xs[e] * xs[e];
+      for (int e = 0; e < N; ++e) {
+        const float scaled = xs[e] * scale;
+        square += scaled * scaled;
+      }
+    });
+    return square;
   });
-  const float r = 1 / sqrtf(team.sum(square) / static_cast<float>(op.cols) + op.eps);
   T* y = op.y + row * op.y_ld;
   team.template for_columns<N>(cols, [&](int i, int c) {
     float xs[N], ws[N];
     x.get(xs, i, c);
     w.get(ws, i, c);
 #pragma unroll
-    for (int e = 0; e < N; ++e) xs[e] *= ws[e] * r;
+    for (int e = 0; e < N; ++e) xs[e] = ws[e] * (xs[e] * r);
     store<N>(y + c, xs);
   });
   if (cols > 0 && team.rank() == 0 && op.r) op.r[row] = r;
@@ -64,9 +69,9 @@ __global__ void __launch_bounds__(Team::kMostThreads)
       load<N>(ws, op.w + c);
       dy.get(ds, i, c);
 #pragma unroll
-      for (int e = 0; e < N; ++e) sum += xs[e] * ws[e] * ds[e];
+      for (int e = 0; e < N; ++e) sum += xs[e] * r * (ws[e] * ds[e]);
     });
-    const float mean = team.sum(sum) * r / static_cast<float>(op.cols);
+    const float mean = team.sum(sum) / static_cast<float>(op.cols);
     T* dx = op.dx + row * op.dx_ld;
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N], ws[N], ds[N];

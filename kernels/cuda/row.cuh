@@ -61,6 +61,13 @@ class Team {
     return one[0];
   }
 
+  // Whether some row of the warp's (of the block's, where that is the team) has what `mine` says of this one:
+  // so that a repetition with sums in it is all threads'.
+  __device__ bool any(bool mine) const {
+    if constexpr (kBlock) return mine;
+    return __any_sync(kAllLanes, mine) != 0;
+  }
+
   // f(i, c) for every vector i of this thread, of N elements, c its first column. Those of a warp are
   // neighbours, i * kLanes * N apart: one address serves them all.
   template <int N, class F>
@@ -106,6 +113,27 @@ class Row {
   const T* row_;
   uint4 vector_[Team::kHeld ? kRowElements / N : 1];
 };
+
+// Squares are summed of scaled elements. The second scale is for rows whose squares leave the range of float
+// with the first: then some element is above 2^40, and what the scale makes of the others does not count.
+__device__ inline float row_scale(int pass) { return pass == 0 ? 1.f : 0x1p-80f; }
+
+// 1 / sqrt(mean of squares + eps) of a row of `cols` elements; squares(scale): this thread's sum of the
+// squares of its elements, scaled.
+template <class Team, class Squares>
+__device__ inline float inverse_rms(Team& team, int cols, float eps, Squares&& squares) {
+  float r = 0;
+  bool done = false;
+#pragma unroll 1
+  for (int pass = 0; pass < 2; ++pass) {
+    const float scale = row_scale(pass);
+    const float sum = team.sum(squares(scale));
+    if (!done) r = scale / sqrtf(sum / static_cast<float>(cols) + eps * scale * scale);
+    done = sum < INFINITY;
+    if (!team.any(!done)) break;
+  }
+  return r;
+}
 
 // Calls rows.operator()<Team>(threads) with the team for rows of `cols` elements of T.
 template <class T, class F>

@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(kScanThreads, sizeof(T) == 2 ? 3 : 2)
         scan_read(s.b[n - block], b_in);
         steps.pairs(s.a[warp][n], n, b_in, a, b, p, h);
         const float before = scan_up(p, h, s.h[warp][n]);
-        if (lane == kWarp - 1) s.h[warp][n] = h;  // lane 0's read came before: h depends on it
+        __syncwarp();  // lane 0 has read it
+        if (lane == kWarp - 1) s.h[warp][n] = h;
         float c_in[kScanSteps];
         scan_read(s.c[n - block], c_in);
         h = before;

@@ -169,8 +169,12 @@ void compare(const Build& build, const Tolerance& tolerance = {}) {
   Case<T> plain;
   run_with_scratch(Cpu{}, build.template operator()<T>(plain));
   std::vector<std::vector<char>> first;
-  for (int order = 0; order < orders(); ++order) {
-    set_order(order);
+  const std::vector<int> counts = sm_counts();
+  // All orders with the first number of multiprocessors, one with each other.
+  for (int order = 0; order < orders() + static_cast<int>(counts.size()) - 1; ++order) {
+    const int other = std::max(0, order - orders() + 1);
+    set_order(other > 0 ? 0 : order);
+    set_sms(counts[static_cast<size_t>(other)]);
     Case<T> got;
     run_with_scratch(cuda_context(), build.template operator()<T>(got));
     for (size_t i = 0; i < got.results().size(); ++i) {
@@ -178,12 +182,14 @@ void compare(const Build& build, const Tolerance& tolerance = {}) {
       const auto where = [&](size_t at) {
         return r.name + "[" + std::to_string(r.cols ? static_cast<int64_t>(at) / r.cols : 0) + ", " +
                std::to_string(r.cols ? static_cast<int64_t>(at) % r.cols : static_cast<int64_t>(at)) + "] (" +
-               name_of(dtype_of<T>()) + ", order " + std::to_string(order) + ")";
+               name_of(dtype_of<T>()) + ", order " + std::to_string(order) + ", " +
+               std::to_string(cuda_context().sms) + " multiprocessors)";
       };
       const char* bytes = static_cast<const char*>(r.data);
       if (order == 0) {
         first.emplace_back(bytes, bytes + r.bytes);
-      } else if (r.bytes > 0 && std::memcmp(first[i].data(), bytes, static_cast<size_t>(r.bytes)) != 0) {
+      } else if (other == 0 && r.bytes > 0 &&
+                 std::memcmp(first[i].data(), bytes, static_cast<size_t>(r.bytes)) != 0) {
         int64_t at = 0;
         while (first[i][static_cast<size_t>(at)] == bytes[at]) ++at;
         FAIL() << r.name << " depends on the order of threads from byte " << at << " on (order " << order
@@ -209,6 +215,7 @@ void compare(const Build& build, const Tolerance& tolerance = {}) {
     }
   }
   set_order(0);
+  set_sms(counts[0]);
 }
 
 template <class Build>

@@ -32,6 +32,7 @@ std::vector<Shape> shapes() {
   }
   all.push_back({2056, 4, {3, 5}});                  // several blocks of channels, in vectors
   all.push_back({300, 3, {4, 0, 2}, 0, true});       // and not
+  all.push_back({2056, 4, {100, 190}});              // strips of 32 and 64 rows with two multiprocessors
   all.push_back({8, 4, {40}, 0, true, true, true});  // frozen
   all.push_back({8, 4, {0, 0}});
   all.push_back({8, 4, {}});

@@ -1,8 +1,11 @@
 // Memory that tests fill, kernels compute on and tests read: exact-size heap blocks under the emulator, so
 // that ASan sees every access outside; managed memory on a GPU.
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "kernels/kernel.h"
 
@@ -11,6 +14,16 @@ namespace mimo::op_test {
 std::shared_ptr<void> device_memory(int64_t bytes);
 Cuda cuda_context();
 void synchronize();  // until everything launched has run; throws what it met
+
+// How many multiprocessors cuda_context() says there are: kernels share out their work by it, so that some
+// loops run with few alone, some ways only with many. The real number and another, or $MIMO_TEST_SMS alone.
+std::vector<int> sm_counts();
+void set_sms(int);
+// For an implementation: the counts that it offers, the first is what cuda_context() starts with.
+inline std::vector<int> chosen_sm_counts(std::vector<int> counts) {
+  if (const char* one = std::getenv("MIMO_TEST_SMS")) counts = {std::max(1, std::atoi(one))};
+  return counts;
+}
 
 // Thread orders that results may not depend on: the emulator has four, a GPU its own, twice.
 int orders();

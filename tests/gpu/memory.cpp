@@ -31,11 +31,19 @@ std::shared_ptr<void> device_memory(int64_t bytes) {
   return {p, [](void* q) { cudaFree(q); }};
 }
 
-Cuda cuda_context() {
-  int sms = 0;
-  check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0), "cudaDeviceGetAttribute");
-  return {stream(), 0, sms, {}};
+std::vector<int> sm_counts() {
+  int real = 0;
+  check(cudaDeviceGetAttribute(&real, cudaDevAttrMultiProcessorCount, 0), "cudaDeviceGetAttribute");
+  return chosen_sm_counts({real, 2});
 }
+namespace {
+int& sms() {
+  static int n = sm_counts()[0];
+  return n;
+}
+}  // namespace
+void set_sms(int n) { sms() = n; }
+Cuda cuda_context() { return {stream(), 0, sms(), {}}; }
 
 void synchronize() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
 int orders() { return 2; }

@@ -12,7 +12,15 @@ std::shared_ptr<void> device_memory(int64_t bytes) {
   if (posix_memalign(&p, 64, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
   return {p, std::free};
 }
-Cuda cuda_context() { return {nullptr, 0, 2, {}}; }
+std::vector<int> sm_counts() { return chosen_sm_counts({2, 132}); }
+namespace {
+int& sms() {
+  static int n = sm_counts()[0];
+  return n;
+}
+}  // namespace
+void set_sms(int n) { sms() = n; }
+Cuda cuda_context() { return {nullptr, 0, sms(), {}}; }
 void synchronize() {}
 int orders() { return 4; }
 void set_order(int i) { simt::set_order(simt::kOrders[i]); }
