@@ -17,12 +17,11 @@ class Watchdog : public Observer {
  public:
   // Collective where it is the process's first: that one, over the world, connects the ranks, and those that
   // live beside it share the connections. The job ends when something is in hand on some rank and for
-  // `timeout_seconds` no rank has got on (begin, end, advance()). Rank 0 says which rank is the cause: one
-  // that does not answer, else one that does not wait for others; rank 1 speaks of rank 0. Time for which
-  // this process stood still itself (a stopped job) does not count. Ranks that cannot be connected each watch
-  // their own progress alone.
-  // `describe` says what an action is and with whom; it is called from the watchdog's thread. `limit` is what
-  // a message calls the timeout.
+  // `timeout_seconds` no rank has got on (begin, end, advance(), bytes written). Rank 0 says which rank is
+  // the cause: one that does not answer, else one that does not wait for others; rank 1 speaks of rank 0.
+  // Time for which this process stood still itself (a stopped job) does not count. Ranks that cannot be
+  // connected each watch their own progress alone. `describe` says what an action is and with whom; it is
+  // called from the watchdog's thread. `limit` is what a message calls the timeout.
   Watchdog(Communicator& world, double timeout_seconds,
            std::function<std::string(const Action&)> describe = nullptr,
            std::string limit = "run.hang_timeout");

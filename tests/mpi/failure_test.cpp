@@ -189,6 +189,29 @@ TEST(Failure, WhatGetsOnMayTakeLongOnTheRanksThatWaitToo) {
   EXPECT_EQ(o.output, "");
 }
 
+// A library writes for long in one call.
+ROLE(writes) {
+  Watchdog watchdog(world.world(), 0.5);
+  watchdog.begin("a checkpoint");
+  if (world.world().rank() == 1) {
+    FILE* file = std::tmpfile();
+    for (int i = 0; i < 15; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      std::fputs("a piece", file);
+      std::fflush(file);
+    }
+    std::fclose(file);
+  }
+  world.world().barrier();
+  watchdog.end();
+  return 0;
+}
+
+TEST(Failure, WhatWritesGetsOn) {
+  const Outcome o = job("writes");
+  EXPECT_EQ(o.status, 0) << o.output;
+}
+
 ROLE(gets_nowhere) {
   keep_waiting(world, false);
   return 0;
