@@ -1,9 +1,8 @@
 #include "data/loader.h"
 
-#include <omp.h>
-
 #include <algorithm>
 
+#include "kernels/cpu/threads.h"
 #include "kernels/patchify.h"
 
 namespace mimo {
@@ -144,7 +143,7 @@ PackedBatch Loader::take() {
 }
 
 void Loader::work() {
-  omp_set_num_threads(1);  // of this thread: the ranks' cores belong to compute
+  const Serial alone;  // the ranks' cores belong to compute
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });

@@ -1,6 +1,5 @@
 #include "parallel/threads.h"
 
-#include <omp.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -11,6 +10,8 @@
 #include <cstring>
 #include <fstream>
 
+#include "kernels/cpu/threads.h"
+#include "parallel/launcher.h"
 #include "tensor/error.h"
 
 namespace mimo {
@@ -36,6 +37,11 @@ class CpuSet {
 };
 
 int configured_cpus() { return std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_CONF))); }
+
+std::vector<int> affinity_mask() {
+  CpuSet set(configured_cpus());
+  return sched_getaffinity(0, set.bytes(), set.get()) == 0 ? set.list() : std::vector<int>{0};
+}
 
 // CPUs' worth of time that the container's quota grants; infinite without one.
 double quota() {
@@ -64,6 +70,7 @@ std::string list(const std::vector<int>& cores) {
 }  // namespace
 
 std::vector<int> available_cores() {
+  if (!launcher()) return affinity_mask();
   // The kernel cuts a mask down to the container's cpuset: ask for all, see what is granted, put it back.
   CpuSet before(configured_cpus()), granted(configured_cpus());
   if (sched_getaffinity(0, before.bytes(), before.get()) != 0) return {0};
@@ -96,24 +103,26 @@ CoreShare share_cores(int node_rank, int node_size) {
   const std::vector<int> cores = available_cores();
   const int usable = usable_cores();
   CoreShare share = core_share(cores, usable, node_rank, node_size);
+  const char* set_by = "";
+  if (!launcher() && std::getenv("OMP_NUM_THREADS"))
+    share.threads = default_thread_count(), set_by = " (OMP_NUM_THREADS)";
   if (const char* given = std::getenv("MIMO_THREADS")) {
     char* end = nullptr;
     const long n = std::strtol(given, &end, 10);
     if (end == given || *end != 0 || n < 1 || n > 4096)
       throw ConfigError("MIMO_THREADS",
                         std::string("expected a number of threads from 1 to 4096, found \"") + given + "\"");
-    share.threads = static_cast<int>(n);
+    share.threads = static_cast<int>(n), set_by = " (MIMO_THREADS)";
   }
   CpuSet set(configured_cpus());
   for (int c : share.cores) set.add(c);
   const bool bound = sched_setaffinity(0, set.bytes(), set.get()) == 0;
-  omp_set_num_threads(share.threads);
+  set_thread_count(share.threads);
   share.description = std::to_string(node_size) + (node_size == 1 ? " rank on " : " ranks on ") +
                       std::to_string(usable) + (usable == 1 ? " core, " : " cores, ") +
                       std::to_string(share.threads) + (share.threads == 1 ? " thread" : " threads") +
-                      " a rank" + (std::getenv("MIMO_THREADS") ? " (MIMO_THREADS)" : "") + ", rank " +
-                      std::to_string(node_rank) + " on core" + (share.cores.size() == 1 ? " " : "s ") +
-                      list(share.cores);
+                      " a rank" + set_by + ", rank " + std::to_string(node_rank) + " on core" +
+                      (share.cores.size() == 1 ? " " : "s ") + list(share.cores);
   if (!bound) share.description += std::string(" (not bound: ") + std::strerror(errno) + ")";
   return share;
 }

@@ -1,5 +1,5 @@
 // Ranks share a machine's cores by arithmetic: twice too many threads cost a factor of 50. Call share_cores
-// first after MPI_Init, before anything starts an OpenMP thread.
+// first after MPI_Init, before the first kernel runs.
 #pragma once
 #include <string>
 #include <vector>
@@ -8,11 +8,12 @@ namespace mimo {
 
 struct CoreShare {
   std::vector<int> cores;  // where this rank's threads run
-  int threads = 1;         // of OpenMP
+  int threads = 1;         // of kernels
   std::string description;
 };
 
-// The cores that this process may use: those of its container (cpuset), whatever mask the launcher left.
+// The cores that this process may use: those of its affinity mask, or under a launcher, which leaves masks of
+// its own, those of its container (cpuset).
 std::vector<int> available_cores();
 // How many of them it may keep busy: fewer where the container has a CPU quota.
 int usable_cores();
@@ -21,7 +22,8 @@ int usable_cores();
 // max(1, usable / n) threads.
 CoreShare core_share(const std::vector<int>& cores, int usable, int node_rank, int node_size);
 
-// Makes this rank's share its affinity and the number of OpenMP threads, which MIMO_THREADS overrides.
+// Makes this rank's share its affinity and the number of kernels' threads, which MIMO_THREADS overrides, and
+// without a launcher OMP_NUM_THREADS.
 CoreShare share_cores(int node_rank, int node_size);
 
 }  // namespace mimo

@@ -1,9 +1,7 @@
 // mimo: trains multimodal models, evaluates them, reads with them, and shows plans.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdlib>
 
 #include "parallel/agreement.h"
 #include "parallel/launcher.h"
@@ -28,18 +26,10 @@ constexpr const char* kExamples =
     "  ./mimo plan --ranks=4 --layout.vision=dp2@0 --layout.language=pp2@2 --svg plan.svg\n"
     "  ./mimo train --help                             all configuration keys";
 
-// Waiting threads that spin take the cores from those that work; OpenMP reads this before main begins.
-void sleep_while_waiting(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY")) return;
-  setenv("OMP_WAIT_POLICY", "passive", 1);
-  execv("/proc/self/exe", argv);  // goes on as it is where that fails
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   prepare_streams();
-  sleep_while_waiting(argv);
   CommandLine line;
   CLI::App app("Trains multimodal models: encoders and one language model, each on its own grid of ranks.");
   app.footer(kExamples);

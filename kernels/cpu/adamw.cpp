@@ -10,8 +10,9 @@ namespace {
 // What one step multiplies with, in double, then rounded once to the type of the master weights.
 template <class A>
 struct Factors {
-  A scale, b1, b2, one_minus_b1, one_minus_b2, m_hat, v_hat, eps, lr, decay;
-  Factors(const AdamState& s, double lr_factor, double decay_factor)
+  A scale, b1, b2, one_minus_b1, one_minus_b2, m_hat, v_hat, eps;
+  A lr = 0, decay = 0;  // of one tensor
+  explicit Factors(const AdamState& s)
       : scale(A(s.scale)),
         b1(A(s.beta1)),
         b2(A(s.beta2)),
@@ -19,9 +20,7 @@ struct Factors {
         one_minus_b2(A(1 - s.beta2)),
         m_hat(A(1 / (1 - std::pow(s.beta1, double(s.t))))),
         v_hat(A(1 / (1 - std::pow(s.beta2, double(s.t))))),
-        eps(A(s.eps)),
-        lr(A(s.lr * lr_factor)),
-        decay(A(s.weight_decay * decay_factor)) {}
+        eps(A(s.eps)) {}
 };
 
 template <class T>
@@ -47,13 +46,15 @@ void update(const AdamTensor<T>& a, const Factors<acc_t<T>>& f, int64_t begin, i
 template <class T>
 void run(const Cpu&, const AdamW<T>& op) {
   constexpr int64_t kSpan = 4096;
-#pragma omp parallel if (7 * op.total * int64_t{sizeof(acc_t <T>)} > kThreadBytes)
-  for (int i = 0; i < op.tensors; ++i) {
-    const AdamTensor<T> a = op.tensor[i];
-    const Factors<acc_t<T>> f(*op.state, a.lr, a.decay);
-#pragma omp for schedule(static) nowait
-    for (int64_t begin = 0; begin < a.n; begin += kSpan) update(a, f, begin, std::min(a.n, begin + kSpan));
-  }
+  const Factors<acc_t<T>> shared(*op.state);
+  for_each_span_of(
+      op.tensors, [&](int i) { return op.tensor[i].n; }, kSpan, 7 * op.total * int64_t{sizeof(acc_t<T>)},
+      [&](int i, int64_t begin, int64_t end, int64_t) {
+        const AdamTensor<T> a = op.tensor[i];
+        Factors<acc_t<T>> f = shared;
+        f.lr = acc_t<T>(op.state->lr * a.lr), f.decay = acc_t<T>(op.state->weight_decay * a.decay);
+        update(a, f, begin, end);
+      });
 }
 
 MIMO_CPU_KERNEL(AdamW);

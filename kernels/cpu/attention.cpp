@@ -4,8 +4,6 @@
 // task. A task's sums never depend on the thread that takes it: results are equal for any number of threads.
 #include "kernels/attention.h"
 
-#include <omp.h>
-
 #include <limits>
 
 #include "kernels/cpu/attention_tiles.h"
@@ -114,7 +112,7 @@ template <class T>
 int64_t workspace(const Cpu&, const Attention<T>& op) {
   Scratch scratch;
   scratch.take<int64_t>(op.sequences + 1);
-  scratch.take<char>(omp_get_max_threads() * Tile<acc_t<T>>::bytes(op.head_dim));
+  scratch.take<char>(thread_count() * Tile<acc_t<T>>::bytes(op.head_dim));
   return scratch.bytes();
 }
 
@@ -126,28 +124,24 @@ void run(const Cpu& cpu, const Attention<T>& op) {
   Scratch scratch(cpu.ws);
   const Tasks tasks(scratch.take<int64_t>(op.sequences + 1), op.sequences, op.cu_q, query_tile<A>, op.heads,
                     0);
-  const int threads = attention::is_small(op) ? 1 : omp_get_max_threads();
   const int64_t tile_bytes = Tile<A>::bytes(op.head_dim);
-  char* tiles = scratch.take<char>(threads * tile_bytes);
-#pragma omp parallel num_threads(threads)
-  {
-    Scratch mine(Workspace{tiles + omp_get_thread_num() * tile_bytes, tile_bytes});
+  char* tiles = scratch.take<char>(thread_count() * tile_bytes);
+  parallel_tasks(tasks.count(), attention::work(op), [&](int thread, auto&& loop) {
+    Scratch mine(Workspace{tiles + thread * tile_bytes, tile_bytes});
     const Tile<A> t(op.head_dim, mine);
-#pragma omp for schedule(dynamic)
-    for (int64_t n = 0; n < tasks.count(); ++n) {
+    loop([&](int64_t n) {
       const Tasks::Task task = tasks[n];
       // The longest rows of a causal sequence first: short ones fill the gaps at the end.
       forward(op, Sequence(op, task.sequence), task.head, (task.parts - 1 - task.part) * query_tile<A>, t);
-    }
-  }
+    });
+  });
 }
 
 template <class T>
 void run(const Cpu&, const AttentionMerge<T>& op) {
   using A = acc_t<T>;
   constexpr A inf = std::numeric_limits<A>::infinity();
-#pragma omp parallel for schedule(static) if (op.tokens * op.heads * op.head_dim > 1 << 15)
-  for (int64_t i = 0; i < op.tokens; ++i)
+  parallel_for(op.tokens, 3 * op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)}, [&](int64_t i) {
     for (int64_t h = 0; h < op.heads; ++h) {
       A& lse = op.lse_a[h * op.tokens + i];
       const A other = op.lse_b[h * op.tokens + i], max = std::max(lse, other), base = max == -inf ? 0 : max;
@@ -159,6 +153,7 @@ void run(const Cpu&, const AttentionMerge<T>& op) {
         x[d] = T(a * norm * static_cast<A>(x[d]) + b * norm * static_cast<A>(y[d]));
       lse = max == -inf ? -inf : max + std::log(a + b);
     }
+  });
 }
 
 MIMO_CPU_KERNEL(Attention);

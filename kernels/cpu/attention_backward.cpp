@@ -3,8 +3,6 @@
 // tiles of the group's heads that see it. Its share of dQ is added to that of the blocks before it, in their
 // order: it waits for its turn at the query tile, which an earlier task, already running or done, passes on.
 // So sums do not depend on the number of threads, and nothing is computed twice.
-#include <omp.h>
-
 #include <atomic>
 #include <limits>
 #include <thread>
@@ -185,7 +183,7 @@ template <class T>
 int64_t workspace(const Cpu&, const AttentionBackward<T>& op) {
   Scratch scratch;
   Shared<T>(op, scratch);
-  scratch.take<char>(omp_get_max_threads() * Block<acc_t<T>>::bytes(op.head_dim));
+  scratch.take<char>(thread_count() * Block<acc_t<T>>::bytes(op.head_dim));
   return scratch.bytes();
 }
 
@@ -205,17 +203,16 @@ void run(const Cpu& cpu, const AttentionBackward<T>& op) {
     dq_sum_ld = op.dq_ld;
   }
   const Backward<T> backward{op, query_tiles, shared.turns, shared.dq_sum, dq_sum_ld};
-  const int threads = attention::is_small(op) ? 1 : omp_get_max_threads();
   const int64_t block_bytes = Block<A>::bytes(op.head_dim);
-  char* blocks = scratch.take<char>(threads * block_bytes);
-#pragma omp parallel num_threads(threads)
-  {
-    Scratch mine(Workspace{blocks + omp_get_thread_num() * block_bytes, block_bytes});
+  char* blocks = scratch.take<char>(thread_count() * block_bytes);
+  const auto each = [&](int thread, auto&& loop) {
+    Scratch mine(Workspace{blocks + thread * block_bytes, block_bytes});
     const Block<A> t(op.head_dim, mine);
-// Monotonic: a task waits only for tasks with lower numbers, which have been handed out before it.
-#pragma omp for schedule(monotonic : dynamic)
-    for (int64_t n = 0; n < tasks.count(); ++n) backward(t, tasks[n]);
-  }
+    loop([&](int64_t n) { backward(t, tasks[n]); });
+  };
+  // A task waits only for tasks with lower numbers, which have been handed out before it, one by one: of a
+  // longer piece the next thread would wait for the end.
+  parallel_tasks(tasks.count(), 2 * attention::work(op), each, 1);
 }
 
 MIMO_CPU_KERNEL(AttentionBackward);

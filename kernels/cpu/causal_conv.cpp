@@ -58,25 +58,23 @@ void forward(const CausalConv<T>& op) {
   using A = acc_t<T>;
   const Blocks blocks(op.tokens, 64, 1 << 20);
   const int tiles = (op.channels + kTile - 1) / kTile;
-#pragma omp parallel for collapse(2) \
-    schedule(static) if (op.tokens * op.channels * int64_t{2 * sizeof(T)} > kThreadBytes)
-  for (int64_t b = 0; b < blocks.count; ++b)
-    for (int i = 0; i < tiles; ++i) {
-      const Tile<CausalConv<T>, T, W> tile(op, i);
-      for_each_part(op.cu, op.sequences, blocks.begin(b), blocks.end(b),
-                    [&](int s, int64_t begin, int64_t end) {
-                      for (int64_t t = begin; t < end; ++t) {
-                        const T* x[W];
-                        tile.inputs(s, t, x);
-                        T* y = op.y + (op.cu[s] + t) * op.y_ld + tile.first;
+  parallel_for(blocks.count * tiles, op.tokens * op.channels * int64_t{2 * sizeof(T)}, [&](int64_t task) {
+    const int64_t b = task / tiles;
+    const Tile<CausalConv<T>, T, W> tile(op, static_cast<int>(task % tiles));
+    for_each_part(op.cu, op.sequences, blocks.begin(b), blocks.end(b),
+                  [&](int s, int64_t begin, int64_t end) {
+                    for (int64_t t = begin; t < end; ++t) {
+                      const T* x[W];
+                      tile.inputs(s, t, x);
+                      T* y = op.y + (op.cu[s] + t) * op.y_ld + tile.first;
 #pragma omp simd
-                        for (int c = 0; c < tile.cols; ++c) {
-                          const A u = tile.u(x, c);
-                          y[c] = u * sigmoid(u);
-                        }
+                      for (int c = 0; c < tile.cols; ++c) {
+                        const A u = tile.u(x, c);
+                        y[c] = u * sigmoid(u);
                       }
-                    });
-    }
+                    }
+                  });
+  });
   if (!op.state_out) return;
   for (int i = 0; i < tiles; ++i) {
     const Tile<CausalConv<T>, T, W> tile(op, i);
@@ -146,18 +144,15 @@ void backward(const CausalConvBackward<T>& op, acc_t<T>* partial) {
   using A = acc_t<T>;
   const Blocks blocks(op.tokens);
   const int tiles = (op.channels + kTile - 1) / kTile;
-#pragma omp parallel for collapse(2) \
-    schedule(static) if (op.tokens * op.channels * int64_t{3 * sizeof(T)} > kThreadBytes)
-  for (int64_t b = 0; b < blocks.count; ++b)
-    for (int i = 0; i < tiles; ++i) {
-      const Tile<CausalConvBackward<T>, T, W> tile(op, i);
-      A dw[W + 1][kTile] = {};
-      for_each_part(
-          op.cu, op.sequences, blocks.begin(b), blocks.end(b),
-          [&](int s, int64_t begin, int64_t end) { backward_part<W>(op, tile, s, begin, end, dw); });
-      for (int k = 0; k <= W; ++k)
-        std::copy_n(dw[k], tile.cols, partial + (b * (W + 1) + k) * op.channels + tile.first);
-    }
+  parallel_for(blocks.count * tiles, op.tokens * op.channels * int64_t{3 * sizeof(T)}, [&](int64_t task) {
+    const int64_t b = task / tiles;
+    const Tile<CausalConvBackward<T>, T, W> tile(op, static_cast<int>(task % tiles));
+    A dw[W + 1][kTile] = {};
+    for_each_part(op.cu, op.sequences, blocks.begin(b), blocks.end(b),
+                  [&](int s, int64_t begin, int64_t end) { backward_part<W>(op, tile, s, begin, end, dw); });
+    for (int k = 0; k <= W; ++k)
+      std::copy_n(dw[k], tile.cols, partial + (b * (W + 1) + k) * op.channels + tile.first);
+  });
   for (int s = 0; op.dstate_in && s < op.sequences; ++s) {  // an empty sequence hands its state on
     if (op.cu[s + 1] > op.cu[s]) continue;
     const int64_t size = int64_t{W - 1} * op.channels;
@@ -167,11 +162,10 @@ void backward(const CausalConvBackward<T>& op, acc_t<T>* partial) {
   if (!op.dweight) return;
   const int64_t ld = int64_t{W + 1} * op.channels;
   if (op.dbias) add_partial_sums(blocks.count, op.channels, partial + int64_t{W} * op.channels, ld, op.dbias);
-#pragma omp parallel for schedule(static) if (blocks.count * ld * int64_t{sizeof(A)} > kThreadBytes)
-  for (int i = 0; i < tiles; ++i)
+  parallel_for(tiles, blocks.count * ld * int64_t{sizeof(A)}, [&](int64_t i) {
     for (int k = 0; k < W; ++k) {
       A sum[kTile] = {};
-      const int first = i * kTile, cols = std::min(kTile, op.channels - first);
+      const int first = static_cast<int>(i) * kTile, cols = std::min(kTile, op.channels - first);
       for (int64_t b = 0; b < blocks.count; ++b) {
         const A* p = partial + b * ld + int64_t{k} * op.channels + first;
 #pragma omp simd
@@ -179,6 +173,7 @@ void backward(const CausalConvBackward<T>& op, acc_t<T>* partial) {
       }
       for (int c = 0; c < cols; ++c) op.dweight[int64_t{first + c} * W + k] += sum[c];
     }
+  });
 }
 
 }  // namespace

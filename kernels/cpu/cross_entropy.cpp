@@ -34,8 +34,7 @@ acc_t<T> sum_exp(const T* z, int64_t n, acc_t<T> max) {
 template <class T>
 void run(const Cpu&, const CrossEntropyMax<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t r = 0; r < op.rows; ++r) {
+  parallel_for(op.rows, op.rows * op.cols * int64_t{sizeof(T)}, [&](int64_t r) {
     const T* z = op.logits + r * op.ld;
     A max = -std::numeric_limits<A>::infinity();
     int64_t best = 0;  // span of the first maximum
@@ -44,11 +43,11 @@ void run(const Cpu&, const CrossEntropyMax<T>& op) {
       if (m > max) max = m, best = begin;
     }
     op.max[r] = max;
-    if (!op.arg) continue;
+    if (!op.arg) return;
     const T* end = z + std::min(op.cols, best + kSpan);
     const T* at = std::find_if(z + best, end, [&](T v) { return A(v) == max; });
     op.arg[r] = static_cast<int32_t>(op.first + (at == end ? 0 : at - z));
-  }
+  });
 }
 
 template <class T>
@@ -60,8 +59,7 @@ void run(const Cpu&, const CrossEntropyArg<T>& op) {
 template <class T>
 void run(const Cpu&, const CrossEntropySum<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t r = 0; r < op.rows; ++r) {
+  parallel_for(op.rows, op.rows * op.cols * int64_t{sizeof(T)}, [&](int64_t r) {
     const T* z = op.logits + r * op.ld;
     double sum = 0;
     for (int64_t begin = 0; begin < op.cols; begin += kSpan) {
@@ -73,7 +71,7 @@ void run(const Cpu&, const CrossEntropySum<T>& op) {
     const int64_t label = op.labels[r] - op.first;
     const bool here = op.labels[r] >= 0 && label >= 0 && label < op.cols;
     op.target[r] = here ? A(z[label]) - op.max[r] : A(0);
-  }
+  });
 }
 
 template <class T>
@@ -88,14 +86,13 @@ void run(const Cpu&, const CrossEntropyLoss<T>& op) {
 template <class T>
 void run(const Cpu&, const CrossEntropyGrad<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (2 * op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t r = 0; r < op.rows; ++r) {
+  parallel_for(op.rows, 2 * op.rows * op.cols * int64_t{sizeof(T)}, [&](int64_t r) {
     T* z = op.logits + r * op.ld;
     const bool counted = op.labels[r] >= 0;
     if (op.loss) op.loss[r] = counted ? std::log(op.sum[r]) - op.target[r] : A(0);
     if (!counted) {
       std::fill_n(z, op.cols, T(0));
-      continue;
+      return;
     }
     const A dloss = *op.dloss, max = op.max[r], scale = dloss / op.sum[r];
     const int64_t label = op.labels[r] - op.first;
@@ -108,7 +105,7 @@ void run(const Cpu&, const CrossEntropyGrad<T>& op) {
       for (int64_t i = begin; i < end; ++i) z[i] = fast_exp(A(z[i]) - max) * scale;
     }
     if (here) z[label] = at_label;
-  }
+  });
 }
 
 MIMO_CPU_KERNEL(CrossEntropyMax);

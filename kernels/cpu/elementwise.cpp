@@ -86,8 +86,7 @@ void run(const Cpu& cpu, const AddColumnSums<T>& op) {
   using A = acc_t<T>;
   const Blocks blocks(op.rows);
   A* partial = static_cast<A*>(cpu.ws.data);
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t b = 0; b < blocks.count; ++b) {
+  parallel_for(blocks.count, op.rows * op.cols * int64_t{sizeof(T)}, [&](int64_t b) {
     A* sum = partial + b * op.cols;
     std::fill_n(sum, op.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i) {
@@ -95,7 +94,7 @@ void run(const Cpu& cpu, const AddColumnSums<T>& op) {
 #pragma omp simd
       for (int c = 0; c < op.cols; ++c) sum[c] += A(x[c]);
     }
-  }
+  });
   add_partial_sums(blocks.count, op.cols, partial, op.cols, op.y);
 }
 

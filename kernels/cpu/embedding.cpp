@@ -6,15 +6,14 @@ namespace mimo {
 
 template <class T>
 void run(const Cpu&, const Embedding<T>& op) {
-#pragma omp parallel for schedule(static) if (2 * op.tokens * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t t = 0; t < op.tokens; ++t) {
+  parallel_for(op.tokens, 2 * op.tokens * op.cols * int64_t{sizeof(T)}, [&](int64_t t) {
     const int64_t row = op.ids[t] - op.first;
     T* out = op.out + t * op.out_ld;
     if (op.ids[t] >= 0 && row >= 0 && row < op.rows)
       std::copy_n(op.table + row * op.cols, op.cols, out);
     else
       std::fill_n(out, op.cols, T(0));
-  }
+  });
 }
 
 // A thread owns columns, not tokens: every element is then summed in token order by one thread.
@@ -22,9 +21,8 @@ template <class T>
 void run(const Cpu&, const EmbeddingBackward<T>& op) {
   constexpr int kCols = 64;
   const int64_t bytes = op.tokens * op.cols * int64_t{sizeof(T) + 2 * sizeof(acc_t<T>)};
-#pragma omp parallel for schedule(static) if (bytes > kThreadBytes)
-  for (int begin = 0; begin < op.cols; begin += kCols) {
-    const int end = std::min(op.cols, begin + kCols);
+  parallel_for((op.cols + kCols - 1) / kCols, bytes, [&](int64_t block) {
+    const int begin = static_cast<int>(block) * kCols, end = std::min(op.cols, begin + kCols);
     for (int64_t t = 0; t < op.tokens; ++t) {
       const int64_t row = op.ids[t] - op.first;
       if (op.ids[t] < 0 || row < 0 || row >= op.rows) continue;
@@ -33,7 +31,7 @@ void run(const Cpu&, const EmbeddingBackward<T>& op) {
 #pragma omp simd
       for (int c = begin; c < end; ++c) dtable[c] += acc_t<T>(dout[c]);
     }
-  }
+  });
 }
 
 MIMO_CPU_KERNEL(Embedding);

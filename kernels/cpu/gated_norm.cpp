@@ -54,14 +54,14 @@ template <class T>
 void run(const Cpu&, const GatedNorm<T>& op) {
   check(op);
   const int n = op.cols / op.groups;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > kThreadBytes)
-  for (int64_t i = 0; i < op.rows; ++i)
+  parallel_for(op.rows, op.rows * op.cols * int64_t{3 * sizeof(T)}, [&](int64_t i) {
     for (int g = 0; g < op.groups; ++g) {
       const int at = g * n;
       const auto r = forward_group(n, op.y + i * op.y_ld + at, op.z + i * op.z_ld + at, op.w + at, op.eps,
                                    op.out + i * op.out_ld + at);
       if (op.r) op.r[i * op.groups + g] = r;
     }
+  });
 }
 
 template <class T>
@@ -76,8 +76,7 @@ void run(const Cpu& cpu, const GatedNormBackward<T>& op) {
   const int n = op.cols / op.groups;
   const Blocks blocks(op.rows);
   A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{5 * sizeof(T)} > kThreadBytes)
-  for (int64_t b = 0; b < blocks.count; ++b) {
+  parallel_for(blocks.count, op.rows * op.cols * int64_t{5 * sizeof(T)}, [&](int64_t b) {
     A* dw = partial ? partial + b * op.cols : nullptr;
     if (dw) std::fill_n(dw, op.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
@@ -87,7 +86,7 @@ void run(const Cpu& cpu, const GatedNormBackward<T>& op) {
                        op.r[i * op.groups + g], op.dout + i * op.dout_ld + at, op.dy + i * op.dy_ld + at,
                        op.dz + i * op.dz_ld + at, dw ? dw + at : nullptr);
       }
-  }
+  });
   if (partial) add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
 }
 

@@ -62,8 +62,7 @@ void backward_row(int cols, Row<T> row, const T* w, const T* dy, acc_t<T> rstd, 
 template <class T>
 void run(const Cpu&, const LayerNorm<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{2 * sizeof(T)} > kThreadBytes)
-  for (int64_t i = 0; i < op.rows; ++i) {
+  parallel_for(op.rows, op.rows * op.cols * int64_t{2 * sizeof(T)}, [&](int64_t i) {
     const T *x = op.x + i * op.x_ld, *w = op.w, *b = op.b;
     T* y = op.y + i * op.y_ld;
     A half_mean;
@@ -72,7 +71,7 @@ void run(const Cpu&, const LayerNorm<T>& op) {
 #pragma omp simd
     for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * row.xhat(c) + A(b[c]);
     if (op.mean) op.mean[i] = A(m.mean), op.rstd[i] = m.rstd;
-  }
+  });
 }
 
 template <class T>
@@ -86,14 +85,13 @@ void run(const Cpu& cpu, const LayerNormBackward<T>& op) {
   const Blocks blocks(op.rows);
   const int64_t ld = 2 * op.cols;  // of a block's partial sums: dw, then db
   A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > kThreadBytes)
-  for (int64_t b = 0; b < blocks.count; ++b) {
+  parallel_for(blocks.count, op.rows * op.cols * int64_t{3 * sizeof(T)}, [&](int64_t b) {
     A* dw = partial ? partial + b * ld : nullptr;
     if (dw) std::fill_n(dw, ld, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
       backward_row<T>(op.cols, {op.x + i * op.x_ld, op.mean[i] / 2, op.rstd[i] * 2}, op.w,
                       op.dy + i * op.dy_ld, op.rstd[i], op.dx + i * op.dx_ld, dw, dw + op.cols);
-  }
+  });
   if (!partial) return;
   add_partial_sums(blocks.count, op.cols, partial, ld, op.dw);
   add_partial_sums(blocks.count, op.cols, partial + op.cols, ld, op.db);

@@ -9,8 +9,7 @@ namespace {
 template <class Op, class F>
 void for_each_run(const Op& op, int64_t bytes_per_element, F&& move) {
   const int64_t rows = op.rows, features = int64_t{op.channels} * op.patch * op.patch;
-#pragma omp parallel for schedule(static) if (2 * rows * features * bytes_per_element > kThreadBytes)
-  for (int64_t row = 0; row < rows; ++row) {
+  parallel_for(rows, 2 * rows * features * bytes_per_element, [&](int64_t row) {
     const int i = image_of(row, op.cu, op.images);
     const int64_t h = op.sizes[2 * i], w = op.sizes[2 * i + 1], at = row - op.cu[i], py = at / w, px = at % w;
     const int64_t width = w * op.patch, plane = h * op.patch * width;
@@ -18,7 +17,7 @@ void for_each_run(const Op& op, int64_t bytes_per_element, F&& move) {
     for (int c = 0; c < op.channels; ++c)
       for (int y = 0; y < op.patch; ++y)
         move(corner + c * plane + y * width, row * features + (int64_t{c} * op.patch + y) * op.patch);
-  }
+  });
 }
 
 }  // namespace

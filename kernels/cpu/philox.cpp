@@ -81,8 +81,8 @@ void run(const Cpu&, const RandomFill<T>& op) {
   // Blocks lie on a grid of their own; the elements of the first and last that are not asked for are dropped.
   constexpr int64_t kElements = 4 * kCounters;
   const int64_t begin = op.first / kElements, end = (op.first + op.n + kElements - 1) / kElements;
-#pragma omp parallel for schedule(static) if (op.n > 4096)
-  for (int64_t block = begin; block < end; ++block) {
+  parallel_for(end - begin, 16 * op.n, [&](int64_t i) {
+    const int64_t block = begin + i;
     WordBlock w;
     ValueBlock value;
     make_words(op.seed, op.name, block * kCounters, w);
@@ -90,7 +90,7 @@ void run(const Cpu&, const RandomFill<T>& op) {
     const int64_t base = block * kElements - op.first;
     const int64_t from = std::max<int64_t>(0, -base), to = std::min(kElements, op.n - base);
     for (int64_t k = from; k < to; ++k) op.out[base + k] = static_cast<acc_t<T>>(value[k % 4][k / 4]);
-  }
+  });
 }
 
 MIMO_CPU_KERNEL(RandomFill);

@@ -25,8 +25,7 @@ template <class T>
 void run(const Cpu&, const PositionEmbedding<T>& op) {
   using A = acc_t<T>;
   const int64_t rows = op.rows, g = op.grid, cols = op.cols;
-#pragma omp parallel for schedule(static) if (3 * rows * cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t row = 0; row < rows; ++row) {
+  parallel_for(rows, 3 * rows * cols * int64_t{sizeof(T)}, [&](int64_t row) {
     const int i = image_of(row, op.cu, op.images);
     const int64_t h = op.sizes[2 * i], w = op.sizes[2 * i + 1], m = std::max(h, w), at = row - op.cu[i];
     const Source<A> y(at / w, m, g), x(at % w, m, g);
@@ -45,7 +44,7 @@ void run(const Cpu&, const PositionEmbedding<T>& op) {
 #pragma omp simd
       for (int64_t c = 0; c < cols; ++c) out[c] = value(c);
     }
-  }
+  });
 }
 
 // A thread owns rows of the table and walks all images for each: no two threads add to one element.
@@ -54,8 +53,7 @@ void run(const Cpu&, const PositionEmbeddingBackward<T>& op) {
   using A = acc_t<T>;
   if (op.images == 0) return;
   const int64_t g = op.grid, cols = op.cols;
-#pragma omp parallel for schedule(dynamic) if (op.cu[op.images] * cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t table_row = 0; table_row < g; ++table_row) {
+  parallel_for(g, op.cu[op.images] * cols * int64_t{sizeof(T)}, [&](int64_t table_row) {
     const auto add = [&](int64_t table_col, A weight, const T* dout) {
       A* d = op.dtable + (table_row * g + table_col) * cols;
 #pragma omp simd
@@ -76,7 +74,7 @@ void run(const Cpu&, const PositionEmbeddingBackward<T>& op) {
         }
       }
     }
-  }
+  });
 }
 
 MIMO_CPU_KERNEL(PositionEmbedding);

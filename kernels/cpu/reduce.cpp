@@ -48,17 +48,11 @@ template <class T>
 void run(const Cpu& cpu, const SumSquares<T>& op) {
   const int64_t blocks = blocks_of(op);
   Partial* partial = static_cast<Partial*>(cpu.ws.data);
-#pragma omp parallel if (blocks > 2)
-  {
-    Partial* out = partial;
-    for (int i = 0; i < op.tensors; ++i) {
-      const int64_t n = op.n[i], count = (n + kBlock - 1) / kBlock;
-#pragma omp for schedule(static) nowait
-      for (int64_t b = 0; b < count; ++b)
-        out[b] = sum_squares(op.x[i] + b * kBlock, std::min(kBlock, n - b * kBlock));
-      out += count;
-    }
-  }
+  for_each_span_of(
+      op.tensors, [&](int i) { return op.n[i]; }, kBlock, op.total * int64_t{sizeof(T)},
+      [&](int i, int64_t begin, int64_t end, int64_t block) {
+        partial[block] = sum_squares(op.x[i] + begin, end - begin);
+      });
   op.result[0] = op.result[1] = 0;
   for (int64_t b = 0; b < blocks; ++b) op.result[0] += partial[b].sum, op.result[1] += partial[b].non_finite;
 }

@@ -29,15 +29,14 @@ void backward_row(int cols, const T* x, const T* w, const T* dy, acc_t<T> r, T* 
 template <class T>
 void run(const Cpu&, const RmsNorm<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{2 * sizeof(T)} > kThreadBytes)
-  for (int64_t i = 0; i < op.rows; ++i) {
+  parallel_for(op.rows, op.rows * op.cols * int64_t{2 * sizeof(T)}, [&](int64_t i) {
     const T *x = op.x + i * op.x_ld, *w = op.w;
     T* y = op.y + i * op.y_ld;
     const A r = inverse_root<A>(mean_square(x, op.cols) + double(op.eps));
 #pragma omp simd
     for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * (A(x[c]) * r);
     if (op.r) op.r[i] = r;
-  }
+  });
 }
 
 template <class T>
@@ -50,14 +49,13 @@ void run(const Cpu& cpu, const RmsNormBackward<T>& op) {
   using A = acc_t<T>;
   const Blocks blocks(op.rows);
   A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
-#pragma omp parallel for schedule(static) if (op.rows * op.cols * int64_t{3 * sizeof(T)} > kThreadBytes)
-  for (int64_t b = 0; b < blocks.count; ++b) {
+  parallel_for(blocks.count, op.rows * op.cols * int64_t{3 * sizeof(T)}, [&](int64_t b) {
     A* dw = partial ? partial + b * op.cols : nullptr;
     if (dw) std::fill_n(dw, op.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
       backward_row(op.cols, op.x + i * op.x_ld, op.w, op.dy + i * op.dy_ld, op.r[i], op.dx + i * op.dx_ld,
                    dw);
-  }
+  });
   if (partial) add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
 }
 

@@ -16,19 +16,18 @@ void run(const Cpu&, const Rope<T>& op) {
   const int64_t bytes = 2 * op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)};
 
   if (op.y != op.x && op.rotary < op.head_dim) {
-#pragma omp parallel for schedule(static) if (bytes > kThreadBytes)
-    for (int64_t t = 0; t < op.tokens; ++t)
+    parallel_for(op.tokens, bytes, [&](int64_t t) {
       for (int64_t h = 0; h < op.heads; ++h)
         std::copy_n(op.x + t * op.x_ld + h * op.head_dim + op.rotary, op.head_dim - op.rotary,
                     op.y + t * op.y_ld + h * op.head_dim + op.rotary);
+    });
   }
 
   for (int begin = 0; begin < half; begin += kPairs) {
     const int n = std::min(kPairs, half - begin);
     double frequency[kPairs];
     for (int j = 0; j < n; ++j) frequency[j] = std::pow(op.theta, -2.0 * (begin + j) / op.rotary);
-#pragma omp parallel for schedule(static) if (bytes > kThreadBytes)
-    for (int64_t t = 0; t < op.tokens; ++t) {
+    parallel_for(op.tokens, bytes, [&](int64_t t) {
       A cosine[kPairs], sine[kPairs];
 #pragma omp simd
       for (int j = 0; j < n; ++j) {
@@ -46,7 +45,7 @@ void run(const Cpu&, const Rope<T>& op) {
           y[j + half] = x2 * cosine[j] + x1 * sine[j];
         }
       }
-    }
+    });
   }
 }
 

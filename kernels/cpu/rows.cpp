@@ -6,33 +6,30 @@ namespace mimo {
 
 template <class T>
 void run(const Cpu&, const GatherRows<T>& op) {
-#pragma omp parallel for schedule(static) if (2 * op.count * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t i = 0; i < op.count; ++i)
-    std::copy_n(op.x + op.rows[i] * op.x_ld, op.cols, op.out + i * op.out_ld);
+  parallel_for(op.count, 2 * op.count * op.cols * int64_t{sizeof(T)},
+               [&](int64_t i) { std::copy_n(op.x + op.rows[i] * op.x_ld, op.cols, op.out + i * op.out_ld); });
 }
 
 template <class T>
 void run(const Cpu&, const ScatterRows<T>& op) {
-#pragma omp parallel for schedule(static) if (2 * op.count * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t i = 0; i < op.count; ++i) {
+  parallel_for(op.count, 2 * op.count * op.cols * int64_t{sizeof(T)}, [&](int64_t i) {
     T* out = op.out + op.rows[i] * op.out_ld;
     if (op.x)
       std::copy_n(op.x + i * op.x_ld, op.cols, out);
     else
       std::fill_n(out, op.cols, T(0));
-  }
+  });
 }
 
 template <class T>
 void run(const Cpu&, const ScatterAddRows<T>& op) {
   using A = acc_t<T>;
-#pragma omp parallel for schedule(static) if (3 * op.count * op.cols * int64_t{sizeof(T)} > kThreadBytes)
-  for (int64_t i = 0; i < op.count; ++i) {
+  parallel_for(op.count, 3 * op.count * op.cols * int64_t{sizeof(T)}, [&](int64_t i) {
     const T* x = op.x + i * op.x_ld;
     T* out = op.out + op.rows[i] * op.out_ld;
 #pragma omp simd
     for (int64_t c = 0; c < op.cols; ++c) out[c] = A(out[c]) + A(x[c]);
-  }
+  });
 }
 
 MIMO_CPU_KERNEL(GatherRows);

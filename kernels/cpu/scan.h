@@ -1,7 +1,5 @@
 // What the scans share: softplus, the cut of a sequence into chunks, the order of tasks, scratch.
 #pragma once
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -57,7 +55,7 @@ inline int longest_sequence(int sequences, const int32_t* cu) {
 // Sequences by falling length, so that dynamic scheduling ends evenly. One thread takes them as they come.
 inline void order_by_length(int sequences, const int32_t* cu, int32_t* order) {
   std::iota(order, order + sequences, 0);
-  if (omp_get_max_threads() == 1) return;
+  if (thread_count() == 1) return;
   std::sort(order, order + sequences, [cu](int i, int j) {
     const int a = cu[i + 1] - cu[i], b = cu[j + 1] - cu[j];
     return a != b ? a > b : i < j;
@@ -68,8 +66,7 @@ inline void order_by_length(int sequences, const int32_t* cu, int32_t* order) {
 // cols], in order.
 template <class T, class A>
 void sum_blocks(int64_t blocks, int64_t rows, int cols, const A* sums, T* out, int64_t ld) {
-#pragma omp parallel for schedule(static) if (blocks * rows * cols * int64_t{sizeof(A)} > kThreadBytes)
-  for (int64_t i = 0; i < rows; ++i) {
+  parallel_for(rows, blocks * rows * cols * int64_t{sizeof(A)}, [&](int64_t i) {
     const A* row = sums + i * cols;
 #pragma omp simd
     for (int n = 0; n < cols; ++n) {
@@ -77,7 +74,7 @@ void sum_blocks(int64_t blocks, int64_t rows, int cols, const A* sums, T* out, i
       for (int64_t b = 0; b < blocks; ++b) sum += row[b * rows * cols + n];
       out[i * ld + n] = sum;
     }
-  }
+  });
 }
 
 // Treats subnormal numbers as zero while it lives: decays reach them, and each would cost about 150 cycles.
@@ -96,9 +93,9 @@ class FlushSubnormals {
   [[maybe_unused]] unsigned before_ = 0;
 };
 
-// This thread's part of memory that holds one part a thread.
-inline Scratch thread_scratch(char* memory, int64_t bytes) {
-  return Scratch(Workspace{memory + omp_get_thread_num() * bytes, bytes});
+// A thread's part of memory that holds one part a thread.
+inline Scratch thread_scratch(char* memory, int64_t bytes, int thread) {
+  return Scratch(Workspace{memory + thread * bytes, bytes});
 }
 
 }  // namespace mimo::cpu

@@ -288,9 +288,10 @@ Scratch backward_scratch(const SelectiveScanBackward<T>& op) {
   return thread;
 }
 
+// For parallel_tasks: the states of all rows, though they are not kept.
 template <class Op>
-bool is_large(const Op& op) {
-  return op.tokens * op.channels * op.state * int64_t{sizeof(*op.u)} > kThreadBytes;
+int64_t work(const Op& op) {
+  return op.tokens * op.channels * op.state * int64_t{sizeof(*op.u)};
 }
 
 }  // namespace
@@ -300,7 +301,7 @@ int64_t workspace(const Cpu&, const SelectiveScan<T>& op) {
   check(op);
   Scratch all;
   all.take<int32_t>(op.sequences);
-  all.take<char>(forward_scratch(op).bytes() * omp_get_max_threads());
+  all.take<char>(forward_scratch(op).bytes() * thread_count());
   return all.bytes();
 }
 
@@ -310,16 +311,14 @@ void run(const Cpu& cpu, const SelectiveScan<T>& op) {
   Scratch all(cpu.ws);
   auto* order = all.take<int32_t>(op.sequences);
   const int64_t bytes = forward_scratch(op).bytes(), tiles = tiles_of(op);
-  char* memory = all.take<char>(bytes * omp_get_max_threads());
+  char* memory = all.take<char>(bytes * thread_count());
   cpu::order_by_length(op.sequences, op.cu, order);
-#pragma omp parallel if (is_large(op))
-  {
+  parallel_tasks(op.sequences * tiles, work(op), [&](int thread, auto&& loop) {
     const cpu::FlushSubnormals flush;
-    Scratch thread = cpu::thread_scratch(memory, bytes);
-    Forward<T> forward(thread, op);
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < op.sequences * tiles; ++i) forward(order[i / tiles], static_cast<int>(i % tiles));
-  }
+    Scratch mine = cpu::thread_scratch(memory, bytes, thread);
+    Forward<T> forward(mine, op);
+    loop([&](int64_t i) { forward(order[i / tiles], static_cast<int>(i % tiles)); });
+  });
 }
 
 template <class T>
@@ -328,7 +327,7 @@ int64_t workspace(const Cpu&, const SelectiveScanBackward<T>& op) {
   Scratch all;
   all.take<int32_t>(op.sequences);
   Partial<acc_t<T>>(all, op);
-  all.take<char>(backward_scratch(op).bytes() * omp_get_max_threads());
+  all.take<char>(backward_scratch(op).bytes() * thread_count());
   return all.bytes();
 }
 
@@ -341,17 +340,14 @@ void run(const Cpu& cpu, const SelectiveScanBackward<T>& op) {
   const Partial<A> partial(all, op);
   const int64_t bytes = backward_scratch(op).bytes(), tiles = tiles_of(op);
   const int longest = cpu::longest_sequence(op.sequences, op.cu);
-  char* memory = all.take<char>(bytes * omp_get_max_threads());
+  char* memory = all.take<char>(bytes * thread_count());
   cpu::order_by_length(op.sequences, op.cu, order);
-#pragma omp parallel if (is_large(op))
-  {
+  parallel_tasks(op.sequences * tiles, work(op), [&](int thread, auto&& loop) {
     const cpu::FlushSubnormals flush;
-    Scratch thread = cpu::thread_scratch(memory, bytes);
-    Backward<T> backward(thread, op, longest, &partial);
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < op.sequences * tiles; ++i)
-      backward(order[i / tiles], static_cast<int>(i % tiles));
-  }
+    Scratch mine = cpu::thread_scratch(memory, bytes, thread);
+    Backward<T> backward(mine, op, longest, &partial);
+    loop([&](int64_t i) { backward(order[i / tiles], static_cast<int>(i % tiles)); });
+  });
   const int64_t size = int64_t{op.channels} * op.state;
   if (op.dd) add_partial_sums(op.sequences, op.channels, partial.dd, op.channels, op.dd);
   if (op.da_log) add_partial_sums(op.sequences, size, partial.da_log, size, op.da_log);

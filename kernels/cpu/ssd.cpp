@@ -123,7 +123,7 @@ int64_t workspace(const Cpu&, const Ssd<T>& op) {
   Scratch thread, all;
   Tiles<A>(thread, SsdTiles<A>(op));
   all.take<int32_t>(op.sequences);
-  all.take<char>(thread.bytes() * omp_get_max_threads());
+  all.take<char>(thread.bytes() * thread_count());
   return all.bytes();
 }
 
@@ -135,17 +135,14 @@ void run(const Cpu& cpu, const Ssd<T>& op) {
   Scratch all(cpu.ws), thread;
   Tiles<A>(thread, tiles);
   auto* order = all.take<int32_t>(op.sequences);
-  char* memory = all.take<char>(thread.bytes() * omp_get_max_threads());
+  char* memory = all.take<char>(thread.bytes() * thread_count());
   cpu::order_by_length(op.sequences, op.cu, order);
-  const bool parallel = op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)} > kThreadBytes;
-#pragma omp parallel if (parallel)
-  {
+  parallel_tasks(tiles.tasks, cpu::ssd_work(op), [&](int id, auto&& loop) {
     const cpu::FlushSubnormals flush;
-    Scratch scratch = cpu::thread_scratch(memory, thread.bytes());
+    Scratch scratch = cpu::thread_scratch(memory, thread.bytes(), id);
     Forward<T> forward(op, tiles, scratch);
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < tiles.tasks; ++i) forward(SsdTask(op, tiles, order, i));
-  }
+    loop([&](int64_t i) { forward(SsdTask(op, tiles, order, i)); });
+  });
 }
 
 MIMO_CPU_KERNEL(Ssd);

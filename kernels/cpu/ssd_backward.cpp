@@ -317,7 +317,7 @@ int64_t workspace(const Cpu&, const SsdBackward<T>& op) {
   Scratch all;
   all.take<int32_t>(op.sequences);
   Partial<A>(all, op, layout.t.blocks);
-  all.take<char>(layout.thread_bytes() * omp_get_max_threads());
+  all.take<char>(layout.thread_bytes() * thread_count());
   return all.bytes();
 }
 
@@ -331,17 +331,14 @@ void run(const Cpu& cpu, const SsdBackward<T>& op) {
   auto* order = all.take<int32_t>(op.sequences);
   const Partial<A> partial(all, op, tiles.blocks);
   const int64_t thread_bytes = layout.thread_bytes();
-  char* memory = all.take<char>(thread_bytes * omp_get_max_threads());
+  char* memory = all.take<char>(thread_bytes * thread_count());
   cpu::order_by_length(op.sequences, op.cu, order);
-  const bool parallel = op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)} > kThreadBytes;
-#pragma omp parallel if (parallel)
-  {
+  parallel_tasks(tiles.tasks, 3 * cpu::ssd_work(op), [&](int id, auto&& loop) {
     const cpu::FlushSubnormals flush;
-    Scratch scratch = cpu::thread_scratch(memory, thread_bytes);
+    Scratch scratch = cpu::thread_scratch(memory, thread_bytes, id);
     Backward<T> backward(op, layout, partial, scratch);
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < tiles.tasks; ++i) backward(SsdTask(op, tiles, order, i));
-  }
+    loop([&](int64_t i) { backward(SsdTask(op, tiles, order, i)); });
+  });
   if (op.dd) {
     add_partial_sums(op.sequences, op.heads, partial.ddt_bias, op.heads, op.ddt_bias);
     add_partial_sums(op.sequences, op.heads, partial.da_log, op.heads, op.da_log);

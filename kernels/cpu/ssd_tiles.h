@@ -45,6 +45,12 @@ struct SsdTask {
   }
 };
 
+// For parallel_tasks: of the forward, as bytes moved.
+template <class Op>
+int64_t ssd_work(const Op& op) {
+  return op.tokens * op.heads * op.head_dim * (op.state + std::min(op.chunk, 64));
+}
+
 template <class Op>
 void check_ssd(const Op& op) {
   const auto fail = [](const char* what, int expected, int found) {

@@ -1,13 +1,93 @@
 // How the CPU kernels use threads: small work stays on one, and no result depends on how many there are.
+//
+// The threads are kept between regions. One that has nothing to do looks for work for about as long as waking
+// it would take, then sleeps. Work is handed out piece by piece, to the calling thread too: it ends a region
+// alone where no other comes. A thread that finds another program on its core sleeps at once for a while.
 #pragma once
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/kernel.h"
 
 namespace mimo {
 
-// Work that moves fewer bytes than this stays on one thread: waking the others costs more.
-constexpr int64_t kThreadBytes = 128 << 10;
+// Threads of a region, the calling one included; at first the default: OMP_NUM_THREADS, or one a core of the
+// affinity mask. The threads run where the caller of the first region after set_thread_count may.
+int default_thread_count();
+int thread_count();
+void set_thread_count(int n);
+
+// While it lives, regions of this thread run on this thread alone. A region within a region does too.
+class Serial {
+ public:
+  Serial();
+  ~Serial();
+  Serial(const Serial&) = delete;
+  Serial& operator=(const Serial&) = delete;
+
+ private:
+  bool before_;
+};
+
+// Work that moves fewer bytes than this stays on one thread: calling the others costs more.
+constexpr int64_t kThreadBytes = 32 << 10;
+
+// Indices [0, n), handed out in rising order in pieces that shrink towards the end.
+class Pieces {
+ public:
+  Pieces(int64_t n, int64_t smallest, int64_t largest, int threads)
+      : n_(n), smallest_(std::min(smallest, largest)), largest_(largest), share_(2 * threads) {}
+  // The next piece is [begin, end); false where there is none.
+  bool take(int64_t& begin, int64_t& end) {
+    begin = next_.load(std::memory_order_relaxed);
+    do {
+      if (begin >= n_) return false;
+      end = std::min(n_, begin + std::clamp((n_ - begin) / share_, smallest_, largest_));
+    } while (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+    return true;
+  }
+  void stop() { next_.store(n_, std::memory_order_relaxed); }
+  bool left() const { return next_.load(std::memory_order_relaxed) < n_; }
+
+ private:
+  const int64_t n_, smallest_, largest_, share_;
+  std::atomic<int64_t> next_{0};
+};
+
+namespace pool {
+using Body = void (*)(void* context, int thread, Pieces&);
+bool is_serial();
+// Calls body on this thread, and on the others that come; returns when all have. What one throws is thrown
+// here, and ends the handing out.
+void run(Pieces&, Body, void* context);
+}  // namespace pool
+
+// Calls each(thread, loop) on every thread that takes part, thread in [0, thread_count()); loop(f) calls f(i)
+// for its share of [0, n). For what a thread sets up once.  bytes: what the whole moves, or as many as it
+// could move in the time it takes; largest: indices of a piece.
+template <class F>
+void parallel_tasks(int64_t n, int64_t bytes, F&& each, int64_t largest = INT64_MAX) {
+  if (n <= 1 || bytes < kThreadBytes || thread_count() == 1 || pool::is_serial()) {
+    each(0, [n](auto&& f) {
+      for (int64_t i = 0; i < n; ++i) f(i);
+    });
+    return;
+  }
+  Pieces pieces(n, std::max<int64_t>(1, n * (kThreadBytes / 4) / bytes), largest, thread_count());
+  const auto body = [](void* context, int thread, Pieces& p) {
+    (*static_cast<std::remove_reference_t<F>*>(context))(thread, [&p](auto&& f) {
+      for (int64_t begin, end; p.take(begin, end);)
+        for (int64_t i = begin; i < end; ++i) f(i);
+    });
+  };
+  pool::run(pieces, body, const_cast<void*>(static_cast<const void*>(&each)));
+}
+
+// Calls f(i) for i in [0, n), on all threads where it moves enough bytes.
+template <class F>
+void parallel_for(int64_t n, int64_t bytes, F&& f) {
+  parallel_tasks(n, bytes, [&f](int, auto&& loop) { loop(f); });
+}
 
 // Cuts n items into the blocks of a two-stage sum: first within each block, then over blocks in order. The
 // cut is a function of n alone, and so are the bits of the sum.
@@ -25,9 +105,8 @@ struct Blocks {
 template <class A>
 void add_partial_sums(int64_t blocks, int64_t cols, const A* partial, int64_t ld, A* y) {
   constexpr int64_t kCols = 256;
-#pragma omp parallel for schedule(static) if (blocks * cols * int64_t{sizeof(A)} > kThreadBytes)
-  for (int64_t begin = 0; begin < cols; begin += kCols) {
-    const int64_t n = std::min(kCols, cols - begin);
+  parallel_for((cols + kCols - 1) / kCols, blocks * cols * int64_t{sizeof(A)}, [&](int64_t i) {
+    const int64_t begin = i * kCols, n = std::min(kCols, cols - begin);
     A sum[kCols] = {};
     for (int64_t b = 0; b < blocks; ++b) {
       const A* p = partial + b * ld + begin;
@@ -36,22 +115,39 @@ void add_partial_sums(int64_t blocks, int64_t cols, const A* partial, int64_t ld
     }
 #pragma omp simd
     for (int64_t c = 0; c < n; ++c) y[begin + c] += sum[c];
-  }
+  });
 }
 
 // Calls f(row, begin, end) on spans of columns that cover [rows, cols]. Rows that lie end to end in every
 // operand (dense) are cut as one long row. bytes: what the whole call moves.
 template <class F>
 void for_each_span(int64_t rows, int64_t cols, bool dense, int64_t bytes, F&& f) {
-  constexpr int64_t kSpan = 8192;
+  constexpr int64_t kSpan = 2048;
   if (rows == 0 || cols == 0) return;
   if (dense) cols *= rows, rows = 1;
   const int64_t spans = (cols + kSpan - 1) / kSpan;
-#pragma omp parallel for schedule(static) if (bytes > kThreadBytes)
-  for (int64_t i = 0; i < rows * spans; ++i) {
+  parallel_for(rows * spans, bytes, [&](int64_t i) {
     const int64_t row = i / spans, begin = (i - row * spans) * kSpan;
     f(row, begin, std::min(cols, begin + kSpan));
-  }
+  });
+}
+
+// Calls f(tensor, begin, end, number) on the spans, at most `span` long and numbered in order, of tensors of
+// size(tensor) elements each.
+template <class Size, class F>
+void for_each_span_of(int tensors, Size&& size, int64_t span, int64_t bytes, F&& f) {
+  const auto spans = [&](int tensor) { return (size(tensor) + span - 1) / span; };
+  int64_t count = 0;
+  for (int i = 0; i < tensors; ++i) count += spans(i);
+  parallel_tasks(count, bytes, [&](int, auto&& loop) {
+    int tensor = 0;
+    int64_t first = 0;  // its first span's number; a thread's numbers rise
+    loop([&](int64_t number) {
+      while (number >= first + spans(tensor)) first += spans(tensor++);
+      const int64_t begin = (number - first) * span;
+      f(tensor, begin, std::min(size(tensor), begin + span), number);
+    });
+  });
 }
 
 // Asks for x[0..n) ahead of a long loop over what lies before it: between long computations the hardware

@@ -89,14 +89,14 @@ TEST(AdamW, InPiecesAsAtOnceForAnyNumberOfThreads) {
     run_op(AdamW<float>{static_cast<int>(tensors.size()), n, tensors.data(), &s});
     return param;
   };
-  const int before = omp_get_max_threads();
-  omp_set_num_threads(1);
+  const int before = thread_count();
+  set_thread_count(1);
   const auto whole = update(n);
   EXPECT_EQ(update(777), whole);
-  omp_set_num_threads(3);
+  set_thread_count(3);
   EXPECT_EQ(update(n), whole);
   EXPECT_EQ(update(777), whole);
-  omp_set_num_threads(before);
+  set_thread_count(before);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #include "kernels/attention.h"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <cstring>
@@ -10,6 +9,8 @@
 #include <numeric>
 #include <random>
 #include <vector>
+
+#include "kernels/cpu/threads.h"
 
 namespace mimo {
 namespace {
@@ -441,17 +442,17 @@ TEST(Attention, BackwardWithOutsideLseAndDeltaSumsOverKeys) {
 
 TYPED_TEST(AttentionOf, BitsDoNotDependOnThreads) {
   using T = TypeParam;
-  const int threads = omp_get_max_threads();
+  const int threads = thread_count();
   for (const Case& c :
        {Case{{530, 7, 300}, {530, 7, 300}, 4, 2, 16, true}, Case{{100}, {1100}, 2, 1, 24, false}}) {
     SCOPED_TRACE(testing::Message() << c);
     std::vector<Problem<T>> p(3, Problem<T>(c));
     for (int n = 0; n < 3; ++n) {
-      omp_set_num_threads(n + 1);
+      set_thread_count(n + 1);
       compute(p[n].forward());
       compute(p[n].backward());
     }
-    omp_set_num_threads(threads);
+    set_thread_count(threads);
     for (int n = 1; n < 3; ++n) {
       const auto same = [](const auto& a, const auto& b) {
         return !std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0]));

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
+
+#include "kernels/cpu/threads.h"
 
 namespace mimo {
 namespace {
@@ -116,6 +119,47 @@ TYPED_TEST(GemmOf, MatchesTheSum) {
 TYPED_TEST(GemmOf, AccumulateMatchesTheSum) {
   for (const Case& c : cases)
     for (const int t : {0, 1, 2, 3}) check<TypeParam, acc_t<TypeParam>, GemmAccumulate>(c, t & 1, t & 2);
+}
+
+// Shapes that are cut into blocks, at each side and unevenly.
+TYPED_TEST(GemmOf, SameBitsForAnyNumberOfThreads) {
+  using T = TypeParam;
+  const int before = thread_count();
+  std::mt19937 random(1);
+  for (const auto& [m, n, k] :
+       {std::array<int64_t, 3>{150, 256, 64}, {256, 64, 150}, {65, 700, 40}, {1, 4000, 300}, {333, 333, 33}})
+    for (const int t : {0, 1, 2, 3}) {
+      Matrix<T> a(t & 1 ? k : m, t & 1 ? m : k, 0, random), b(t & 2 ? n : k, t & 2 ? k : n, 0, random);
+      Matrix<T> bias(1, n, 0, random), c(m, n, 0, random);
+      std::vector<std::vector<T>> results;
+      for (const int threads : {1, 2, 5}) {
+        set_thread_count(threads);
+        Matrix<T> y = c;
+        const Gemm<T> op{bool(t & 1),
+                         bool(t & 2),
+                         m,
+                         n,
+                         k,
+                         1,
+                         a.data.data(),
+                         a.ld,
+                         b.data.data(),
+                         b.ld,
+                         1,
+                         y.data.data(),
+                         y.ld,
+                         bias.data.data()};
+        Cpu cpu;
+        std::vector<char> ws(workspace(cpu, op));
+        cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
+        run(cpu, op);
+        results.push_back(y.data);
+      }
+      for (const auto& r : results)
+        EXPECT_EQ(std::memcmp(r.data(), results[0].data(), r.size() * sizeof(T)), 0)
+            << m << "x" << n << "x" << k << " transposed " << t;
+    }
+  set_thread_count(before);
 }
 
 TEST(Gemm, RefusesAStrideShorterThanItsRow) {

@@ -62,16 +62,16 @@ TEST(RandomFill, InPiecesAsAtOnce) {
 }
 
 TEST(RandomFill, SameBitsForAnyNumberOfThreads) {
-  const int before = omp_get_max_threads();
+  const int before = thread_count();
   for (const Range& r : kRanges) {
-    omp_set_num_threads(1);
+    set_thread_count(1);
     const auto one = fill<float>(r.distribution, r.a, r.b, 40001);
     for (int threads : {2, 3}) {
-      omp_set_num_threads(threads);
+      set_thread_count(threads);
       expect_same_bits(fill<float>(r.distribution, r.a, r.b, 40001), one, "threads");
     }
   }
-  omp_set_num_threads(before);
+  set_thread_count(before);
 }
 
 // float is the double value rounded once, bf16 the float value rounded: a bf16 parameter is its rounded

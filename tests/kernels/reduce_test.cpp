@@ -67,14 +67,14 @@ TEST(SumSquares, SameBitsForAnyNumberOfThreads) {
   for (int64_t n : {300000, 5, 70000}) tensors.push_back(random_values(n, n));
   for (auto& t : tensors)
     for (double& x : t) x = std::sqrt(std::fabs(x));  // squares that are not exact: the order matters
-  const int before = omp_get_max_threads();
-  omp_set_num_threads(1);
+  const int before = thread_count();
+  set_thread_count(1);
   const auto one = sum_squares(tensors);
   for (int threads : {2, 3}) {
-    omp_set_num_threads(threads);
+    set_thread_count(threads);
     EXPECT_EQ(sum_squares(tensors), one);
   }
-  omp_set_num_threads(before);
+  set_thread_count(before);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 // running an op in a poisoned workspace of the exact size, comparing, central differences.
 #pragma once
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/threads.h"
 #include "kernels/kernel.h"
 
 namespace mimo::testing {
@@ -137,8 +137,8 @@ inline double inner(const Values& x, const Values& y) {
 // Restores the number of threads.
 class Threads {
  public:
-  explicit Threads(int n) : before_(omp_get_max_threads()) { omp_set_num_threads(n); }
-  ~Threads() { omp_set_num_threads(before_); }
+  explicit Threads(int n) : before_(thread_count()) { set_thread_count(n); }
+  ~Threads() { set_thread_count(before_); }
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 

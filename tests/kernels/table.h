@@ -10,7 +10,6 @@
 //   template <class T> Values backward(const Inputs<T>& in, const Matrix<T>& dy) const   one per input
 #pragma once
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <cstring>
@@ -18,6 +17,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cpu/threads.h"
 #include "kernels/kernel.h"
 #include "tests/kernels/gradcheck.h"
 
@@ -177,19 +177,19 @@ void check_op(const Op& op) {
 // The same bits for any number of threads: use a shape that is large enough to be threaded.
 template <class Op>
 void check_threads(const Op& op) {
-  const int before = omp_get_max_threads();
+  const int before = thread_count();
   const Values in = make_inputs(op);
   const Shape out = op.output();
   const std::vector<double> dy = random_values(out.rows * out.cols, 99);
-  omp_set_num_threads(1);
+  set_thread_count(1);
   const auto y = run_forward<float>(op, in);
   const auto gradient = run_backward<float>(op, in, dy);
   for (int threads : {2, 3}) {
-    omp_set_num_threads(threads);
+    set_thread_count(threads);
     EXPECT_EQ(run_forward<float>(op, in), y) << threads << " threads";
     EXPECT_EQ(run_backward<float>(op, in, dy), gradient) << threads << " threads";
   }
-  omp_set_num_threads(before);
+  set_thread_count(before);
 }
 
 }  // namespace mimo::op_test

@@ -1,6 +1,5 @@
 #include "tests/simt/simt.h"
 
-#include <omp.h>
 #include <sys/mman.h>
 
 #include <boost/context/detail/fcontext.hpp>
@@ -11,6 +10,8 @@
 #include <memory>
 #include <mutex>
 #include <vector>
+
+#include "kernels/cpu/threads.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -77,7 +78,7 @@ struct Block {
 thread_local Block* block = nullptr;
 thread_local Fiber* fiber = nullptr;
 
-// Stacks of this OpenMP thread, kept from launch to launch.
+// Stacks of this thread, kept from launch to launch.
 char* stack_of(int i) {
   static thread_local std::vector<char*> stacks;
   while (static_cast<int>(stacks.size()) <= i) {
@@ -258,9 +259,7 @@ void run(std::string_view name, dim3 grid, int threads, int shared_bytes, const 
   const bool down = g_order == Order::fair_down || g_order == Order::greedy_down;
   std::exception_ptr first;
   std::mutex mutex;
-  const bool parallel = blocks > 1 && !omp_in_parallel();
-#pragma omp parallel if (parallel)
-  {
+  mimo::parallel_tasks(blocks, blocks * mimo::kThreadBytes, [&](int, auto&& loop) {
     Block b;
     b.grid = grid;
     b.size = dim3(static_cast<unsigned>(threads));
@@ -270,11 +269,10 @@ void run(std::string_view name, dim3 grid, int threads, int shared_bytes, const 
     b.shared = shared.data;
     b.shared_bytes = shared_bytes;
     block = &b;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < blocks; ++i) {
+    loop([&](int64_t i) {
       {
         std::lock_guard lock(mutex);
-        if (first) continue;
+        if (first) return;
       }
       const int64_t at = down ? blocks - 1 - i : i;
       b.index = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
@@ -285,10 +283,10 @@ void run(std::string_view name, dim3 grid, int threads, int shared_bytes, const 
         std::lock_guard lock(mutex);
         if (!first) first = std::current_exception();
       }
-    }
+    });
     block = nullptr;
     fiber = nullptr;
-  }
+  });
   if (first) std::rethrow_exception(first);
 }
 

@@ -1,5 +1,5 @@
-// Runs CUDA kernels on the CPU: one fiber a CUDA thread, one block at a time on every OpenMP thread. A kernel
-// is the same text that nvcc compiles; overlay/ replaces the headers that reach the hardware, and
+// Runs CUDA kernels on the CPU: one fiber a CUDA thread, one block at a time on every thread of the pool. A
+// kernel is the same text that nvcc compiles; overlay/ replaces the headers that reach the hardware, and
 // cuda_runtime.h there declares the built-in names by what is here.
 //
 // One primitive suffices, meet(): the threads of a warp or a block deposit their arguments and the last to

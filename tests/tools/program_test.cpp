@@ -13,6 +13,7 @@
 #include "io/file.h"
 #include "io/hdf5.h"
 #include "io/metrics.h"
+#include "parallel/threads.h"
 #include "tests/tools/program.h"
 
 namespace mimo {
@@ -243,6 +244,20 @@ TEST_F(Mimo, RefusesWhatOneRankAloneIsGiven) {
   EXPECT_FALSE(fs::exists(path("alone")));
 }
 
+// Without a launcher: the affinity mask, and the variables that say how many threads.
+TEST_F(Mimo, UsesTheCoresAndThreadsThatItIsGiven) {
+  const std::string core = std::to_string(available_cores().back());
+  for (const auto& [command, found] : std::initializer_list<std::pair<std::string, std::string>>{
+           {"taskset -c " + core, "1 rank on 1 core, 1 thread a rank, rank 0 on core " + core},
+           {"env OMP_NUM_THREADS=3", "3 threads a rank (OMP_NUM_THREADS)"},
+           {"env OMP_NUM_THREADS=3 MIMO_THREADS=2", "2 threads a rank (MIMO_THREADS)"}}) {
+    const Outcome o =
+        Program(command + " ./mimo --train.steps=1 " + tiny("given") + " --resume=never").wait();
+    EXPECT_EQ(o.status, 0) << o.output;
+    EXPECT_EQ(o.count(found), 1) << o.output;
+  }
+}
+
 // A plan for machines with GPUs is drawn on one without.
 TEST_F(Mimo, PlansForADeviceThatIsNotHere) {
   const Outcome o = run_mimo(
@@ -278,6 +293,16 @@ class Endless : public Mimo {
   }
   double signalled_ = 0;
 };
+
+TEST_F(Endless, ItsProcessesAreCalledMimo) {
+  const auto program = start(0, "name");
+  for (const pid_t pid : program->processes()) {
+    std::string name;
+    std::getline(std::ifstream("/proc/" + std::to_string(pid) + "/comm"), name);
+    EXPECT_EQ(name, "mimo");
+  }
+  EXPECT_EQ(program->processes().size(), 1u);
+}
 
 TEST_F(Endless, SigtermToARankSavesAndResumes) {
   const auto program = start(3, "term");

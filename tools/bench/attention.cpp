@@ -4,7 +4,6 @@
 // is torch's scaled_dot_product_attention, with its own kernels (flash) and with cuDNN's.
 #include "kernels/attention.h"
 
-#include <dnnl.h>
 #include <fmt/core.h>
 
 #include <chrono>
@@ -13,6 +12,8 @@
 #include <vector>
 
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/threads.h"
+#include "kernels/gemm.h"
 #include "tools/bench/bench.h"
 #include "tools/bench/torch.h"
 
@@ -78,12 +79,13 @@ struct Problem {
 
 void three_steps(const Problem<float>& p, float* o, float* x) {
   const int64_t n = p.s.length, dim = p.s.dim;
+  const auto multiply = [](const Gemm<float>& op) { run(Cpu{}, op); };
   for (int s = 0; s < p.s.sequences; ++s)
     for (int h = 0; h < p.s.heads; ++h) {
       const int64_t first = s * n, row = first * p.ld, kv = h / (p.s.heads / p.s.kv_heads) * dim;
-      dnnl_sgemm('N', 'T', n, n, dim, p.scale, p.q() + row + h * dim, p.ld, p.k() + row + kv, p.ld, 0, x, n);
-#pragma omp parallel for schedule(static) if (n * n > 1 << 14)
-      for (int64_t i = 0; i < n; ++i) {
+      multiply({false, true, n, n, dim, p.scale, p.q() + row + h * dim, p.ld, p.k() + row + kv, p.ld, 0, x, n,
+                nullptr});
+      parallel_for(n, 8 * n * n, [&](int64_t i) {
         float *y = x + i * n, max = -std::numeric_limits<float>::infinity(), sum = 0;
         const int64_t visible = p.s.causal ? i + 1 : n;
 #pragma omp simd reduction(max : max)
@@ -94,9 +96,9 @@ void three_steps(const Problem<float>& p, float* o, float* x) {
 #pragma omp simd
         for (int64_t j = 0; j < visible; ++j) y[j] *= norm;
         std::fill(y + visible, y + n, 0.f);
-      }
-      dnnl_sgemm('N', 'N', n, dim, n, 1, x, n, p.v() + row + kv, p.ld, 0, o + first * p.q_cols + h * dim,
-                 p.q_cols);
+      });
+      multiply({false, false, n, dim, n, 1, x, n, p.v() + row + kv, p.ld, 0, o + first * p.q_cols + h * dim,
+                p.q_cols, nullptr});
     }
 }
 

@@ -1,12 +1,11 @@
 #include "tools/bench/limits.h"
 
-#include <dnnl.h>
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 
+#include "kernels/cpu/sgemm.h"
+#include "kernels/cpu/threads.h"
 #include "kernels/gemm.h"
 #include "tensor/cuda.h"
 #include "tools/bench/bench.h"
@@ -30,8 +29,8 @@ double best_seconds(int repeats, F f) {
 // Bytes a second of f(y, x, n), a stream over two arrays that moves `streams` n bytes.
 template <class F>
 double stream_rate(int64_t moved, int streams, F f) {
-  const int64_t size = moved / 2, piece = std::min<int64_t>(size / omp_get_max_threads(), 1 << 20);
-  const int64_t group = piece * omp_get_max_threads();  // timed at once; repeated where it is short
+  const int64_t size = moved / 2, piece = std::min<int64_t>(size / thread_count(), 1 << 20);
+  const int64_t group = piece * thread_count();  // timed at once; repeated where it is short
   const int64_t groups = size / group, repeats = std::max<int64_t>(1, (1 << 20) / group);
   const std::vector<float> from(size / 4, 1);
   std::vector<float> to(size / 4);
@@ -39,12 +38,10 @@ double stream_rate(int64_t moved, int streams, F f) {
   for (int64_t g = 0, end = std::max<int64_t>(200, groups); g < end; ++g) {
     const int64_t begin = g % groups * group;
     best = std::min(best, best_seconds(1, [&] {
-#pragma omp parallel if (group > 128 << 10)
-                      for (int64_t r = 0; r < repeats; ++r) {
-#pragma omp for schedule(static) nowait
-                        for (int64_t i = begin; i < begin + group; i += piece)
-                          f(to.data() + i / 4, from.data() + i / 4, piece / 4);
-                      }
+                      parallel_for(thread_count(), group, [&](int64_t i) {
+                        const int64_t at = (begin + i * piece) / 4;
+                        for (int64_t r = 0; r < repeats; ++r) f(to.data() + at, from.data() + at, piece / 4);
+                      });
                     }));
   }
   return static_cast<double>(streams) * static_cast<double>(group * repeats) / best;
@@ -56,10 +53,15 @@ Limits limits_of_cpu() {
   const std::vector<float> a(2048 * 2048, 1), b(2048 * 2048, 1);
   std::vector<float> c(2048 * 2048);
   for (const auto& [m, n, k] : shapes) {
-    const double seconds =
-        best_seconds(10, [&] { dnnl_sgemm('N', 'T', m, n, k, 1, a.data(), k, b.data(), k, 0, c.data(), n); });
+    const int64_t rows = m / thread_count();  // of a thread
+    const double seconds = best_seconds(10, [&] {
+      parallel_for(thread_count(), m * n * k, [&](int64_t i) {
+        cpu::sgemm(false, true, rows, n, k, 1, a.data() + i * rows * k, k, b.data(), k, 0,
+                   c.data() + i * rows * n, n);
+      });
+    });
     for (double& rate : limits.flop_per_second)  // bf16 computes in f32
-      rate = std::max(rate, 2.0 * static_cast<double>(m * n * k) / seconds);
+      rate = std::max(rate, 2.0 * static_cast<double>(rows * thread_count() * n * k) / seconds);
   }
   for (int64_t moved = Limits::kSmallest; moved <= Limits::kLargest; moved *= 4) {
     const double copy =

@@ -13,7 +13,6 @@
 // line once for two counts, can exceed 100 % of it.
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <fstream>
@@ -21,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/threads.h"
 #include "tensor/cuda.h"
 #include "tools/bench/bench.h"
 #include "tools/bench/limits.h"
@@ -56,9 +56,12 @@ class Reporter : public benchmark::BenchmarkReporter {
     }
     const double *flop = limits_.flop_per_second, bytes = limits_.stream.back() / 1e9;
     if (options().json) {
-      dump_ = {{on_gpu() ? "gpu" : "cpu", machine},    {"loadavg", load},
-               {"threads", omp_get_max_threads()},     {"peak_gflops", flop[0] / 1e9},
-               {"peak_bf16_gflops", flop[1] / 1e9},    {"copy_gbytes", bytes},
+      dump_ = {{on_gpu() ? "gpu" : "cpu", machine},
+               {"loadavg", load},
+               {"threads", thread_count()},
+               {"peak_gflops", flop[0] / 1e9},
+               {"peak_bf16_gflops", flop[1] / 1e9},
+               {"copy_gbytes", bytes},
                {"benchmarks", nlohmann::json::array()}};
       return true;
     }
@@ -67,7 +70,7 @@ class Reporter : public benchmark::BenchmarkReporter {
                  flop[1] / 1e12);
     else
       fmt::print("{}, {} threads, load {}\nlimits: sgemm {:.0f} GFLOP/s, copy or add", machine,
-                 omp_get_max_threads(), load, flop[0] / 1e9);
+                 thread_count(), load, flop[0] / 1e9);
     int64_t size = Limits::kSmallest >> 10;
     for (const double rate : limits_.stream) fmt::print(" {:.0f} ({} KB)", rate / 1e9, size), size *= 4;
     fmt::print(" GB/s\n");
@@ -168,7 +171,7 @@ mimo-bench step [--device=cpu|cuda] [--threads=N] [--small] [--steps=N] [--json]
   --small       on the GPU, but at the CPU's sizes
   --torch=no    on the GPU: without the figures of a torch that python3 finds
   --check       no times: a sample of what each case computes against the CPU in double precision; status 1 if one is wrong
-  --threads=N   OpenMP threads (default: all cores)
+  --threads=N   threads (default: all cores)
   --json        one JSON object instead of a table
   --benchmark_filter=REGEX, --benchmark_min_time=SECONDS (0.02), --benchmark_repetitions=N (5), ...
 Columns: time of one call, of the fastest repetition; the rate; the rate as a share of what a large product or a copy
@@ -223,7 +226,7 @@ int main(int argc, char** argv) {
     } else if (arg.starts_with("--threads=")) {
       const int n = std::atoi(value.c_str());
       if (n < 1) return wrong(arg, "a positive number");
-      omp_set_num_threads(n);
+      set_thread_count(n);
     } else {
       rest.push_back(argv[i]);
     }

@@ -1,7 +1,6 @@
 #include "tools/bench/step.h"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/cpu/threads.h"
 #include "nn/costs.h"
 #include "parallel/optimizer.h"
 #include "parallel/reduce.h"
@@ -297,7 +297,7 @@ int step() {
   const Batch batch = batch_of(model, large());
   Training train(model, batch);
   Result r{};
-  r.machine = fmt::format("CPU, {} threads", omp_get_max_threads());
+  r.machine = fmt::format("CPU, {} threads", thread_count());
   if (on_gpu()) {
     const cuda::DeviceInfo gpu = cuda::device_info(current_stream().device.index);
     r.machine = fmt::format("{}, {} multiprocessors, driver {}", gpu.name, gpu.sms, gpu.driver);
