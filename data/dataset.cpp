@@ -18,10 +18,25 @@ namespace {
 
 constexpr const char* kFormat = "mimo-dataset";
 constexpr int64_t kVersion = 1;
-constexpr int32_t kMaxSide = 1 << 20;  // pixels: products of sides cannot overflow
+constexpr int32_t kMaxSide = 1 << 20;      // pixels: products of sides cannot overflow
+constexpr int64_t kMostPatches = 1 << 24;  // of an image: sums of them over a sample cannot overflow
 constexpr const char* kRewrite = "the file is damaged or badly made: fetch or write it again";
 
 std::string str(int64_t x) { return std::to_string(x); }
+
+// What is kept in memory must fit there: a sparse file, or zeros compressed, can claim any size.
+void require_memory(const std::string& place, int64_t count, int64_t bytes_each) {
+  static const double memory =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  const double bytes = static_cast<double>(count) * static_cast<double>(bytes_each);
+  const auto gigabytes = [](double b) { return str(static_cast<int64_t>(b / 1e9)) + " GB"; };
+  if (bytes > memory)
+    throw ConfigError(place,
+                      "too large for this machine's memory: expected at most " + gigabytes(memory) +
+                          ", found " + gigabytes(bytes) + " (" + str(count) + " of " + str(bytes_each) +
+                          " bytes)",
+                      "tokens, counted and pixels are read from the file where it is not compressed");
+}
 
 // An array whose type and shape are known beforehand, so that a damaged file cannot ask for absurd memory.
 h5::Dataset array(const h5::Group& g, const std::string& name, DType dtype, const Dims& shape) {
@@ -31,6 +46,7 @@ h5::Dataset array(const h5::Group& g, const std::string& name, DType dtype, cons
                       std::string("the dataset is inconsistent: expected ") + name_of(dtype) + " " +
                           to_string(shape) + ", found " + name_of(d.dtype()) + " " + to_string(d.shape()),
                       kRewrite);
+  d.require_whole();
   return d;
 }
 
@@ -77,13 +93,18 @@ ItemSize cut_item(const ItemCut& cut, int height, int width, std::string_view pl
                           std::to_string(side) + ", found " + std::to_string(height) + " x " +
                           std::to_string(width),
                       "choose another patch size, or turn pixel_shuffle off");
+  if (int64_t{height / cut.patch} * (width / cut.patch) > kMostPatches)
+    throw ConfigError(
+        place, "too many patches in an image: expected at most " + std::to_string(kMostPatches) + ", found " +
+                   std::to_string(height / cut.patch) + " x " + std::to_string(width / cut.patch));
   return {height / cut.patch, width / cut.patch, (height / side) * (width / side)};
 }
 
 FlatArray::FlatArray(const h5::Dataset& d, const std::filesystem::path& file, int64_t keep_bytes)
     : count_(numel(d.shape())), element_(size_of(d.dtype())) {
   const std::optional<int64_t> offset = d.file_offset();
-  if (!offset || count_ * element_ <= keep_bytes) {
+  if (!offset || count_ <= keep_bytes / element_) {
+    require_memory(d.place(), count_, element_);
     memory_.resize(static_cast<size_t>(count_ * element_));
     d.read(Box{{0}, {count_}}, d.dtype(), memory_.data());
     return;
@@ -145,10 +166,12 @@ Split::Split(const h5::File& file, const std::filesystem::path& path, const std:
                       "bad attributes: expected 0 <= headline <= samples, found headline " + str(headline_) +
                           ", samples " + str(n),
                       kRewrite);
+  require_memory(place_, n, 2 + 2 * sizeof(int64_t) + sizeof(int32_t));
   kind_ = array(g, "kind", DType::u8, {n}).read<uint8_t>();
   length_ = array(g, "length", DType::u8, {n}).read<uint8_t>();
   token_offsets_ = offsets(g, "token_offsets", n);
   item_offsets_ = offsets(g, "item_offsets", n);
+  require_memory(place_ + "/items", item_offsets_.back(), sizeof(Item) + sizeof(int64_t));
   const h5::Dataset items = array(g, "items", DType::i32, {item_offsets_.back(), 4});
   items_.resize(static_cast<size_t>(item_offsets_.back()));
   items.read(Box{{0, 0}, items.shape()}, DType::i32, items_.data());
@@ -159,6 +182,8 @@ Split::Split(const h5::File& file, const std::filesystem::path& path, const std:
   pixels_ = FlatArray(array(g, "pixels", DType::u8, pixels), path, keep_bytes);
   counted_labels_.resize(static_cast<size_t>(n));
   for (int64_t s = 0; s < n; ++s) check(s, header);
+  if (n > 0 && std::all_of(counted_labels_.begin(), counted_labels_.end(), [](int32_t c) { return c == 0; }))
+    refuse("counted", "expected labels that count, found none in " + str(n) + " samples");
 }
 
 void Split::refuse(const std::string& where, const std::string& what) const {
@@ -231,8 +256,17 @@ void Split::set_cuts(const std::vector<ItemCut>& cuts, int64_t seq_length) {
   for (const Item& it : items_)
     cut_item(cuts_.at(static_cast<size_t>(it.modality)), it.height, it.width, place_ + "/items");
   int64_t longest = 0, at = 0;
-  for (int64_t s = 0; s < samples(); ++s)
+  for (int64_t s = 0; s < samples(); ++s) {
     if (stream_tokens(s) > longest) longest = stream_tokens(s), at = s;
+    constexpr int64_t kMostClassTokens = 1024;
+    int64_t rows = 0;
+    for (size_t i = items_of(s).begin; i < items_of(s).end; ++i) {
+      const ItemSize z =
+          cut_item(cuts_[static_cast<size_t>(items_[i].modality)], items_[i].height, items_[i].width, place_);
+      rows += int64_t{z.height} * z.width + kMostClassTokens;
+    }
+    most_rows_ = std::max({most_rows_, longest, rows});
+  }
   if (longest > seq_length)
     throw ConfigError(
         "data.seq_length",
@@ -404,10 +438,8 @@ void write_split(h5::Group g, const SplitSource& source, int channels) {
   g.set_attribute("headline", source.headline);
 }
 
-}  // namespace
-
-void write_dataset(const std::filesystem::path& path, const DatasetHeader& header,
-                   const std::vector<SplitSource>& splits) {
+void write_file(const std::filesystem::path& path, const DatasetHeader& header,
+                const std::vector<SplitSource>& splits) {
   h5::File file = h5::File::create(path);
   file.set_attribute("format", kFormat);
   file.set_attribute("version", kVersion);
@@ -421,6 +453,23 @@ void write_dataset(const std::filesystem::path& path, const DatasetHeader& heade
   for (const SplitSource& source : splits)
     write_split(file.create_group(source.name), source, header.channels);
   file.close();
+}
+
+}  // namespace
+
+void write_dataset(const std::filesystem::path& path, const DatasetHeader& header,
+                   const std::vector<SplitSource>& splits) {
+  require_file(path);
+  const std::filesystem::path part = path.string() + ".tmp";
+  try {
+    write_file(part, header, splits);
+    sync_to_disk(part);
+    std::filesystem::rename(part, path);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(part, ignored);
+    throw;
+  }
 }
 
 }  // namespace mimo

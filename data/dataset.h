@@ -86,6 +86,8 @@ class Split {
   int64_t headline() const { return headline_; }
   // How the model cuts items, by modality: checks that patches divide every item and that samples fit.
   void set_cuts(const std::vector<ItemCut>&, int64_t seq_length);
+  // No sample fills more rows of the token stream or of an encoder, class tokens included; after set_cuts.
+  int64_t most_rows() const { return most_rows_; }
   SampleSizes sizes(int64_t sample) const;  // after set_cuts
   int kind(int64_t sample) const { return kind_[static_cast<size_t>(sample)]; }
   int length(int64_t sample) const { return length_[static_cast<size_t>(sample)]; }
@@ -110,7 +112,7 @@ class Split {
   std::string place_;
   std::vector<ItemCut> cuts_;
   int channels_ = 1;
-  int64_t headline_ = 0;
+  int64_t headline_ = 0, most_rows_ = 0;
   std::vector<int64_t> token_offsets_, item_offsets_, pixel_offsets_;
   std::vector<Item> items_;
   std::vector<int32_t> counted_labels_;  // by sample
@@ -131,7 +133,8 @@ struct DataFile {
 // FlatArray.
 std::shared_ptr<DataFile> open_dataset(const std::filesystem::path&, int64_t keep_bytes = int64_t{256} << 20);
 
-// Writes a dataset; samples come from a function of the index, so that their pixels need not fit in memory.
+// Writes a dataset, beside the path until it is whole; samples come from a function of the index, so that
+// their pixels need not fit in memory.
 struct SplitSource {
   std::string name;
   int64_t samples, headline;

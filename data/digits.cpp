@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "data/tokenizer.h"
+#include "io/file.h"
 
 namespace mimo {
 namespace {
@@ -108,6 +109,7 @@ std::vector<int> parse_row(const std::string& line) {
 }  // namespace
 
 Digits read_digits(const std::filesystem::path& csv) {
+  require_file(csv);
   std::ifstream in(csv);
   if (!in) throw ConfigError(csv.string(), "cannot open the digits: expected a CSV file, found none");
   Digits d;

@@ -71,7 +71,7 @@ class Descriptor {
 };
 
 Descriptor open_to_read(const fs::path& path) {
-  if (fs::is_directory(path)) throw ConfigError(path.string(), "expected a file, found a directory");
+  require_file(path);
   return Descriptor(path, O_RDONLY);
 }
 
@@ -88,6 +88,29 @@ std::string hexadecimal(XXH128_hash_t hash) {
 
 }  // namespace
 
+void require_file(const fs::path& path) {
+  std::error_code ignored;  // what opens the path says why it cannot
+  const char* found = nullptr;
+  switch (fs::status(path, ignored).type()) {
+    case fs::file_type::directory:
+      found = "a directory";
+      break;
+    case fs::file_type::fifo:
+      found = "a pipe";
+      break;
+    case fs::file_type::character:
+    case fs::file_type::block:
+      found = "a device";
+      break;
+    case fs::file_type::socket:
+      found = "a socket";
+      break;
+    default:
+      return;
+  }
+  throw ConfigError(path.string(), std::string("expected a file, found ") + found);
+}
+
 std::string read_text(const fs::path& path) {
   Descriptor file = open_to_read(path);
   if (!file.valid()) throw ConfigError(path.string(), std::string("cannot read: ") + std::strerror(errno));
@@ -98,6 +121,7 @@ std::string read_text(const fs::path& path) {
 }
 
 void write_text(const fs::path& path, std::string_view text) {
+  require_file(path);
   const fs::path part = path.string() + ".tmp";
   {
     Descriptor file(part, O_WRONLY | O_CREAT | O_TRUNC, 0644);

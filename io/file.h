@@ -6,6 +6,10 @@
 
 namespace mimo {
 
+// Throws ConfigError where the path names a directory, a pipe, a device or a socket: reading one may wait for
+// ever, and replacing it would break it. Nothing there is fine.
+void require_file(const std::filesystem::path&);
+
 // The whole file. Throws ConfigError where it cannot be read.
 std::string read_text(const std::filesystem::path&);
 

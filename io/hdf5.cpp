@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "io/file.h"
 #include "parallel/heartbeat.h"
 #include "tensor/error.h"
 
@@ -108,12 +109,30 @@ std::string describe(hid_t type) {
   }
 }
 
-Handle string_type(size_t bytes) {
+Handle string_type(size_t bytes, H5T_cset_t characters = H5T_CSET_UTF8) {
   Handle t(H5Tcopy(H5T_C_S1), H5Tclose);
   H5Tset_size(t, bytes);
-  H5Tset_cset(t, H5T_CSET_UTF8);
+  H5Tset_cset(t, characters);
   H5Tset_strpad(t, bytes == H5T_VARIABLE ? H5T_STR_NULLTERM : H5T_STR_NULLPAD);
   return t;
+}
+
+// Strings of variable length as memory holds them: HDF5 does not convert between ASCII and UTF-8.
+Handle string_memory(hid_t file_type) { return string_type(H5T_VARIABLE, H5Tget_cset(file_type)); }
+
+// Whether every value of a file's type is one of `to` as well.
+bool widens(hid_t type, DType to) {
+  if (H5Tequal(type, type_of(to)) > 0) return true;
+  const bool integers = to == DType::i64 || to == DType::i32;
+  const size_t bytes = H5Tget_size(type), most = static_cast<size_t>(size_of(to));
+  switch (H5Tget_class(type)) {
+    case H5T_INTEGER:
+      return H5Tget_sign(type) == H5T_SGN_NONE || !integers ? bytes < most : bytes <= most;
+    case H5T_FLOAT:
+      return (to == DType::f32 || to == DType::f64) && bytes <= most;
+    default:
+      return false;
+  }
 }
 
 // Time stamps would make equal files differ. (HDF5's own way to make groups on the way to a name forgets
@@ -162,6 +181,142 @@ hid_t type_of(DType t) {
   throw std::logic_error("type_of: no such DType");
 }
 
+// What reads as zeros
+
+namespace {
+
+[[noreturn]] void refuse_hole(const std::string& place, const std::string& what) {
+  throw ConfigError(place, what, "HDF5 would read zeros there: write the dataset again, whole");
+}
+
+void check_whole(hid_t dataset, const std::string& place, int depth = 0);
+
+// A file that a virtual dataset names, where HDF5 looks for it: as named, or in the dataset's own folder.
+std::filesystem::path source_file(hid_t dataset, const std::string& name) {
+  std::string own(static_cast<size_t>(std::max<ssize_t>(0, H5Fget_name(dataset, nullptr, 0))) + 1, '\0');
+  H5Fget_name(dataset, own.data(), own.size());
+  own.pop_back();
+  if (name == ".") return own;
+  const std::filesystem::path folder = std::filesystem::path(own).parent_path(), named(name);
+  std::vector<std::filesystem::path> places = {folder / named, named, folder / named.filename()};
+  if (const char* prefix = std::getenv("HDF5_VDS_PREFIX"))
+    places.insert(places.begin(), std::filesystem::path(prefix) / named);
+  std::error_code ignored;
+  for (const auto& p : places)
+    if (std::filesystem::exists(p, ignored)) return p;
+  return {};
+}
+
+template <ssize_t (*get)(hid_t, size_t, char*, size_t)>
+std::string virtual_name(hid_t properties, size_t i) {
+  std::string s(static_cast<size_t>(std::max<ssize_t>(0, get(properties, i, nullptr, 0))) + 1, '\0');
+  get(properties, i, s.data(), s.size());
+  s.pop_back();
+  return s;
+}
+
+// The sources exist, hold what is shown of them, are whole themselves, and cover all elements.
+void check_sources(hid_t dataset, hid_t properties, const std::string& place, int depth) {
+  const Handle all(H5Dget_space(dataset), H5Sclose), covered(H5Scopy(all), H5Sclose);
+  H5Sselect_none(covered);
+  const int rank = H5Sget_simple_extent_ndims(all);
+  size_t sources = 0;
+  bool everything = false;  // shown by one source
+  H5Pget_virtual_count(properties, &sources);
+  for (size_t i = 0; i < sources; ++i) {
+    const std::string file = virtual_name<H5Pget_virtual_filename>(properties, i),
+                      name = virtual_name<H5Pget_virtual_dsetname>(properties, i);
+    const std::filesystem::path path = source_file(dataset, file);
+    if (path.empty())
+      refuse_hole(place, "a source of the virtual dataset is missing: expected " + file + ", found none");
+    const std::string there = path.string() + ":" + name;
+    const Handle access = access_properties(), f(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose),
+                 source(f.valid() ? H5Dopen2(f, name.c_str(), H5P_DEFAULT) : H5I_INVALID_HID, H5Dclose);
+    if (!source.valid())
+      refuse_hole(place, "cannot open a source of the virtual dataset, " + there + cause());
+    const Handle has(H5Dget_space(source), H5Sclose), shown(H5Pget_virtual_srcspace(properties, i), H5Sclose),
+        here(H5Pget_virtual_vspace(properties, i), H5Sclose);
+    const Dims extent = shape_of(has);
+    bool holds = true;
+    if (H5Sget_select_type(shown) == H5S_SEL_ALL) {  // of a source whose extent the mapping does not keep
+      holds = H5Sget_select_npoints(here) <= H5Sget_simple_extent_npoints(has);
+    } else {
+      std::vector<hsize_t> first(H5S_MAX_RANK), last(H5S_MAX_RANK);
+      holds = H5Sget_simple_extent_ndims(shown) == static_cast<int>(extent.size()) &&
+              H5Sget_select_bounds(shown, first.data(), last.data()) >= 0;
+      for (size_t d = 0; holds && d < extent.size(); ++d) holds = last[d] < static_cast<hsize_t>(extent[d]);
+    }
+    if (!holds)
+      refuse_hole(
+          place, "a source of the virtual dataset is too small: " + there + " of shape " + to_string(extent));
+    check_whole(source, there, depth + 1);
+    everything = everything || H5Sget_select_type(here) == H5S_SEL_ALL;
+    if (everything) continue;
+    const hssize_t blocks = H5Sget_select_hyper_nblocks(here);
+    if (blocks < 0) refuse_hole(place, "the virtual dataset grows without bound, which cannot be checked");
+    std::vector<hsize_t> corners(static_cast<size_t>(2 * rank * blocks));
+    H5Sget_select_hyper_blocklist(here, 0, static_cast<hsize_t>(blocks), corners.data());
+    for (hssize_t b = 0; b < blocks; ++b) {
+      hsize_t* const start = corners.data() + 2 * rank * b;
+      std::vector<hsize_t> count(static_cast<size_t>(rank));
+      for (int d = 0; d < rank; ++d) count[static_cast<size_t>(d)] = start[rank + d] - start[d] + 1;
+      H5Sselect_hyperslab(covered, H5S_SELECT_OR, start, nullptr, count.data(), nullptr);
+    }
+  }
+  if (!everything && H5Sget_select_npoints(covered) != H5Sget_simple_extent_npoints(all))
+    refuse_hole(place, "no source for a part of the virtual dataset: expected " +
+                           std::to_string(H5Sget_simple_extent_npoints(all)) + " elements, found " +
+                           std::to_string(H5Sget_select_npoints(covered)));
+}
+
+// Every element of a dataset is stored somewhere, and this HDF5 can undo how.
+void check_whole(hid_t dataset, const std::string& place, int depth) {
+  const Handle properties(H5Dget_create_plist(dataset), H5Pclose), space(H5Dget_space(dataset), H5Sclose);
+  if (H5Sget_simple_extent_npoints(space) == 0) return;
+  for (int i = 0; i < H5Pget_nfilters(properties); ++i) {
+    unsigned flags = 0, config = 0;
+    size_t values = 0;
+    char name[64] = "";
+    const H5Z_filter_t filter = H5Pget_filter2(properties, static_cast<unsigned>(i), &flags, &values, nullptr,
+                                               sizeof name, name, &config);
+    if (H5Zfilter_avail(filter) <= 0)
+      throw ConfigError(place,
+                        std::string("stored through a filter that this HDF5 does not have: ") + name + " (" +
+                            std::to_string(filter) + ")",
+                        "h5repack -f GZIP=6 IN OUT where it has, or set HDF5_PLUGIN_PATH");
+  }
+  switch (H5Pget_layout(properties)) {
+    case H5D_CHUNKED: {
+      const Dims shape = shape_of(space);
+      std::vector<hsize_t> chunk(shape.size());
+      H5Pget_chunk(properties, static_cast<int>(chunk.size()), chunk.data());
+      hsize_t expected = 1, found = 0;
+      for (size_t d = 0; d < shape.size(); ++d)
+        expected *= (static_cast<hsize_t>(shape[d]) + chunk[d] - 1) / chunk[d];
+      if (H5Dget_num_chunks(dataset, space, &found) < 0)
+        throw ConfigError(place, "damaged" + cause(), "write or fetch the file again");
+      if (found < expected)
+        refuse_hole(place, "parts were never written: expected " + std::to_string(expected) +
+                               " chunks, found " + std::to_string(found));
+      break;
+    }
+    case H5D_VIRTUAL:
+      if (depth > 8) refuse_hole(place, "virtual datasets that show each other");
+      check_sources(dataset, properties, place, depth);
+      break;
+    case H5D_CONTIGUOUS:
+      if (H5Pget_external_count(properties) > 0)
+        refuse_hole(place, "the elements lie in other files (external storage), which may be cut short");
+      if (H5Dget_storage_size(dataset) == 0)
+        refuse_hole(place, "never written: expected elements, found none");
+      break;
+    default:
+      break;  // compact: in the header
+  }
+}
+
+}  // namespace
+
 // Attributes
 
 bool Object::has_attribute(const std::string& name) const { return H5Aexists(handle_, name.c_str()) > 0; }
@@ -184,7 +339,7 @@ void Object::write_attribute(const std::string& name, DType dtype, const void* d
 int64_t Object::attribute_size(const std::string& name, DType dtype) const {
   const Handle a = open_attribute(name);
   const Handle type(H5Aget_type(a), H5Tclose);
-  if (H5Tequal(type, type_of(dtype)) <= 0)
+  if (!widens(type, dtype))
     throw ConfigError(place_, "attribute " + name + " has the wrong type: expected " + name_of(dtype) +
                                   ", found " + describe(type));
   const Handle space(H5Aget_space(a), H5Sclose);
@@ -222,7 +377,7 @@ std::string Object::text_attribute(const std::string& name) const {
   if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1)
     throw ConfigError(place_, "attribute " + name + ": expected a string, found " + describe(type));
   if (H5Tis_variable_str(type) > 0) {
-    const Handle memory = string_type(H5T_VARIABLE);
+    const Handle memory = string_memory(type);
     char* text = nullptr;
     if (H5Aread(a, memory, &text) < 0) throw ConfigError(place_, "cannot read attribute " + name + cause());
     std::string s = text ? text : "";
@@ -232,6 +387,7 @@ std::string Object::text_attribute(const std::string& name) const {
   std::string s(H5Tget_size(type), '\0');
   if (H5Aread(a, type, s.data()) < 0) throw ConfigError(place_, "cannot read attribute " + name + cause());
   s.resize(std::min(s.size(), s.find('\0')));
+  if (H5Tget_strpad(type) == H5T_STR_SPACEPAD) s.resize(s.find_last_not_of(' ') + 1);  // Fortran's
   return s;
 }
 
@@ -261,8 +417,14 @@ void Dataset::check_box(const Box& box, DType dtype) const {
                                     to_string(box.count) + " of them, found shape " + to_string(shape_));
 }
 
+void Dataset::require_whole() const {
+  if (!whole_) check_whole(handle_, place_);
+  whole_ = true;
+}
+
 void Dataset::read(const Box& box, DType dtype, void* out) const {
   check_box(box, dtype);
+  require_whole();
   const Handle file(H5Dget_space(handle_), H5Sclose);
   in_pieces(handle_, box, dtype, [&](const Box& piece, int64_t offset) {
     const Handle memory = space_of(piece.count);
@@ -301,6 +463,7 @@ void Dataset::append(DType dtype, const void* data, int64_t rows) {
   const std::vector<hsize_t> dims(larger.begin(), larger.end());
   if (H5Dset_extent(handle_, dims.data()) < 0) cannot_write(place_, "append");
   shape_ = larger;
+  whole_ = false;
   write(box, dtype, data);
 }
 
@@ -419,7 +582,7 @@ std::vector<std::string> Group::read_strings(const std::string& path) const {
   if (!found.valid() || H5Tis_variable_str(found) <= 0)
     throw ConfigError(place, "wrong type: expected strings of variable length, found " +
                                  (found.valid() ? describe(found) : "something else"));
-  const Handle space(H5Dget_space(h), H5Sclose), memory = string_type(H5T_VARIABLE);
+  const Handle space(H5Dget_space(h), H5Sclose), memory = string_memory(found);
   std::vector<char*> pointers(static_cast<size_t>(H5Sget_simple_extent_npoints(space)));
   if (pointers.empty()) return {};
   if (H5Dread(h, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()) < 0)
@@ -438,19 +601,28 @@ File File::open(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored))
     throw ConfigError(name, "no such file: expected an HDF5 file, found nothing");
-  if (std::filesystem::is_directory(path, ignored))
-    throw ConfigError(name, "expected an HDF5 file, found a directory");
+  require_file(path);
   const htri_t is = H5Fis_hdf5(name.c_str());
   if (is < 0) throw ConfigError(name, "cannot open" + cause());
   if (is == 0) throw ConfigError(name, "not HDF5: expected an HDF5 file, found other bytes");
   const Handle access = access_properties();
   Handle h(H5Fopen(name.c_str(), H5F_ACC_RDONLY, access), H5Fclose);
-  if (!h.valid()) throw ConfigError(name, "damaged or cut short" + cause(), "write or fetch the file again");
+  if (!h.valid()) {
+    const std::string why = cause();
+    if (why.find("unable to lock") != std::string::npos)
+      throw ConfigError(name, "locked" + why,
+                        "another program has it open; HDF5_USE_FILE_LOCKING=FALSE reads on");
+    if (why.find("already open for write") != std::string::npos)
+      throw ConfigError(name, "another program is writing it, or ended without closing it" + why,
+                        "wait for that program, or h5clear -s FILE");
+    throw ConfigError(name, "damaged or cut short" + why, "write or fetch the file again");
+  }
   return File(std::move(h), name + ":/");
 }
 
 File File::create(const std::filesystem::path& path) {
   silence();
+  require_file(path);
   const Handle properties = creation_properties(H5P_FILE_CREATE), access = access_properties();
   Handle h(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties, access), H5Fclose);
   if (!h.valid()) cannot_write(path.string(), "create");

@@ -56,6 +56,7 @@ class Object {
     set_attribute(name, std::vector<int64_t>{value});
   }
   void set_attribute(const std::string& name, std::string_view text);
+  // Other programs' integers and floating numbers of fewer bits, or in the other byte order, are converted.
   template <class T>
   std::vector<T> attribute(const std::string& name) const {
     std::vector<T> values(static_cast<size_t>(attribute_size(name, dtype_of<T>())));
@@ -81,6 +82,10 @@ class Dataset : public Object {
   DType dtype() const { return dtype_; }
   const Dims& shape() const { return shape_; }
 
+  // Throws ConfigError where HDF5 would read zeros: parts that were never written, or that show a source
+  // which is not there; and where it lacks a filter that they went through. Every read asks this first.
+  void require_whole() const;
+
   // All elements, or those of a box, row-major. T must be the dataset's type.
   template <class T>
   std::vector<T> read() const {
@@ -88,6 +93,7 @@ class Dataset : public Object {
   }
   template <class T>
   std::vector<T> read(const Box& box) const {
+    require_whole();  // before there is memory for it
     std::vector<T> out(static_cast<size_t>(numel(box.count)));
     read(box, dtype_of<T>(), out.data());
     return out;
@@ -108,6 +114,7 @@ class Dataset : public Object {
   void check_box(const Box&, DType) const;
   Dims shape_;
   DType dtype_;
+  mutable bool whole_ = false;  // known to be
 };
 
 // A part of a virtual dataset: the box that dataset `name` of `file` (relative to the virtual one's) holds.

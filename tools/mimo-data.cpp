@@ -8,6 +8,7 @@
 #include "data/digits.h"
 #include "data/tokenizer.h"
 #include "io/find.h"
+#include "tools/options.h"
 #include "tools/streams.h"
 
 using namespace mimo;
@@ -60,27 +61,43 @@ int main(int argc, char** argv) {
       "examples:\n  ./mimo-data info data/digits.h5\n  ./mimo-data show data/digits.h5 --split heldout "
       "--sample 3 --png digits.png\n"
       "  ./mimo-data digits --csv data/optdigits/digits.csv --out digits.h5 --samples 36000");
+  app.set_version_flag("--version", std::string("mimo-data ") + kVersion, "the program's version");
   app.require_subcommand(1);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
 
   std::string csv = "data/optdigits/digits.csv", out = "data/digits.h5", file, split = "train", png;
   int64_t sample = 0;
+  bool force = false;
   DigitsOptions o;
   CLI::App* digits =
       app.add_subcommand("digits", "compose the digits task from the 1,797 handwritten digits");
   digits->add_option("--csv", csv, "digits.csv")->capture_default_str();
   digits->add_option("--out", out, "the dataset to write")->capture_default_str();
+  digits->add_flag("--force", force, "replace the file that is there");
   digits->add_option("--samples", o.samples, "training samples")
       ->capture_default_str()
-      ->check(CLI::Range(1, 100000000));
-  digits->add_option("--seed", o.seed, "of composition and distortion")->capture_default_str();
-  digits->add_option("--shift", o.augmentation.shift, "distortion: pixels")->capture_default_str();
-  digits->add_option("--rotate", o.augmentation.rotate, "distortion: degrees")->capture_default_str();
+      ->check(within(1, 100'000'000));
+  digits->add_option("--seed", o.seed, "of composition and distortion")
+      ->capture_default_str()
+      ->check(within<int64_t>(0, INT64_MAX));
+  digits->add_option("--shift", o.augmentation.shift, "distortion: pixels")
+      ->capture_default_str()
+      ->check(within(0.0, 64.0));
+  digits->add_option("--rotate", o.augmentation.rotate, "distortion: degrees")
+      ->capture_default_str()
+      ->check(within(0.0, 360.0));
   digits->add_option("--scale", o.augmentation.scale, "distortion: of the size, each axis on its own")
-      ->capture_default_str();
-  digits->add_option("--shear", o.augmentation.shear, "distortion: x by y")->capture_default_str();
-  digits->add_option("--gain", o.augmentation.gain, "distortion: of the ink")->capture_default_str();
+      ->capture_default_str()
+      ->check(within(0.0, 0.99));
+  digits->add_option("--shear", o.augmentation.shear, "distortion: x by y")
+      ->capture_default_str()
+      ->check(within(0.0, 10.0));
+  digits->add_option("--gain", o.augmentation.gain, "distortion: of the ink")
+      ->capture_default_str()
+      ->check(within(0.0, 1.0));
   digits->add_option("--noise", o.augmentation.noise, "distortion: standard deviation")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(0.0, 1.0));
   CLI::App* infos = app.add_subcommand("info", "sizes, kinds and licence of a dataset");
   infos->add_option("file", file, "the dataset")->required();
   CLI::App* shows = app.add_subcommand("show", "draw one sample in the terminal");
@@ -92,7 +109,13 @@ int main(int argc, char** argv) {
   shows->add_option("--png", png, "also write its images to this file");
   try {
     app.parse(argc, argv);
-    if (*digits) write_digits(read_digits(find_file(csv)), o, out), info(out);
+    if (*digits) {
+      if (!force && std::filesystem::exists(out))
+        throw ConfigError("--out", "in the way: expected no file of that name, found " + out,
+                          "--force replaces it");
+      write_digits(read_digits(find_file(csv)), o, out);
+      info(out);
+    }
     if (*infos) info(find_file(file));
     if (*shows) show(find_file(file), split, sample, png);
   } catch (const CLI::ParseError& e) {

@@ -15,6 +15,7 @@ void prepare_streams() {
   for (int fd = 0; fd <= 2; ++fd)  // open takes the lowest that is free
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) std::_Exit(1);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 int all_written(int status) {

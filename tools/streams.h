@@ -4,7 +4,8 @@
 namespace mimo {
 
 // First in main. A file that is opened later never becomes descriptor 0, 1 or 2: where one of them is closed
-// it becomes /dev/null. A pipe whose reader has gone is an error of the write, no signal.
+// it becomes /dev/null. A pipe whose reader has gone, and a file at its limit (ulimit -f), are errors of the
+// write, no signals.
 void prepare_streams();
 
 // Last in a command whose output is what it was asked for: `status`, or 1 with a message where standard

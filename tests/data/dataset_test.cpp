@@ -371,6 +371,77 @@ TEST(Dataset, RefusesDamagedArrays) {
   EXPECT_CONTAINS(heldout([](S& s) { s.items[2] = 16; }), "expected 1 x 16 x 16 pixels, found 128");
 }
 
+TEST(Dataset, RefusesLabelsThatNeverCount) {
+  TempDir dir;
+  RawFile raw;
+  std::fill(raw.train.counted.begin(), raw.train.counted.end(), 0);
+  EXPECT_CONTAINS(
+      refusal(dir, raw),
+      "/train/counted] the dataset is inconsistent: expected labels that count, found none in 4 samples");
+  raw.train.counted[6] = 1;  // a sample's first token is no label
+  EXPECT_CONTAINS(refusal(dir, raw), "found none in 4 samples");
+  raw.train.counted[7] = 1;
+  EXPECT_EQ(refusal(dir, raw), "nothing was thrown");
+}
+
+// HDF5 would show zeros: black images, labels that are bytes 0.
+TEST(Dataset, RefusesArraysThatWereNeverWritten) {
+  TempDir dir;
+  RawFile raw;
+  raw.heldout.leave_out = "pixels";
+  raw.last = [](h5::File& f) { f.group("heldout").create_dataset("pixels", DType::u8, {384}); };
+  EXPECT_CONTAINS(refusal(dir, raw), "/heldout/pixels] never written");
+  raw.last = [](h5::File& f) {
+    const std::vector<uint8_t> some(100, 1);
+    f.group("heldout")
+        .create_dataset("pixels", DType::u8, {384}, 100)
+        .write({{0}, {100}}, DType::u8, some.data());
+  };
+  EXPECT_CONTAINS(refusal(dir, raw), "/heldout/pixels] parts were never written: expected 4 chunks, found 1");
+}
+
+// A file of a few KB claims 2^40 samples: as HDF5 keeps what was not written, and as a file system keeps
+// holes.
+TEST(Dataset, RefusesClaimsBeyondTheMemory) {
+  TempDir dir;
+  RawFile raw;
+  raw.train.samples = int64_t{1} << 40;
+  raw.train.leave_out = "kind";
+  raw.last = [](h5::File& f) { f.group("train").create_dataset("kind", DType::u8, {int64_t{1} << 40}); };
+  const std::string message = refusal(dir, raw);
+  EXPECT_CONTAINS(message, "a.h5:/train] too large for this machine's memory");
+  EXPECT_CONTAINS(message, "1099511627776 of 22 bytes");
+  RawFile items;
+  items.train.item_offsets = {0, 1, 1, 3, int64_t{1} << 40};
+  EXPECT_CONTAINS(refusal(dir, items), "/train/items] too large for this machine's memory");
+}
+
+TEST(Dataset, RefusesImagesOfTooManyPatches) {
+  EXPECT_EQ(cut_item({1, false}, 1 << 12, 1 << 12, "here").rows, 1 << 24);
+  EXPECT_CONTAINS(thrown<ConfigError>([] {
+                    cut_item({1, false}, 1 << 17, 1 << 17, "here");
+                  }),
+                  "[here] too many patches in an image: expected at most 16777216, found 131072 x 131072");
+}
+
+TEST(Dataset, IsWrittenBesideItsPath) {
+  TempDir dir;
+  write_text(dir / "a.h5", "what is there");
+  const auto write = [&](int64_t samples) {
+    write_dataset(dir / "a.h5", kHeader, {{"train", samples, 0, [&](int64_t i) {
+                                             EXPECT_TRUE(read_text(dir / "a.h5") == "what is there");
+                                             if (i == 2) throw std::runtime_error("a full disk");
+                                             return make_random_sample(i);
+                                           }}});
+  };
+  EXPECT_EQ(thrown<std::runtime_error>([&] { write(5); }), "a full disk");
+  EXPECT_EQ(read_text(dir / "a.h5"), "what is there");
+  EXPECT_FALSE(std::filesystem::exists(dir / "a.h5.tmp"));
+  write(2);
+  EXPECT_EQ(h5::File::open(dir / "a.h5").group("train").integer_attribute("samples"), 2);
+  EXPECT_FALSE(std::filesystem::exists(dir / "a.h5.tmp"));
+}
+
 TEST(Dataset, RefusesArraysOfTheWrongType) {
   TempDir dir;
   // Wider elements would not fit where they are read to.

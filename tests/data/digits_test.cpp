@@ -1,6 +1,9 @@
 #include "data/digits.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <map>
@@ -312,13 +315,67 @@ TEST(MimoData, ComposesAndShows) {
   EXPECT_EQ(read_png(dir / "p-1.png", 1).pixels, s.items[1].image.pixels);
 }
 
+TEST(MimoData, ReplacesNothingUnlessTold) {
+  TempDir dir;
+  const std::string file = (dir / "d.h5").string();
+  write_text(file, "a year's work");
+  const Outcome o = mimo_data(dir, "digits --samples 3 --out " + file);
+  EXPECT_EQ(o.status, 2);
+  EXPECT_CONTAINS(o.text, "[--out] in the way: expected no file of that name, found " + file);
+  EXPECT_CONTAINS(o.text, "hint: --force replaces it");
+  EXPECT_EQ(read_text(file), "a year's work");
+  EXPECT_EQ(mimo_data(dir, "digits --samples 3 --force --out " + file).status, 0);
+  EXPECT_EQ(open_dataset(file)->train.samples(), 3);
+}
+
+TEST(MimoData, AFullDiskLeavesNothingBehind) {
+  TempDir dir;
+  const std::string file = (dir / "d.h5").string(), out = (dir / "out").string();
+  const int status = std::system(
+      ("(ulimit -f 16; exec ./mimo-data digits --samples 3000 --out " + file + ") >" + out + " 2>&1")
+          .c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_CONTAINS(read_text(out), "File too large");
+  EXPECT_FALSE(std::filesystem::exists(file));
+  EXPECT_FALSE(std::filesystem::exists(file + ".tmp"));
+}
+
+TEST(MimoData, SaysThatAFileIsLocked) {
+  TempDir dir;
+  const std::string file = (dir / "d.h5").string(), out = (dir / "out").string();
+  std::filesystem::copy_file("data/digits.h5", file);
+  const int descriptor = ::open(file.c_str(), O_RDWR);
+  ASSERT_EQ(::flock(descriptor, LOCK_EX), 0);
+  const int status =
+      std::system(("HDF5_USE_FILE_LOCKING=TRUE ./mimo-data info " + file + " >" + out + " 2>&1").c_str());
+  ::close(descriptor);
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+  EXPECT_CONTAINS(read_text(out), "d.h5] locked (HDF5: unable to lock file");
+}
+
 TEST(MimoData, RefusesWrongArguments) {
   TempDir dir;
-  for (const char* arguments :
-       {"", "nonsense", "info", "show data/digits.h5 --sample 1000000", "show data/digits.h5 --sample -1",
-        "show data/digits.h5 --split test", "show data/digits.h5 --sample x",
-        "show data/digits.h5 --split heldout --sample 2599 --png x.png", "info no.h5",
-        "info data/optdigits/digits.csv", "digits --samples 0", "digits --csv no.csv --out x.h5"}) {
+  for (const char* arguments : {"",
+                                "nonsense",
+                                "info",
+                                "show data/digits.h5 --sample 1000000",
+                                "show data/digits.h5 --sample -1",
+                                "show data/digits.h5 --split test",
+                                "show data/digits.h5 --sample x",
+                                "show data/digits.h5 --split heldout --sample 2599 --png x.png",
+                                "info no.h5",
+                                "info data/optdigits/digits.csv",
+                                "digits --samples 0",
+                                "digits --csv no.csv --out x.h5",
+                                "digits --samples 3.5 --out x.h5",
+                                "digits --noise nan --out x.h5",
+                                "digits --shift -1 --out x.h5",
+                                "digits --seed -1 --out x.h5",
+                                "digits nonsense",
+                                "info data/digits.h5 more",
+                                "info /dev/zero",
+                                "digits --csv /dev/zero --out x.h5",
+                                "digits --samples 3 --force --out /dev/null"}) {
     const Outcome o = mimo_data(dir, arguments);
     EXPECT_EQ(o.status, 2) << arguments << ": " << o.text;
     EXPECT_FALSE(o.text.empty());
@@ -326,6 +383,7 @@ TEST(MimoData, RefusesWrongArguments) {
   EXPECT_CONTAINS(mimo_data(dir, "show data/digits.h5 --split heldout --sample 2600").text,
                   "error: [--sample] no such sample in heldout: expected 0 to 2599, found 2600");
   EXPECT_EQ(mimo_data(dir, "digits --samples 1 --out " + (dir / "no" / "d.h5").string()).status, 1);
+  EXPECT_EQ(mimo_data(dir, "--version").text.substr(0, 12), "mimo-data 1.");
   const Outcome help = mimo_data(dir, "--help");
   EXPECT_EQ(help.status, 0);
   EXPECT_CONTAINS(help.text, "examples:");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cmath>
@@ -141,10 +142,195 @@ TEST(Hdf5, VirtualDatasetsShowPartsAsOneAndNaNWhereAFileIsMissing) {
   for (bf16 v : h5::File::open(dir / "index.h5").read<bf16>("x")) row.push_back(v);
   EXPECT_EQ(row, (std::vector<float>{1, 1, 2, 2, 1, 1, 2, 2}));
   std::filesystem::remove(dir / "part1.h5");
-  row.clear();
-  for (bf16 v : h5::File::open(dir / "index.h5").read<bf16>("x")) row.push_back(v);
+  // To other clients. What is read here may be weights or data: it is refused.
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { h5::File::open(dir / "index.h5").read<bf16>("x"); }),
+                  "index.h5:/x] a source of the virtual dataset is missing: expected part1.h5, found none");
+  const h5::Handle file(H5Fopen((dir / "index.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
+  const h5::Handle x(H5Dopen2(file, "x", H5P_DEFAULT), H5Dclose);
+  ASSERT_GE(H5Dread(x, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, row.data()), 0);
   EXPECT_EQ(row[1], 1);
   EXPECT_TRUE(std::isnan(row[2]));
+}
+
+std::string refusal(const std::filesystem::path& file, const std::string& name) {
+  return thrown<ConfigError>([&] { h5::File::open(file).read<int32_t>(name); });
+}
+
+TEST(Hdf5, RefusesWhatWouldReadAsZeros) {
+  TempDir dir;
+  const std::filesystem::path file = dir / "a.h5";
+  const std::vector<int32_t> values = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  {
+    h5::File f = h5::File::create(file);
+    f.create_dataset("never", DType::i32, {10});
+    f.create_dataset("never_in_chunks", DType::i32, {10}, 3);
+    f.create_dataset("partly", DType::i32, {10}, 3).write({{3}, {4}}, DType::i32, values.data());
+    f.create_dataset("whole", DType::i32, {10}, 3, 9).write({{0}, {10}}, DType::i32, values.data());
+    f.create_dataset("empty", DType::i32, {0, 4});
+    f.create_dataset("empty_in_chunks", DType::i32, {0}, 3);
+    f.close();
+  }
+  EXPECT_CONTAINS(refusal(file, "never"), "a.h5:/never] never written");
+  EXPECT_CONTAINS(refusal(file, "never_in_chunks"), "were never written: expected 4 chunks, found 0");
+  EXPECT_CONTAINS(refusal(file, "partly"),
+                  "a.h5:/partly] parts were never written: expected 4 chunks, found 2. hint: HDF5 would read "
+                  "zeros there");
+  const h5::File f = h5::File::open(file);
+  EXPECT_EQ(f.read<int32_t>("whole"), values);
+  EXPECT_EQ(f.read<int32_t>("empty"), std::vector<int32_t>{});
+  EXPECT_EQ(f.read<int32_t>("empty_in_chunks"), std::vector<int32_t>{});
+  // A box that was written is no excuse, nor is one that a claim of 8 TB holds.
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.dataset("partly").read<int32_t>(Box{{3}, {3}}); }), "chunks");
+  h5::File::create(dir / "claim.h5").create_dataset("x", DType::i32, {int64_t{1} << 41});
+  EXPECT_CONTAINS(refusal(dir / "claim.h5", "x"), "never written");
+}
+
+TEST(Hdf5, VirtualDatasetsAreAsWholeAsTheirSources) {
+  TempDir dir;
+  const std::vector<int32_t> half = {1, 2, 3, 4};
+  {
+    h5::File f = h5::File::create(dir / "part.h5");
+    f.write("x", half);
+    f.create_dataset("never", DType::i32, {4});
+    f.write("short", std::vector<int32_t>{1, 2});
+    f.close();
+  }
+  const auto show = [&](const std::vector<h5::Source>& sources) {
+    h5::File f = h5::File::create(dir / "index.h5");
+    f.create_virtual_dataset("x", DType::i32, {8}, sources);
+    f.close();
+    return refusal(dir / "index.h5", "x");
+  };
+  const Box first{{0}, {4}}, second{{4}, {4}};
+  EXPECT_EQ(show({{"part.h5", "x", first}, {"part.h5", "x", second}}), "nothing was thrown");
+  EXPECT_CONTAINS(show({{"part.h5", "x", first}}),
+                  "no source for a part of the virtual dataset: expected 8 elements, found 4");
+  EXPECT_CONTAINS(show({{"part.h5", "x", first}, {"part.h5", "x", first}}), "expected 8 elements, found 4");
+  EXPECT_CONTAINS(show({{"part.h5", "x", first}, {"part.h5", "y", second}}), "cannot open a source");
+  EXPECT_CONTAINS(show({{"part.h5", "x", first}, {"none.h5", "x", second}}), "expected none.h5, found none");
+  EXPECT_CONTAINS(show({{"part.h5", "x", first}, {"part.h5", "never", second}}),
+                  "part.h5:never] never written");
+  EXPECT_CONTAINS(show({{"part.h5", "x", first}, {"part.h5", "short", second}}), "too small");
+  EXPECT_CONTAINS(show({{"part.h5", "x", first}, {".", "x", second}}),
+                  "virtual datasets that show each other");
+}
+
+// As libraries of other languages write them: Fortran pads with spaces, Java and MATLAB write ASCII, and most
+// write integers of 32 bits where nothing else was asked for.
+TEST(Hdf5, ReadsOtherProgramsAttributes) {
+  TempDir dir;
+  h5::File::create(dir / "a.h5").close();
+  {
+    const h5::Handle file(H5Fopen((dir / "a.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
+    const h5::Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+    const auto put = [&](const char* name, hid_t type, hid_t memory, const void* data) {
+      const h5::Handle a(H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+      ASSERT_GE(H5Awrite(a, memory, data), 0) << name;
+    };
+    const auto text = [&](size_t size, H5T_str_t pad, H5T_cset_t characters) {
+      const hid_t t = H5Tcopy(H5T_C_S1);
+      H5Tset_size(t, size), H5Tset_strpad(t, pad), H5Tset_cset(t, characters);
+      return h5::Handle(t, H5Tclose);
+    };
+    const char* const word = "mimo-dataset";
+    for (H5T_cset_t characters : {H5T_CSET_ASCII, H5T_CSET_UTF8}) {
+      const std::string suffix = characters == H5T_CSET_ASCII ? "_ascii" : "_utf8";
+      const h5::Handle variable = text(H5T_VARIABLE, H5T_STR_NULLTERM, characters),
+                       ended = text(20, H5T_STR_NULLTERM, characters),
+                       zeros = text(20, H5T_STR_NULLPAD, characters),
+                       spaces = text(20, H5T_STR_SPACEPAD, characters);
+      put(("variable" + suffix).c_str(), variable, variable, &word);
+      put(("ended" + suffix).c_str(), ended, ended, "mimo-dataset\0\0\0\0\0\0\0");
+      put(("zeros" + suffix).c_str(), zeros, zeros, "mimo-dataset\0\0\0\0\0\0\0");
+      put(("spaces" + suffix).c_str(), spaces, spaces, "mimo-dataset        ");
+    }
+    const int32_t n = -7;
+    const float x = 0.25f;
+    const uint64_t large = 1;
+    put("i32", H5T_STD_I32LE, H5T_NATIVE_INT32, &n);
+    put("big_endian", H5T_STD_I64BE, H5T_NATIVE_INT32, &n);
+    put("u64", H5T_STD_U64LE, H5T_NATIVE_UINT64, &large);
+    put("f32", H5T_IEEE_F32BE, H5T_NATIVE_FLOAT, &x);
+  }
+  const h5::File f = h5::File::open(dir / "a.h5");
+  for (const char* name : {"variable", "ended", "zeros", "spaces"})
+    for (const char* suffix : {"_ascii", "_utf8"})
+      EXPECT_EQ(f.text_attribute(std::string(name) + suffix), "mimo-dataset") << name << suffix;
+  EXPECT_EQ(f.integer_attribute("i32"), -7);
+  EXPECT_EQ(f.integer_attribute("big_endian"), -7);
+  EXPECT_EQ(f.attribute<double>("f32"), std::vector<double>{0.25});
+  EXPECT_EQ(f.attribute<double>("i32"), std::vector<double>{-7});
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.integer_attribute("u64"); }), "expected i64, found unsigned");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { f.integer_attribute("f32"); }), "expected i64, found floating");
+}
+
+TEST(Hdf5, NamesAFilterThatIsMissing) {
+  TempDir dir;
+  const H5Z_class2_t squeeze = {
+      H5Z_CLASS_T_VERS,
+      300,
+      1,
+      1,
+      "squeeze",
+      nullptr,
+      nullptr,
+      [](unsigned, size_t, const unsigned*, size_t bytes, size_t*, void**) { return bytes; }};
+  ASSERT_GE(H5Zregister(&squeeze), 0);
+  {
+    const h5::Handle file(H5Fcreate((dir / "a.h5").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+                          H5Fclose);
+    const hsize_t size = 4;
+    const h5::Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose),
+        properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    H5Pset_chunk(properties, 1, &size);
+    H5Pset_filter(properties, 300, H5Z_FLAG_MANDATORY, 0, nullptr);
+    const h5::Handle x(H5Dcreate2(file, "x", H5T_STD_I32LE, space, H5P_DEFAULT, properties, H5P_DEFAULT),
+                       H5Dclose);
+    const int32_t values[] = {1, 2, 3, 4};
+    ASSERT_GE(H5Dwrite(x, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), 0);
+  }
+  EXPECT_EQ(h5::File::open(dir / "a.h5").read<int32_t>("x"), (std::vector<int32_t>{1, 2, 3, 4}));
+  ASSERT_GE(H5Zunregister(300), 0);
+  EXPECT_CONTAINS(
+      refusal(dir / "a.h5", "x"),
+      "a.h5:/x] stored through a filter that this HDF5 does not have: squeeze (300). hint: h5repack");
+}
+
+TEST(Hdf5, AFileThatAnotherProgramWritesIsNotDamaged) {
+  TempDir dir;
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {  // a writer that is killed
+    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
+    const hid_t file = H5Fcreate((dir / "a.h5").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    _exit(H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0 ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_EQ(status, 0);
+  EXPECT_CONTAINS(
+      thrown<ConfigError>([&] { h5::File::open(dir / "a.h5"); }),
+      "a.h5] another program is writing it, or ended without closing it (HDF5: file is already open");
+}
+
+// Where a pipe, a device or a folder stands for a file, nobody waits and nothing is replaced.
+TEST(Files, AreFiles) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
+  std::filesystem::create_symlink("/dev/zero", dir / "device");
+  std::filesystem::create_directory(dir / "folder");
+  for (const auto& [name, kind] :
+       {std::pair{"pipe", "a pipe"}, {"device", "a device"}, {"folder", "a directory"}}) {
+    const std::string message = std::string(name) + "] expected a file, found " + kind;
+    const std::filesystem::path path = dir / name;
+    EXPECT_CONTAINS(thrown<ConfigError>([&] { read_text(path); }), message);
+    EXPECT_CONTAINS(thrown<ConfigError>([&] { hash_file(path); }), message);
+    EXPECT_CONTAINS(thrown<ConfigError>([&] { write_text(path, "text"); }), message);
+    EXPECT_CONTAINS(thrown<ConfigError>([&] { h5::File::open(path); }), message);
+    EXPECT_CONTAINS(thrown<ConfigError>([&] { h5::File::create(path); }), message);
+  }
+  EXPECT_EQ(std::filesystem::status(dir / "device").type(), std::filesystem::file_type::character);
 }
 
 TEST(Hdf5, SameCallsGiveTheSameBytes) {
