@@ -2,11 +2,13 @@
 
 #include <png.h>
 
+#include <algorithm>
 #include <fstream>
 #include <memory>
 #include <stdexcept>
 #include <string>
 
+#include "io/file.h"
 #include "tensor/error.h"
 
 namespace mimo {
@@ -17,9 +19,19 @@ png_uint_32 format_of(int channels) {
   return channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
 }
 
+// Pixels that a file of so many bytes can hold: deflate makes at most 1032 bytes of one, and a pixel takes at
+// least a bit. What claims more is refused before there is memory for it.
+int64_t most_pixels(const std::filesystem::path& file) {
+  constexpr uintmax_t kMost = uintmax_t{1} << 28;
+  std::error_code error;
+  const uintmax_t bytes = std::filesystem::file_size(file, error);
+  return static_cast<int64_t>(error ? kMost : std::min(kMost, bytes * 1032 * 8));
+}
+
 }  // namespace
 
 Image read_png(const std::filesystem::path& file, int channels) {
+  require_file(file);
   png_image png{};
   const std::unique_ptr<png_image, decltype(&png_image_free)> closer(&png, png_image_free);
   png.version = PNG_IMAGE_VERSION;
@@ -29,8 +41,16 @@ Image read_png(const std::filesystem::path& file, int channels) {
                         std::string("cannot read the image: expected a PNG file, found: ") + png.message);
   };
   check(png_image_begin_read_from_file(&png, file.c_str()));
+  const int64_t pixels = int64_t{png.width} * png.height, most = most_pixels(file);
+  if (pixels > most)
+    throw ConfigError(file.string(), "too large an image: expected at most " + std::to_string(most) +
+                                         " pixels in a file of its size, found " + std::to_string(png.width) +
+                                         " x " + std::to_string(png.height));
   png.format = format_of(channels);
-  std::vector<uint8_t> interleaved(PNG_IMAGE_SIZE(png));
+  // 16-bit samples are encoded like those of 8 bits unless the file says otherwise; libpng would take them to
+  // be linear light, which makes a gray of one half one of 188.
+  png.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
+  std::vector<uint8_t> interleaved(static_cast<size_t>(pixels * channels));
   const png_color white{255, 255, 255};
   check(png_image_finish_read(&png, &white, interleaved.data(), 0, nullptr));
   Image image{channels, static_cast<int>(png.height), static_cast<int>(png.width),
@@ -62,6 +82,7 @@ std::vector<uint8_t> encode_png(const Image& image) {
 }
 
 void write_png(const Image& image, const std::filesystem::path& file) {
+  require_file(file);
   const std::vector<uint8_t> bytes = encode_png(image);
   std::ofstream out(file, std::ios::binary);
   out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));

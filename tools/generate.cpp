@@ -1,6 +1,7 @@
 // ./mimo eval and ./mimo generate: what a trained run can do.
 #include <fmt/format.h>
 
+#include "data/fit.h"
 #include "data/tokenizer.h"
 #include "io/find.h"
 #include "parallel/agreement.h"
@@ -63,10 +64,16 @@ Sample prompt_of(const CommandLine& line, const Job& job, int64_t& room) {
     if (s.tokens[t] != Tokenizer::image) continue;
     if (line.image.empty())
       throw ConfigError("--image", "the prompt has an <image>: expected a PNG file, found none");
+    if (job.cuts.empty())
+      throw ConfigError("--prompt", "the model reads no images: expected text alone, found <image>");
     if (!s.items.empty()) throw ConfigError("--prompt", "expected one <image>, found more");
-    const Image image = read_png(line.image, job.data->header.channels);
     const ItemCut& cut = job.cuts.at(0);
     const int side = cut.patch * (cut.pixel_shuffle ? 2 : 1);
+    std::string done;
+    const Image image =
+        fit(read_png(line.image, job.data->header.channels), image_range(job.data->train, 0), side, done);
+    if (!done.empty())
+      fmt::print(stderr, "{}: {}, to be like what the model was trained on\n", line.image, done);
     if (image.height % side != 0 || image.width % side != 0)
       throw ConfigError(line.image, fmt::format("patches do not divide the image: expected height and width "
                                                 "to be multiples of {}, found {} x {}",

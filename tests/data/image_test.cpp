@@ -1,9 +1,11 @@
 #include "data/image.h"
 
 #include <gtest/gtest.h>
+#include <png.h>
 
 #include <cmath>
 #include <fstream>
+#include <functional>
 
 #include "tensor/error.h"
 #include "tests/io/temp_dir.h"
@@ -61,6 +63,68 @@ TEST(Image, GrayAsRgbRepeatsAndRgbAsGrayIsLuminance) {
   EXPECT_NEAR(back.pixels[1], encoded(0.7152), 2);
   EXPECT_NEAR(back.pixels[2], encoded(0.0722), 2);
   EXPECT_NEAR(back.pixels[3], 90, 1);
+}
+
+// A PNG of 16-bit samples, as scanners and editors write them: no gamma is given.
+void write_png16(const std::filesystem::path& path, int channels, int height, int width,
+                 const std::function<uint16_t(int)>& sample) {
+  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
+  png_infop info = png_create_info_struct(png);
+  FILE* file = std::fopen(path.c_str(), "wb");
+  png_init_io(png, file);
+  png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 16,
+               channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_write_info(png, info);
+  for (int y = 0; y < height; ++y) {
+    std::vector<uint8_t> row;
+    for (int i = 0; i < width * channels; ++i) {
+      const uint16_t v = sample(y * width * channels + i);
+      row.insert(row.end(), {static_cast<uint8_t>(v >> 8), static_cast<uint8_t>(v & 255)});
+    }
+    png_write_row(png, row.data());
+  }
+  png_write_end(png, nullptr);
+  png_destroy_write_struct(&png, &info);
+  std::fclose(file);
+}
+
+TEST(Image, SixteenBitSamplesAreScaledToEight) {
+  TempDir dir;
+  write_png16(dir / "gray.png", 1, 16, 16, [](int i) { return static_cast<uint16_t>(i * 257); });
+  const Image gray = read_png(dir / "gray.png", 1);
+  ASSERT_EQ(gray.pixels.size(), 256u);
+  for (int i = 0; i < 256; ++i) EXPECT_EQ(gray.pixels[static_cast<size_t>(i)], i);
+  write_png16(dir / "rgb.png", 3, 16, 16, [](int i) { return static_cast<uint16_t>(i * 65535 / 767); });
+  const Image rgb = read_png(dir / "rgb.png", 3);
+  for (int c = 0; c < 3; ++c)
+    for (int i = 0; i < 256; ++i)
+      EXPECT_NEAR(rgb.pixels[static_cast<size_t>(c * 256 + i)], (3 * i + c) * 255 / 767.0, 1) << c;
+}
+
+// 10^6 x 10^6 pixels in some 60 bytes. A checksum is no obstacle to who writes such a file.
+TEST(Image, RefusesAClaimThatTheFileCannotHold) {
+  TempDir dir;
+  std::vector<uint8_t> png = encode_png(pattern(1, 4, 4));
+  const auto claim = [&](uint32_t width, uint32_t height) {
+    const auto put = [&](size_t at, uint32_t v) {
+      for (int i = 0; i < 4; ++i) png[at + static_cast<size_t>(i)] = static_cast<uint8_t>(v >> (24 - 8 * i));
+    };
+    put(16, width), put(20, height);
+    uint32_t crc = ~0u;  // of the chunk's name and data
+    for (size_t i = 12; i < 29; ++i) {
+      crc ^= png[i];
+      for (int bit = 0; bit < 8; ++bit) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+    }
+    put(29, ~crc);
+    std::ofstream(dir / "a.png", std::ios::binary)
+        .write(reinterpret_cast<const char*>(png.data()), static_cast<std::streamsize>(png.size()));
+    return thrown<ConfigError>([&] { read_png(dir / "a.png", 1); });
+  };
+  EXPECT_EQ(claim(4, 4), "nothing was thrown");
+  EXPECT_CONTAINS(claim(1000000, 1000000), "a.png] too large an image: expected at most");
+  EXPECT_CONTAINS(claim(1000000, 1000000), "found 1000000 x 1000000");
+  EXPECT_CONTAINS(claim(65536, 65536), "too large an image");  // 2^32 pixels: 0 in libpng's macro
 }
 
 TEST(Image, RefusesWhatIsNoPng) {
