@@ -56,10 +56,22 @@ std::string text_of(const ConfigValue& v) {
   return std::visit([](const auto& x) { return text_of(x); }, v);
 }
 
-// A bound as a person writes it: 1 and not 1.0.
-std::string bound(double v) {
+// A bound as a person writes it: 1 and not 1.0; 1000000 of integers, where 1e+06 is shorter.
+std::string bound(double v, bool integers = false) {
+  if (integers) return text_of(v < 0x1p63 ? static_cast<int64_t>(v) : std::numeric_limits<int64_t>::max());
   std::string s = text_of(v);
   return s.ends_with(".0") ? s.substr(0, s.size() - 2) : s;
+}
+
+constexpr size_t kLongestName = 64, kLongestText = 4096;  // bytes; of a part of a key, and of a value
+
+// What was found, short enough for a message.
+std::string shown(std::string_view text) {
+  constexpr size_t kMost = 200;
+  if (text.size() <= kMost) return std::string(text);
+  size_t end = kMost;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // whole characters
+  return std::string(text.substr(0, end)) + "... (" + std::to_string(text.size()) + " bytes)";
 }
 
 std::string joined(std::span<const std::string> words) {
@@ -69,8 +81,9 @@ std::string joined(std::span<const std::string> words) {
 }
 
 bool plain_name(std::string_view s) {
-  return !s.empty() && std::all_of(s.begin(), s.end(),
-                                   [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
+  return !s.empty() && s.size() <= kLongestName && std::all_of(s.begin(), s.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '-';
+  });
 }
 
 // Edit distance with neighbours swapped as one edit (optimal string alignment).
@@ -100,12 +113,16 @@ std::string_view leaf_of(std::string_view key) {
 
 std::string nearest(std::string_view word, std::span<const std::string> candidates) {
   std::string best;
-  size_t least = std::max<size_t>(2, leaf_of(word).size() / 3) + 1;
-  for (const std::string& c : candidates)
+  const size_t letters = leaf_of(word).size();
+  size_t least = std::min(letters, std::max<size_t>(2, letters / 3) + 1);  // not all letters are other ones
+  for (const std::string& c : candidates) {
+    const auto [shorter, longer] = std::minmax({word.size(), c.size()});
+    if (longer - shorter >= least) continue;  // so many letters are missing; long words cost their square
     if (const size_t d = distance(word, c); d < least) {
       least = d;
       best = c;
     }
+  }
   return best;
 }
 
@@ -142,6 +159,10 @@ Key& Key::or_number() {
   number = true;
   return *this;
 }
+Key& Key::meaning(std::string word, std::string choice) {
+  synonyms.emplace_back(std::move(word), std::move(choice));
+  return *this;
+}
 
 Key& Key::fixing(std::string what) {
   fixes = std::move(what);
@@ -172,8 +193,10 @@ std::string Key::expected() const {
   if (!choices.empty()) s = std::string(type.index() == 3 ? "" : "a list of ") + "one of " + joined(choices);
   if (number) s += " or a whole number";
   if (type.index() >= 4 && choices.empty()) s = "a list of " + s;
-  if (std::isfinite(least)) s += (open_least ? " above " : " from ") + bound(least);
-  if (std::isfinite(most)) s += (open_most ? ", below " : open_least ? ", at most " : " to ") + bound(most);
+  const bool whole = type.index() == 1 || type.index() == 4;
+  if (std::isfinite(least)) s += (open_least ? " above " : " from ") + bound(least, whole);
+  if (std::isfinite(most))
+    s += (open_most ? ", below " : open_least ? ", at most " : " to ") + bound(most, whole);
   return zero ? "0 or " + s : s;
 }
 
@@ -254,7 +277,9 @@ std::string Schema::help() const {
   return out.str();
 }
 
+// Every number has a range: what lies beyond is a slip, and products of what lies within fit an int64.
 void declare_run_keys(Schema& s) {
+  constexpr double kSteps = 1e9, kSamples = 1e9;
   s.string("resume", "the checkpoint to go on from")
       .fallback("auto")
       .one_of({"auto", "never"})
@@ -263,7 +288,12 @@ void declare_run_keys(Schema& s) {
   s.strings("resume.allow", "keys that may differ from those of the checkpoint though they fix what a run is")
       .fallback(std::vector<std::string>())
       .of_start();
-  s.string("device", "where to compute").fallback("auto").one_of({"auto", "cpu", "cuda"}).of_start();
+  s.string("device", "where to compute")
+      .fallback("auto")
+      .one_of({"auto", "cpu", "cuda"})
+      .meaning("gpu", "cuda")
+      .meaning("nvidia", "cuda")
+      .of_start();
 
   s.string("run.name", "names the run's directory runs/NAME; empty: the configuration's name").fallback("");
   s.string("run.dir", "the run's directory; empty: runs/NAME").fallback("");
@@ -271,15 +301,18 @@ void declare_run_keys(Schema& s) {
       .fallback(300.0)
       .above(0, 1e9);
 
-  s.integer("train.steps", "optimizer steps").fallback(300).range(0);
-  s.integer("train.seed", "of initial weights and data order").fallback(1).range(0).fixing(kDataOrder);
-  s.integer("train.global_batch", "samples a step").fallback(32).range(1);
+  s.integer("train.steps", "optimizer steps").fallback(300).range(0, kSteps);
+  s.integer("train.seed", "of initial weights and data order")
+      .fallback(1)
+      .range(0, 0x1p63)
+      .fixing(kDataOrder);
+  s.integer("train.global_batch", "samples a step").fallback(32).range(1, 1e6);
   s.integer("train.micro_batch", "samples a lane of the language model and wave, on average")
       .fallback(8)
-      .range(1);
+      .range(1, 1e6);
   s.real("train.lr", "largest learning rate").fallback(1e-3).range(0, 1000);
   s.real("train.min_lr", "learning rate at the last step").fallback(0.0).range(0, 1000);
-  s.integer("train.warmup", "steps over which the learning rate rises from 0").fallback(0).range(0);
+  s.integer("train.warmup", "steps over which the learning rate rises from 0").fallback(0).range(0, kSteps);
   s.string("train.schedule", "how the learning rate falls after the warmup")
       .fallback("cosine")
       .one_of({"cosine", "linear", "constant"});
@@ -292,26 +325,30 @@ void declare_run_keys(Schema& s) {
             "steps in a row that are skipped, as loss or gradients are not finite, before "
             "the run ends")
       .fallback(20)
-      .range(1);
+      .range(1, kSteps);
   s.string("train.dtype", "of weights and activations")
       .fallback("f32")
       .one_of({"f32", "bf16"})
+      .meaning("fp32", "f32")
+      .meaning("float32", "f32")
+      .meaning("float", "f32")
+      .meaning("bfloat16", "bf16")
       .fixing(kModel);
   s.boolean("train.recompute", "keep only layer inputs and compute the rest again in backward")
       .fallback(false);
 
   // What the file holds fixes the order of the data, not its path: checkpoints keep its digest.
   s.string("data.path", "the dataset, an HDF5 file").fallback("");
-  s.integer("data.seq_length", "the longest sample that is accepted, in tokens").fallback(1024).range(1);
+  s.integer("data.seq_length", "the longest sample that is accepted, in tokens").fallback(1024).range(1, 1e7);
   s.integer("data.workers", "threads that load samples; 0: the training thread itself")
       .fallback(1)
       .range(0, 1024);
   s.integer("data.prefetch", "steps that are loaded ahead").fallback(2).range(1, 1024);
 
-  s.integer("checkpoint.every", "steps between checkpoints; 0: none").fallback(100).range(0);
-  s.integer("checkpoint.keep", "newest checkpoints that are kept; 0: all").fallback(2).range(0);
-  s.integer("eval.every", "steps between evaluations; 0: only at the end").fallback(0).range(0);
-  s.integer("eval.samples", "samples an evaluation reads").fallback(256).range(0);
+  s.integer("checkpoint.every", "steps between checkpoints; 0: none").fallback(100).range(0, kSteps);
+  s.integer("checkpoint.keep", "newest checkpoints that are kept; 0: all").fallback(2).range(0, kSteps);
+  s.integer("eval.every", "steps between evaluations; 0: only at the end").fallback(0).range(0, kSteps);
+  s.integer("eval.samples", "samples an evaluation reads").fallback(256).range(0, kSamples);
 }
 
 // Config
@@ -395,6 +432,11 @@ class ConfigReader {
   ConfigReader(const Schema& schema, std::string file) : schema_(schema), file_(std::move(file)) {}
 
   void read_toml(std::string_view text) {
+    // toml++ calls itself for every part of a dotted key: too many overflow the stack.
+    constexpr std::ptrdiff_t kMostPoints = 10000;
+    if (const auto points = std::count(text.begin(), text.end(), '.'); points > kMostPoints)
+      throw ConfigError(file_, "not a configuration: expected at most " + std::to_string(kMostPoints) +
+                                   " points, found " + std::to_string(points));
     try {
       table_ = toml::parse(text, file_);
     } catch (const toml::parse_error& e) {
@@ -406,16 +448,15 @@ class ConfigReader {
   void read_override(const std::string& argument) {
     const size_t equals = argument.find('=');
     if (!argument.starts_with("--") || equals == std::string::npos || equals < 3)
-      throw ConfigError("command line", "expected --section.key=value, found " + argument,
-                        argument.starts_with("--") && equals == std::string::npos ? argument + "=VALUE" : "");
+      throw ConfigError(
+          "command line", "expected --section.key=value, found " + shown(argument),
+          argument.starts_with("--") && equals == std::string::npos ? shown(argument) + "=VALUE" : "");
     Given g;
     g.key = argument.substr(2, equals - 2);
     g.text = argument.substr(equals + 1);
-    g.place = "command line " + g.key;
-    for (const Given& other : given_)
-      if (other.key == g.key && other.text)
-        throw ConfigError(g.place, "given twice: expected it once, found " + *other.text + " and " + *g.text);
-    // The place in the file decides the order of modules and of the layout.
+    g.place = "command line " + shown(g.key);
+    if (g.text->size() > kLongestText) refuse_length(g.place, g.text->size());
+    // The last one counts. The place in the file decides the order of modules and of the layout.
     const auto same = std::find_if(given_.begin(), given_.end(), [&](auto& o) { return o.key == g.key; });
     if (same != given_.end())
       *same = std::move(g);
@@ -426,7 +467,7 @@ class ConfigReader {
   Config resolve() {
     find_modules();
     for (const Given& g : given_)
-      if (!g.key.starts_with("layout.") && !find_key(g.key)) refuse_unknown(g.key, g.place);
+      if (!g.key.starts_with("layout.") && !find_key(g.key)) refuse_unknown(g);
     Config config;
     for (const Key& key : schema_.all()) set(config, key.name, key);
     for (const auto& [name, kind] : modules_) {
@@ -469,10 +510,9 @@ class ConfigReader {
     });
     for (const auto& [key, node] : items) {
       const std::string name(key->str()), path = prefix + name;
-      const std::string place = place_of(key->source(), path);
+      const std::string place = place_of(key->source(), prefix + shown(name));
       if (!plain_name(name)) refuse_name(name, place);
-      if (const toml::table* section = node->as_table()) {
-        if (!is_section(path)) refuse_unknown(path, place);
+      if (const toml::table* section = node->as_table(); section && is_section(path)) {
         if (prefix == "module.") module_places_.emplace_back(name, place);
         read_table(*section, path + '.');
       } else {
@@ -494,7 +534,7 @@ class ConfigReader {
     for (const Given& g : given_)
       if (g.key.starts_with("module.")) {
         const size_t dot = g.key.find('.', 7);
-        if (dot == std::string::npos) refuse_unknown(g.key, g.place);
+        if (dot == std::string::npos) refuse_unknown(g);
         const std::string name = g.key.substr(7, dot - 7);
         if (!plain_name(name)) refuse_name(name, g.place);
         module_places_.emplace_back(name, g.place);
@@ -523,10 +563,20 @@ class ConfigReader {
   }
 
   [[noreturn]] void refuse_name(const std::string& name, const std::string& place) const {
-    throw ConfigError(place, "bad name: expected letters, digits, _ and -, found " + text_of(name));
+    throw ConfigError(place, "bad name: expected up to " + std::to_string(kLongestName) +
+                                 " letters, digits, _ and -, found " + text_of(shown(name)));
   }
 
-  [[noreturn]] void refuse_unknown(const std::string& path, const std::string& place) const {
+  [[noreturn]] static void refuse_length(const std::string& place, size_t bytes) {
+    throw ConfigError(place, "too long: expected at most " + std::to_string(kLongestText) + " bytes, found " +
+                                 std::to_string(bytes));
+  }
+
+  [[noreturn]] void refuse_unknown(const Given& g) const {
+    const std::string& path = g.key;
+    if (is_section(path))
+      throw ConfigError(g.place, "expected a section, found " + (g.node ? found(*g.node) : shown(*g.text)),
+                        g.node ? "write [" + path + "], and its keys below" : "--" + path + ".KEY=VALUE");
     std::vector<std::string> known;
     const auto add = [&](const std::string& key) {
       known.push_back(key);
@@ -544,7 +594,7 @@ class ConfigReader {
     for (const std::string& key : known)  // the right key of another section, or a key without its section
       if (near.empty() && leaf_of(key) == leaf_of(path)) near = key;
     if (const std::string n = nearest(path, known); !n.empty()) near = n;
-    throw ConfigError(place, "unknown key: expected one that exists" + of_kind + ", found " + path,
+    throw ConfigError(g.place, "unknown key: expected one that exists" + of_kind + ", found " + shown(path),
                       near.empty() ? "--help lists all keys" : "did you mean " + near + "?");
   }
 
@@ -569,9 +619,10 @@ class ConfigReader {
   }
 
   static std::string found(const toml::node& node) {
-    if (const auto* s = node.as_string()) return text_of(s->get()) + ", a string";
+    if (const auto* s = node.as_string()) return text_of(shown(s->get())) + ", a string";
+    if (node.is_array_of_tables()) return "a list of sections";
     if (node.is_array()) return "a list";
-    if (node.is_table()) return "a section";
+    if (const auto* t = node.as_table()) return t->is_inline() ? "a table" : "a section";
     if (node.is_floating_point()) return bound(**node.as_floating_point());
     std::ostringstream out;
     node.visit([&](const auto& n) {
@@ -580,13 +631,21 @@ class ConfigReader {
     return node.is_boolean() ? (**node.as_boolean() ? "true" : "false") : out.str();
   }
 
-  [[noreturn]] static void refuse(const Key& key, const Given& g, const std::string& found) {
-    std::string hint;
-    if (g.text && key.type.index() == 3 && !key.choices.empty()) hint = nearest(*g.text, key.choices);
-    if (g.node && g.node->is_string() && !key.choices.empty())
-      hint = nearest(**g.node->as_string(), key.choices);
-    throw ConfigError(g.place, "wrong value: expected " + key.expected() + ", found " + found,
-                      hint.empty() ? hint : "did you mean " + hint + "?");
+  // `word`: the string that is no choice.
+  [[noreturn]] static void refuse(const Key& key, const Given& g, const std::string& found,
+                                  const std::string& word = {}) {
+    std::string meant = nearest(word, key.choices);
+    for (const auto& [other, choice] : key.synonyms)
+      if (other == word) meant = choice;
+    throw ConfigError(g.place, "wrong value: expected " + key.expected() + ", found " + shown(found),
+                      meant.empty() ? meant : "did you mean " + meant + "?");
+  }
+
+  // A whole number that was written with a point.
+  [[noreturn]] static void refuse_point(const Key& key, const Given& g, double v) {
+    const bool whole = v == std::trunc(v) && std::abs(v) < 0x1p53;
+    throw ConfigError(g.place, "wrong value: expected " + key.expected() + ", found " + text_of(v),
+                      whole ? "write " + bound(v, true) : "");
   }
 
   ConfigValue value_of(const Key& key, const Given& g) const {
@@ -626,6 +685,7 @@ class ConfigReader {
 
   ConfigValue value_of(const Key& key, const Given& g, const toml::node& node) const {
     const auto integer = [&](const toml::node& n) {
+      if (n.is_floating_point()) refuse_point(key, g, **n.as_floating_point());
       if (!n.is_integer()) refuse(key, g, found(n));
       const int64_t v = **n.as_integer();
       if (const auto o = key.objection(static_cast<double>(v))) refuse(key, g, text_of(v) + *o);
@@ -639,7 +699,9 @@ class ConfigReader {
       const auto digit = [](unsigned char c) { return std::isdigit(c) != 0; };
       if (key.number && !v.empty() && v.size() < 19 && std::all_of(v.begin(), v.end(), digit)) return v;
       if (!key.choices.empty() && std::find(key.choices.begin(), key.choices.end(), v) == key.choices.end())
-        refuse(key, g, text_of(v));
+        refuse(key, g, text_of(v), v);
+      if (v.size() > kLongestText) refuse_length(g.place, v.size());
+      if (v.find('\0') != std::string::npos) refuse(key, g, "a zero byte in it");
       return v;
     };
     const auto items = [&]() -> const toml::array& {
@@ -690,6 +752,11 @@ Config parse_config(const Schema& schema, std::string_view text, const std::stri
 
 Config read_config(const Schema& schema, const std::filesystem::path& file,
                    std::span<const std::string> overrides) {
+  constexpr uintmax_t kMost = 1 << 20;
+  std::error_code error;  // read_text says what is wrong
+  if (const uintmax_t bytes = std::filesystem::file_size(file, error); !error && bytes > kMost)
+    throw ConfigError(file.string(), "not a configuration: expected at most " + std::to_string(kMost) +
+                                         " bytes, found " + std::to_string(bytes));
   return parse_config(schema, read_text(file), file.string(), overrides);
 }
 

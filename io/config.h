@@ -39,6 +39,7 @@ struct Key {
   bool number = false;  // a string that may also be a whole number from 0, as in resume = 100
   std::string fixes;    // what another value would change of a run under way: kDataOrder, kModel
   bool start = false;   // of one start of the program: not of the run, nor of its record
+  std::vector<std::pair<std::string, std::string>> synonyms;  // what people write, and the choice they mean
 
   Key& fallback(ConfigValue v);
   Key& range(double lo, double hi = std::numeric_limits<double>::infinity());
@@ -47,6 +48,7 @@ struct Key {
   Key& or_zero();
   Key& one_of(std::vector<std::string> c);
   Key& or_number();
+  Key& meaning(std::string word, std::string choice);  // for the hint alone
   Key& fixing(std::string what);
   Key& of_start();
   std::string expected() const;  // "an integer from 1 to 8", "one of f32, bf16"

@@ -71,7 +71,11 @@ HybridOptions hybrid_options(const Config::Section& s, const DataSpec& data) {
   if (odd != std::string::npos)
     refuse(s.place("pattern"),
            std::string("unknown layer: expected symbols of M S * - and |, found '") + o.pattern[odd] + "'");
-  if (layer_symbols(o.pattern).empty()) refuse(s.place("pattern"), "no layer in the pattern");
+  constexpr size_t kLayers = 1000;  // as of an encoder
+  if (const size_t layers = layer_symbols(o.pattern).size(); layers < 1 || layers > kLayers)
+    refuse(s.place("pattern"), layers < 1 ? "no layer in the pattern"
+                                          : "too many layers: expected at most " + std::to_string(kLayers) +
+                                                ", found " + std::to_string(layers));
   if (o.head_dim % 8 != 0 || o.head_dim > 256)
     refuse(s.place("head_dim"), "expected a multiple of 8, at most 256, found " + std::to_string(o.head_dim));
   if (o.heads % o.kv_heads != 0)
@@ -86,6 +90,7 @@ HybridOptions hybrid_options(const Config::Section& s, const DataSpec& data) {
 }  // namespace
 
 void declare_model_keys(Schema& schema) {
+  constexpr double kWidth = 1 << 16, kInner = 1 << 20;  // an int holds products of heads and their sizes
   Keys& every = schema.every_kind();
   every.boolean("freeze", "keep the module's weights as they are").fallback(false);
   every.real("init_std", "standard deviation of initial linear weights; 0: 1 / sqrt(inputs)")
@@ -95,10 +100,10 @@ void declare_model_keys(Schema& schema) {
 
   Keys& vit = schema.kind("vit", "RADIO-style vision transformer with its projector");
   vit.string("modality", "which of the dataset's modalities it encodes").fallback(std::string("image"));
-  vit.integer("hidden", "width").range(8);
+  vit.integer("hidden", "width").range(8, kWidth);
   vit.integer("layers", "blocks").range(1, 1000);
   vit.integer("heads", "attention heads").range(1, 1024);
-  vit.integer("ffn", "inner width of the MLP").range(1);
+  vit.integer("ffn", "inner width of the MLP").range(1, kInner);
   vit.integer("patch", "side of a patch in pixels").range(1, 256);
   vit.integer("class_tokens", "class and register tokens before each image")
       .fallback(int64_t{0})
@@ -116,11 +121,11 @@ void declare_model_keys(Schema& schema) {
   vit.string("projector", "affine: one linear layer; mlp: norm, linear, relu2, linear")
       .fallback(std::string("mlp"))
       .one_of({"affine", "mlp"});
-  vit.integer("projector_ffn", "inner width of the mlp projector").fallback(int64_t{256}).range(1);
+  vit.integer("projector_ffn", "inner width of the mlp projector").fallback(int64_t{256}).range(1, kInner);
 
   Keys& lm = schema.kind("hybrid", "hybrid Mamba / attention language model");
   lm.string("pattern", "layers: M Mamba-2, S Mamba-1, * attention, - MLP, | stage boundary");
-  lm.integer("hidden", "width").range(8);
+  lm.integer("hidden", "width").range(8, kWidth);
   lm.integer("heads", "attention: query heads").fallback(int64_t{4}).range(1, 1024);
   lm.integer("kv_heads", "attention: key-value heads").fallback(int64_t{4}).range(1, 1024);
   lm.integer("head_dim", "attention: size of a head").fallback(int64_t{32}).range(8, 256);
@@ -128,7 +133,7 @@ void declare_model_keys(Schema& schema) {
       .fallback(0.0)
       .range(1, 1e12)
       .or_zero();
-  lm.integer("ffn", "MLP: inner width").fallback(int64_t{256}).range(1);
+  lm.integer("ffn", "MLP: inner width").fallback(int64_t{256}).range(1, kInner);
   lm.string("activation", "MLP: activation; swiglu is gated")
       .fallback(std::string("relu2"))
       .one_of({"relu2", "gelu", "gelu_tanh", "silu", "swiglu"});
@@ -141,9 +146,11 @@ void declare_model_keys(Schema& schema) {
       .range(1, 1024)
       .fixing("");  // sums in another order
   lm.integer("conv_width", "Mamba: taps of the causal convolution").fallback(int64_t{4}).range(2, 8);
-  lm.integer("scan_inner", "Mamba-1: channels").fallback(int64_t{256}).range(1);
+  lm.integer("scan_inner", "Mamba-1: channels").fallback(int64_t{256}).range(1, kInner);
   lm.integer("scan_state", "Mamba-1: state of a channel").fallback(int64_t{16}).range(1, 1024);
-  lm.integer("scan_dt_rank", "Mamba-1: rank of the time step projection").fallback(int64_t{8}).range(1);
+  lm.integer("scan_dt_rank", "Mamba-1: rank of the time step projection")
+      .fallback(int64_t{8})
+      .range(1, kWidth);
   lm.real("embedding_std", "standard deviation of the initial token embedding")
       .fallback(0.02)
       .range(0, 1000)

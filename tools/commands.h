@@ -7,6 +7,8 @@
 
 namespace mimo {
 
+inline constexpr int kMostRanks = 4096;  // that a plan is drawn for
+
 struct CommandLine {
   std::string config;                      // --config; empty: not named
   std::vector<std::string> overrides;      // --section.key=value

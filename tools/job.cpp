@@ -12,6 +12,7 @@
 namespace mimo {
 namespace {
 
+constexpr int64_t kMostParts = 100'000;  // of a step's plan, which takes seconds then
 constexpr double kBytesPerSecond = 5e9;  // between ranks, where nothing better is known
 
 Layout ordered_layout(const Job& job, int world) {
@@ -38,7 +39,11 @@ Job make_job(const std::filesystem::path& file, const std::vector<std::string>& 
 std::filesystem::path run_directory(const Config& c, const std::string& configuration) {
   if (const std::string& dir = c.get<std::string>("run.dir"); !dir.empty()) return dir;
   const std::string& name = c.get<std::string>("run.name");
-  return std::filesystem::path("runs") / (name.empty() ? configuration : name);
+  const std::string& folder = name.empty() ? configuration : name;
+  if (folder == "." || folder == ".." || folder.find('/') != std::string::npos)
+    throw ConfigError(c.place("run.name"), "no name of a folder: expected one without /, found " + folder,
+                      "--run.dir takes any path");
+  return std::filesystem::path("runs") / folder;
 }
 
 Job make_job(Config config, const std::string& configuration, int world) {
@@ -60,6 +65,21 @@ Job make_job(Config config, const std::string& configuration, int world) {
   const int64_t lanes = job.layout.modules.back().second.dp, micro = c.get<int64_t>("train.micro_batch"),
                 batch = job.global_batch();
   job.waves = static_cast<int>(std::clamp<int64_t>((batch + lanes * micro - 1) / (lanes * micro), 1, batch));
+  int64_t parts = 0;  // of every wave: a stage of a lane of a module each
+  for (const auto& [name, grid] : job.layout.modules) parts += int64_t{grid.pp} * grid.dp;
+  if (const int64_t most = std::max<int64_t>(1, kMostParts / parts); job.waves > most)
+    throw ConfigError(c.place("train.micro_batch"),
+                      "too many waves for a plan: expected at most " + std::to_string(most) +
+                          " on this layout, found " + std::to_string(job.waves),
+                      "raise train.micro_batch, or lower train.global_batch");
+  // Offsets into a wave's rows are 32 bits wide; an encoder may have all its samples on one lane.
+  const int64_t wave = (batch + job.waves - 1) / job.waves,
+                rows = std::max(job.data->train.most_rows(), job.data->heldout.most_rows());
+  if (wave * rows > INT32_MAX)
+    throw ConfigError(c.place("train.micro_batch"),
+                      "too many rows in a wave: expected at most " + std::to_string(INT32_MAX) + ", found " +
+                          std::to_string(wave) + " samples of up to " + std::to_string(rows),
+                      "lower train.micro_batch");
 
   job.run_dir = run_directory(c, configuration);
   return job;

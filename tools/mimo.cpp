@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <new>
+#include <stdexcept>
+#include <system_error>
 
 #include "parallel/agreement.h"
 #include "parallel/launcher.h"
@@ -9,6 +12,7 @@
 #include "parallel/watchdog.h"
 #include "tools/commands.h"
 #include "tools/job.h"
+#include "tools/options.h"
 #include "tools/streams.h"
 
 using namespace mimo;
@@ -26,6 +30,53 @@ constexpr const char* kExamples =
     "  ./mimo plan --ranks=4 --layout.vision=dp2@0 --layout.language=pp2@2 --svg plan.svg\n"
     "  ./mimo train --help                             all configuration keys";
 
+std::string joined(const std::vector<std::string>& words) {
+  std::string s;
+  for (const std::string& w : words) s += (s.empty() ? "" : ", ") + w;
+  return s;
+}
+
+// What CLI11 left over: overrides. A word that is none may be a command or an option with a slip in it.
+std::vector<std::string> overrides_of(const CLI::App& app) {
+  std::vector<const CLI::App*> levels = {&app};
+  for (const CLI::App* sub : app.get_subcommands()) levels.push_back(sub);
+  std::vector<std::string> options, commands, overrides;
+  for (const CLI::App* level : levels)
+    for (const CLI::Option* o : level->get_options())
+      for (const std::string& name : o->get_lnames()) options.push_back("--" + name);
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    commands.push_back(sub->get_name());
+  const auto hint = [](const std::string& meant) {
+    return meant.empty() ? "--help lists what there is" : "did you mean " + meant + "?";
+  };
+  for (const CLI::App* level : levels)
+    for (const std::string& word : level->remaining()) {
+      const std::string name = word.substr(0, word.find('='));
+      if (!overrides.empty() && overrides.back().find('=') == std::string::npos) return overrides;  // refused
+      if (!word.starts_with("--") && levels.size() == 1)
+        throw ConfigError("command line",
+                          "unknown command: expected one of " + joined(commands) +
+                              ", or --section.key=value, found " + word.substr(0, 200),
+                          hint(nearest(word, commands)));
+      if (const std::string meant = word.starts_with("--") ? nearest(name, options) : "";
+          !meant.empty() && name.find('.') == std::string::npos && !run_schema().find(name.substr(2)))
+        throw ConfigError("command line", "unknown option: expected one that exists, found " + word,
+                          hint(meant));
+      overrides.push_back(word);
+    }
+  return overrides;
+}
+
+// What ended this rank, where the exception's own words say too little.
+std::string reason(const std::exception& e) {
+  if (dynamic_cast<const std::bad_alloc*>(&e) || dynamic_cast<const std::length_error*>(&e))
+    return "out of memory: a smaller train.micro_batch or model, or more ranks, need less on each";
+  if (const auto* s = dynamic_cast<const std::system_error*>(&e);
+      s && s->code() == std::errc::resource_unavailable_try_again)
+    return std::string("cannot start a thread: ") + e.what() + " (ulimit -u)";
+  return e.what();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -33,6 +84,9 @@ int main(int argc, char** argv) {
   CommandLine line;
   CLI::App app("Trains multimodal models: encoders and one language model, each on its own grid of ranks.");
   app.footer(kExamples);
+  app.set_version_flag("--version", std::string("mimo ") + kVersion, "the program's version");
+  app.require_subcommand(0, 1);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as of overrides
   std::vector<CLI::App*> commands;
   const std::string config_help =
       "TOML file (default: " + line.config_file() + "; eval and generate: as the run was trained)";
@@ -49,13 +103,15 @@ int main(int argc, char** argv) {
   app.allow_extras();
   command("train", "train (the default)")->add_flag("--profile", line.profile, "as above");
   CLI::App* eval = command("eval", "held-out figures of a run's newest checkpoint");
-  eval->add_option("--greedy", line.greedy, "also read this many samples token by token and compare");
+  eval->add_option("--greedy", line.greedy, "also read this many samples token by token and compare")
+      ->check(within(0, 1'000'000'000));
   CLI::App* gen =
       command("generate", "continue a prompt, greedily, with a run's newest checkpoint; on one rank");
   gen->add_option("--image", line.image, "PNG file for <image> in the prompt");
   gen->add_option("--prompt", line.prompt, "text; <image> stands for the image")->capture_default_str();
   CLI::App* plan = command("plan", "layout, memory and schedule of a step, without running it");
-  plan->add_option("--ranks", line.ranks, "number of ranks (default: those running)");
+  plan->add_option("--ranks", line.ranks, "number of ranks (default: those running)")
+      ->check(within(1, kMostRanks));
   plan->add_option("--svg", line.svg, "also draw the schedule to this file");
   std::unique_ptr<CLI::ParseError> unparsed;
   try {
@@ -63,18 +119,13 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     unparsed = std::make_unique<CLI::ParseError>(e);
   }
-  for (CLI::App* a : {&app, app.get_subcommands().empty() ? &app : app.get_subcommands()[0]}) {
-    for (const std::string& extra : a->remaining())
-      if (std::find(line.overrides.begin(), line.overrides.end(), extra) == line.overrides.end())
-        line.overrides.push_back(extra);
-  }
 
-  if (!*plan && !*eval && !*gen) stop_on_signals();
   std::unique_ptr<World> world;
   try {
+    if (!*plan && !*eval && !*gen) stop_on_signals();
     world = open_world(&argc, &argv);
   } catch (const std::exception& e) {
-    fmt::print(stderr, "error: {}\n", e.what());
+    fmt::print(stderr, "error: {}\n", reason(e));
     return 1;
   }
   Communicator& comm = world->world();
@@ -86,11 +137,12 @@ int main(int argc, char** argv) {
   }
   try {
     const Watchdog watchdog(comm, start_timeout(), nullptr, "MIMO_START_TIMEOUT");  // connects the ranks
-    if (unparsed && unparsed->get_exit_code() == 0)                                 // --help
+    if (unparsed && unparsed->get_exit_code() == 0)                                 // --help, --version
       return comm.rank() == 0 ? all_written(app.exit(*unparsed)) : 0;
     CoreShare share;
     if (!agree(comm, [&] {
           if (unparsed) throw ConfigError("command line", unparsed->what(), "--help lists what there is");
+          line.overrides = overrides_of(app);
           share = share_cores(world->node_rank(), world->node_size());
         }))
       return 2;
@@ -103,6 +155,6 @@ int main(int argc, char** argv) {
     if (comm.rank() == 0) fmt::print(stderr, "error: {}\n", e.what());
     return 1;
   } catch (const std::exception& e) {
-    comm.abort(e.what());  // the other ranks wait for this one
+    comm.abort(reason(e));  // the other ranks wait for this one
   }
 }

@@ -48,7 +48,11 @@ std::string bytes_text(double bytes) {
 int show_plan(const CommandLine& line, World& running) {
   const int world = line.ranks > 0 ? line.ranks : running.world().size();
   Job job;
-  if (!agree(running.world(), [&] { job = make_job(line.config_file(), line.overrides, world); })) return 2;
+  if (!agree(running.world(), [&] {
+        if (!line.svg.empty()) require_file(line.svg);
+        job = make_job(line.config_file(), line.overrides, world);
+      }))
+    return 2;
   if (running.world().rank() != 0) return 0;
   const SampleOrder order(job.data->train.samples(),
                           static_cast<uint64_t>(job.config.get<int64_t>("train.seed")));

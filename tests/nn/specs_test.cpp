@@ -133,6 +133,24 @@ TEST(Specs, NoRealKeyTakesWhatIsNotANumberInSinglePrecision) {
   EXPECT_GE(reals, 7);
 }
 
+// What lies beyond its range is a slip; products of what lies within it cannot overflow.
+TEST(Specs, EveryIntegerKeyHasARange) {
+  Schema schema;
+  declare_run_keys(schema);
+  declare_model_keys(schema);
+  int integers = 0;
+  const auto check = [&](const Key& key) {
+    if (!std::holds_alternative<int64_t>(key.type)) return;
+    ++integers;
+    EXPECT_TRUE(std::isfinite(key.least) && std::isfinite(key.most)) << key.name << ": " << key.expected();
+    EXPECT_LE(key.most, key.name == "train.seed" ? 0x1p63 : 1e9) << key.name;
+  };
+  for (const Key& key : schema.all()) check(key);
+  for (const Schema::Kind& kind : schema.kinds())
+    for (const Key* key : schema.keys_of_kind(kind.name)) check(*key);
+  EXPECT_GE(integers, 30);
+}
+
 // All keys of a module fix the model, but for those of initial values and of how sums are grouped.
 TEST(Specs, KeysSayWhatTheyFix) {
   Schema schema;

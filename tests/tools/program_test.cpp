@@ -1,6 +1,7 @@
 // Errors come before training and are printed once; a job that fails ends; a job that is asked to stop keeps
 // what it has done.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <csignal>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <thread>
 
+#include "data/fit.h"
 #include "io/checkpoint.h"
 #include "io/file.h"
 #include "io/hdf5.h"
@@ -49,6 +51,8 @@ class Mimo : public testing::Test {
     const auto lines = read_metrics(file);
     return lines.empty() ? 0 : lines.back().step;
   }
+
+  static Image heldout_image() { return open_dataset(path("data.h5"))->heldout.read(0).items.at(0).image; }
 
   static std::unique_ptr<TempDir> files;
 };
@@ -96,6 +100,7 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
   fs::remove(newest(copy_of_done("lost")) / "rank_00001.h5");
   write_text(copy_of_done("strange") / "metrics.jsonl", "no metrics\n");
   write_text(path("file"), "not a directory");
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
 
   const std::string vision = " --layout.vision=", language = " --layout.language=";
   const std::vector<BadInput> cases = {
@@ -111,9 +116,35 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
       {0, "--train.beta1=1", {"train.beta1", "below 1", "found 1"}},
       {2, "--train.eps=1e-50", {"train.eps", "found 1e-50, which is 0 in single precision"}},
       {0, "--run.hang_timeout=0", {"run.hang_timeout", "above 0", "found 0"}},
-      {0, "--train.steps=3 --train.steps=4", {"train.steps", "given twice", "found 3 and 4"}},
       {0, "--train.steps 3", {"expected --section.key=value", "--train.steps=VALUE"}},
-      {0, "nonsense", {"expected --section.key=value", "found nonsense"}},
+      {0, "nonsense", {"unknown command", "train, eval, generate, plan", "found nonsense"}},
+      {0, "evla", {"found evla", "did you mean eval?"}},
+      {0, "plan train", {"expected --section.key=value", "found train"}},
+      {0, "eval --train.steps=3 more", {"expected --section.key=value", "found more"}},
+      {0, "generate --imag x.png", {"found --imag", "did you mean --image?"}},
+      {0, "generate --imag=x.png", {"found --imag=x.png", "did you mean --image?"}},
+      {0, "--device=gpu", {"device", "did you mean cuda?"}},
+      {0, "--train.steps=2000.0", {"train.steps", "found 2000.0", "write 2000"}},
+      {0, "--run.name=.. --run.dir=", {"run.name", "without /", "found .."}},
+      {0, "--run.name=a/b --run.dir=", {"run.name", "without /", "found a/b"}},
+      // what is absurd
+      {0, "--train.micro_batch=4611686018427387904", {"train.micro_batch", "from 1 to 1000000"}},
+      {2, "--train.global_batch=9223372036854775807", {"train.global_batch", "from 1 to 1000000"}},
+      {0, "plan --train.global_batch=1000000 --train.micro_batch=1", {"train.micro_batch", "waves"}},
+      {0, "plan --ranks=0", {"--ranks", "expected 1 to 4096, found 0"}},
+      {0, "plan --ranks=-1", {"--ranks", "expected 1 to 4096, found -1"}},
+      {0, "plan --ranks=100000", {"--ranks", "expected 1 to 4096, found 100000"}},
+      {0, "eval --greedy=-1", {"--greedy", "found -1"}},
+      {0, "--module.language.pattern=" + std::string(2000, 'M'), {"pattern", "at most 1000, found 2000"}},
+      {0, "--train." + std::string(100000, 'x') + "=1", {"unknown key", "(100006 bytes)"}},
+      {0, "--run.name=" + std::string(100000, 'x'), {"run.name", "at most 4096 bytes, found 100000"}},
+      // what is no file
+      {0, "--config " + path("pipe"), {"pipe", "expected a file, found a pipe"}},
+      {0, "--config /dev/zero", {"/dev/zero", "expected a file, found a device"}},
+      {2, "--data.path=" + path("pipe"), {"pipe", "expected a file, found a pipe"}},
+      {0, "--data.path=/dev/zero", {"/dev/zero", "expected a file, found a device"}},
+      {0, "generate --image " + path("pipe") + " --run.dir=" + path("done"), {"found a pipe"}},
+      {0, "plan --svg /dev/null", {"/dev/null", "expected a file, found a device"}},
       {0, "--device=cuda", {"device", "expected a GPU", "found none"}},
       {2, "--config", {"--config"}},
       {0, "--config " + path("none.toml"), {"none.toml", "cannot read"}},
@@ -266,11 +297,55 @@ TEST_F(Mimo, PlansForADeviceThatIsNotHere) {
   EXPECT_EQ(o.count("layout on 2 ranks"), 1) << o.output;
 }
 
+TEST_F(Mimo, TheLastOfRepeatedArgumentsCounts) {
+  const Outcome o =
+      run_mimo(0, "plan --ranks=3 --config none.toml --train.global_batch=8 --config " + path("tiny.toml") +
+                      " --train.global_batch=6 --ranks=2 --train.global_batch=8");
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.count("layout on 2 ranks"), 1) << o.output;
+  EXPECT_EQ(o.count("step of 8 samples"), 1) << o.output;
+}
+
+TEST_F(Mimo, SaysItsVersion) {
+  const Outcome o = run_mimo(2, "--version");
+  EXPECT_EQ(o.status, 0) << o.output;
+  EXPECT_EQ(o.count("mimo 1."), 1) << o.output;
+}
+
+// White on black, four times as large: as most people draw digits.
+TEST_F(Mimo, ReadsAnImageAsItIsDrawn) {
+  Image image = heldout_image();
+  write_png(image, path("plain.png"));
+  for (uint8_t& x : image.pixels) x = static_cast<uint8_t>(255 - x);
+  write_png(resize(image, 4 * image.height, 4 * image.width), path("large.png"));
+  const auto read = [&](const std::string& file) {
+    return run_mimo(
+        0, "generate --config " + path("tiny.toml") + " --run.dir=" + path("done") + " --image " + file);
+  };
+  const Outcome plain = read(path("plain.png")), large = read(path("large.png"));
+  EXPECT_EQ(plain.status, 0) << plain.output;
+  EXPECT_EQ(large.status, 0) << large.output;
+  EXPECT_EQ(large.output, path("large.png") +
+                              ": scaled from 32 x 96 to 8 x 24, turned to its negative, to be like " +
+                              "what the model was trained on\n" + plain.output);
+}
+
+TEST_F(Mimo, LittleMemoryIsAnErrorNotACrash) {
+  const Outcome o = Program("bash -c \"ulimit -v 1000000; exec ./mimo " + tiny("narrow") +
+                            " --module.language.hidden=8192 --module.language.ffn=65536\"")
+                        .wait();
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_GE(o.count("out of memory"), 1) << o.output;
+}
+
 TEST_F(Mimo, HelpIsPrintedOnceWithStatus0) {
   const Outcome o = run_mimo(2, "--help");
   EXPECT_EQ(o.status, 0) << o.output;
   EXPECT_EQ(o.count("examples:"), 1) << o.output;
   EXPECT_EQ(run_mimo(0, "train --help").count("--train.steps="), 1);
+  const std::string own = run_mimo(0, "generate --help").output;
+  EXPECT_LT(own.find("--image"), own.find("--train.steps=")) << own;
+  EXPECT_LT(own.find("--prompt"), own.find("--train.steps=")) << own;
 }
 
 // A run that would go on for hours, once it has done some steps.
@@ -386,7 +461,7 @@ TEST_F(Mimo, AFullDiskLeavesTheEarlierCheckpoint) {
   const fs::path run = copy_of_done("full");
   const auto before = snapshot(run / "checkpoints");
   // No file may grow beyond 64 KiB: less than the shards of a checkpoint.
-  const Outcome o = Program("bash -c \"trap '' XFSZ; ulimit -f 64; exec ./mimo " + tiny("full") +
+  const Outcome o = Program("bash -c \"ulimit -f 64; exec ./mimo " + tiny("full") +
                             " --train.steps=4 --checkpoint.every=2\"")
                         .wait();
   EXPECT_EQ(o.status, 1) << o.output;
