@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -15,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
+#include <thread>
 
 #include "io/file.h"
 #include "tensor/error.h"
@@ -24,7 +26,7 @@ namespace fs = std::filesystem;
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr double kTouch = 10, kSilence = 120;  // seconds
+constexpr double kTouch = 10, kSilence = 120, kPoll = 0.02, kLeaving = 30;  // seconds
 
 // A file's text, "" where there is none: another process may remove it at any time.
 std::string text_of(const fs::path& file) {
@@ -39,16 +41,27 @@ std::string host_name() {
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
 }
 
-// In clock ticks since the machine started; with the pid it names a process. Field 22 of stat, behind the
-// program's name, which may hold anything.
-int64_t start_of(int64_t pid) {
-  const std::string stat = text_of("/proc/" + std::to_string(pid) + "/stat");
-  const size_t end = stat.rfind(')');
-  if (end == std::string::npos) return 0;
+// A process of this machine, as the kernel tells of it.
+struct Process {
+  int64_t started = 0;  // clock ticks since the machine started, which with the pid name it; 0: there is none
+  bool leaving = false;  // it will run no more of its program, but the kernel is not done with it
+};
+
+Process process_of(int64_t pid) {
+  constexpr int64_t kExiting = 4;  // PF_EXITING
+  const std::string folder = "/proc/" + std::to_string(pid), stat = text_of(folder + "/stat");
+  const size_t end = stat.rfind(')');  // of the program's name, which may hold anything
+  if (end == std::string::npos) return {};
   std::istringstream fields(stat.substr(end + 1));
-  std::string word;
-  for (int i = 3; i <= 22; ++i) fields >> word;
-  return std::atoll(word.c_str());
+  std::array<std::string, 23> field;
+  for (size_t i = 3; i <= 22; ++i) fields >> field[i];
+  if (field[3] == "Z" || field[3] == "X") return {};  // it has ended, and nobody has asked how
+  Process p{std::atoll(field[22].c_str()), (std::atoll(field[9].c_str()) & kExiting) != 0};
+  std::istringstream status(text_of(folder + "/status"));
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"))
+      p.leaving = p.leaving || (std::strtoull(line.c_str() + 7, nullptr, 16) >> (SIGKILL - 1) & 1);
+  return p;
 }
 
 // Where a pid means the same process: this start of this machine, and this container.
@@ -70,14 +83,14 @@ std::string utc_now() {
 std::string own_text() {
   std::random_device random;
   return Json{{"host", host_name()},  {"pid", getpid()},
-              {"since", utc_now()},   {"started", start_of(getpid())},
+              {"since", utc_now()},   {"started", process_of(getpid()).started},
               {"machine", machine()}, {"token", std::to_string(uint64_t{random()} << 32 | random())}}
       .dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
 struct Owner {
   std::string words;  // "pid 7 on host x since ..."
-  bool here = false, alive = false;
+  bool here = false, alive = false, leaving = false;
 
   explicit Owner(const std::string& text) {
     try {
@@ -86,12 +99,25 @@ struct Owner {
       words = "pid " + std::to_string(pid) + " on host " + j.at("host").get<std::string>() + " since " +
               j.at("since").get<std::string>();
       here = j.at("machine").get<std::string>() == machine();
-      alive = here && start_of(pid) != 0 && start_of(pid) == j.at("started").get<int64_t>();
+      const Process process = here ? process_of(pid) : Process{};
+      alive = process.started != 0 && process.started == j.at("started").get<int64_t>();
+      leaving = alive && process.leaving;
     } catch (const Json::exception&) {
       words = "nobody that its text names";
     }
   }
 };
+
+// The owner that a lock names. A launcher may return before the kernel is done with the ranks that it killed:
+// one that is on its way out is waited for.
+Owner owner_of(const fs::path& file, std::string& text) {
+  for (int i = 0;; ++i) {
+    text = text_of(file);
+    const Owner owner(text);
+    if (!owner.leaving || i * kPoll >= kLeaving) return owner;
+    std::this_thread::sleep_for(std::chrono::duration<double>(kPoll));
+  }
+}
 
 [[noreturn]] void refuse(const fs::path& file, const Owner& owner, const std::string& hint) {
   throw ConfigError("run.dir",
@@ -175,8 +201,8 @@ void DirectoryLock::acquire() {
       }
       if (errno != EEXIST) cannot_write(file_, "run.dir");
     }
-    const std::string found = text_of(file_);
-    const Owner owner(found);
+    std::string found;
+    const Owner owner = owner_of(file_, found);
     if (owner.alive) refuse(file_, owner, "wait for that run, stop it, or choose another --run.dir");
     // Both times are the file system's, whatever this machine's clock says.
     const double age = modified(mine) - modified(file_);
@@ -210,7 +236,8 @@ void DirectoryLock::keep() {
 
 void check_unlocked(const fs::path& directory) {
   const fs::path file = directory / "lock";
-  const Owner owner(text_of(file));
+  std::string text;
+  const Owner owner = owner_of(file, text);
   if (owner.alive) refuse(file, owner, "wait for that run, stop it, or choose another --run.dir");
 }
 

@@ -4,8 +4,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "io/file.h"
 #include "temp_dir.h"
@@ -72,6 +74,40 @@ TEST(DirectoryLock, OfADeadProcessIsTakenOver) {
   EXPECT_NO_THROW(check_unlocked(dir.path()));
   EXPECT_EQ(refusal(dir.path()), "");
   EXPECT_EQ(files(dir.path()), 0u);
+}
+
+TEST(DirectoryLock, OfAProcessThatNobodyAskedAfterIsTakenOver) {
+  const TempDir dir;
+  const pid_t child = fork();
+  if (child == 0) {
+    const DirectoryLock lock(dir.path());
+    _exit(0);
+  }
+  siginfo_t info;
+  waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);  // it stays as a zombie
+  EXPECT_NE(lock_text(dir.path()), "");
+  EXPECT_EQ(refusal(dir.path()), "");
+  waitpid(child, nullptr, 0);
+}
+
+// A launcher returns, and a script starts the next run, while the kernel frees the memory of the killed one.
+TEST(DirectoryLock, OfAProcessOnItsWayOutIsWaitedFor) {
+  const TempDir dir;
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const DirectoryLock lock(dir.path());
+    const std::vector<char> memory(512 << 20, 1);
+    (void)!write(ready[1], memory.data(), 1);
+    while (true) pause();
+  }
+  char byte;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  EXPECT_NE(refusal(dir.path()), "");
+  kill(child, SIGKILL);
+  EXPECT_EQ(refusal(dir.path()), "");
+  waitpid(child, nullptr, 0);
 }
 
 TEST(DirectoryLock, OfAPidThatAnotherProcessHasNowIsTakenOver) {
