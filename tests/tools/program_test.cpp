@@ -144,7 +144,7 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
       {2, "--data.path=" + path("pipe"), {"pipe", "expected a file, found a pipe"}},
       {0, "--data.path=/dev/zero", {"/dev/zero", "expected a file, found a device"}},
       {0, "generate --image " + path("pipe") + " --run.dir=" + path("done"), {"found a pipe"}},
-      {0, "plan --svg /dev/null", {"/dev/null", "expected a file, found a device"}},
+      {0, "plan --svg " + path("pipe"), {"pipe", "expected a file, found a pipe"}},
       {0, "--device=cuda", {"device", "expected a GPU", "found none"}},
       {2, "--config", {"--config"}},
       {0, "--config " + path("none.toml"), {"none.toml", "cannot read"}},
