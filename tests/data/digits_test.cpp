@@ -383,7 +383,8 @@ TEST(MimoData, RefusesWrongArguments) {
   EXPECT_CONTAINS(mimo_data(dir, "show data/digits.h5 --split heldout --sample 2600").text,
                   "error: [--sample] no such sample in heldout: expected 0 to 2599, found 2600");
   EXPECT_EQ(mimo_data(dir, "digits --samples 1 --out " + (dir / "no" / "d.h5").string()).status, 1);
-  const std::string pipe = (dir / "pipe").string();  // a device could be lost to the fault that this looks for
+  const std::string pipe =
+      (dir / "pipe").string();  // a device could be lost to the fault that this looks for
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   EXPECT_EQ(mimo_data(dir, "digits --samples 3 --force --out " + pipe).status, 2);
   EXPECT_EQ(mimo_data(dir, "--version").text.substr(0, 12), "mimo-data 1.");
