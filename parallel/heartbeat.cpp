@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -169,6 +170,7 @@ Heartbeat::Heartbeat(Communicator& world) {
       add(static_cast<int>(hello.rank), std::move(s));
     }
   }
+  std::ranges::sort(links, {}, [](const Link& link) { return link.peer.rank; });  // they came as they came
   links_ = std::move(links);
   int32_t all = static_cast<int>(links_.size()) == (rank == 0 ? size - 1 : 1);
   world.all_reduce({&all, 1, DType::i32}, ReduceOp::min, current_stream()).wait();

@@ -49,7 +49,7 @@ class Heartbeat {
     bool left = false;  // it has closed its connection
   };
   bool connected() const { return !links_.empty(); }
-  // Rank 0 hears all others, the others hear rank 0.
+  // Rank 0 hears all others, in the order of their ranks; the others hear rank 0.
   std::vector<Peer> peers() const;
 
  private:
