@@ -18,8 +18,12 @@ void synchronize();  // until everything launched has run; throws what it met
 // How many multiprocessors cuda_context() says there are: kernels share out their work by it, so that some
 // loops run with few alone, some ways only with many. The real number and another, or $MIMO_TEST_SMS alone.
 std::vector<int> sm_counts();
-void set_sms(int);
-// For an implementation: the counts that it offers, the first is what cuda_context() starts with.
+inline int& chosen_sms() {
+  static int n = sm_counts()[0];
+  return n;
+}
+inline void set_sms(int n) { chosen_sms() = n; }
+// For an implementation: of the counts that it offers, those to use.
 inline std::vector<int> chosen_sm_counts(std::vector<int> counts) {
   if (const char* one = std::getenv("MIMO_TEST_SMS")) counts = {std::max(1, std::atoi(one))};
   return counts;

@@ -36,14 +36,7 @@ std::vector<int> sm_counts() {
   check(cudaDeviceGetAttribute(&real, cudaDevAttrMultiProcessorCount, 0), "cudaDeviceGetAttribute");
   return chosen_sm_counts({real, 2});
 }
-namespace {
-int& sms() {
-  static int n = sm_counts()[0];
-  return n;
-}
-}  // namespace
-void set_sms(int n) { sms() = n; }
-Cuda cuda_context() { return {stream(), 0, sms(), {}}; }
+Cuda cuda_context() { return {stream(), 0, chosen_sms(), {}}; }
 
 void synchronize() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
 int orders() { return 2; }

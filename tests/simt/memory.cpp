@@ -13,14 +13,7 @@ std::shared_ptr<void> device_memory(int64_t bytes) {
   return {p, std::free};
 }
 std::vector<int> sm_counts() { return chosen_sm_counts({2, 132}); }
-namespace {
-int& sms() {
-  static int n = sm_counts()[0];
-  return n;
-}
-}  // namespace
-void set_sms(int n) { sms() = n; }
-Cuda cuda_context() { return {nullptr, 0, sms(), {}}; }
+Cuda cuda_context() { return {nullptr, 0, chosen_sms(), {}}; }
 void synchronize() {}
 int orders() { return 4; }
 void set_order(int i) { simt::set_order(simt::kOrders[i]); }
