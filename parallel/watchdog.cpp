@@ -120,7 +120,8 @@ class Watchdog::Thread {
     for (const Heartbeat::Peer& p : peers_) {
       if (p.left) continue;
       got_on |= get_on(p.rank, p.last);
-      timeout = std::max(timeout, p.last.timeout);
+      // Not heard of late, its last words may be of something long past, with another limit.
+      if (mine.timeout == 0 || p.silent <= mine.timeout / 2) timeout = std::max(timeout, p.last.timeout);
     }
     still_ = got_on || timeout == 0 ? 0 : still_ + seconds;
     if (timeout == 0 || still_ < timeout || dogs_.empty()) return;

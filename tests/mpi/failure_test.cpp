@@ -147,6 +147,29 @@ TEST(Failure, AStoppedRankIsFoundByTheOthersWatchdogs) {
   EXPECT_EQ(o.count("error: "), 1) << "one message, not one of every rank that waits\n" << o.output;
 }
 
+// What a rank said last, before it was stopped, was of something with another, long limit.
+ROLE(stops_before_it_says_so) {
+  Communicator& comm = world.world();
+  Watchdog start(comm, 60, nullptr, "the start's limit");
+  start.begin("the start");
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  comm.barrier();
+  Watchdog watchdog(comm, 1);  // its making lets every rank say what it has in hand
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  start.end();
+  watchdog.begin("a step");
+  if (comm.rank() == 2) std::raise(SIGSTOP);
+  comm.barrier();
+  return 0;
+}
+
+TEST(Failure, TheLimitOfAStoppedRanksLastWordsIsPast) {
+  const Outcome o = job("stops_before_it_says_so");
+  EXPECT_EQ(o.status, 1) << o.output;
+  EXPECT_LT(o.seconds, 11);
+  EXPECT_EQ(o.count("s (run.hang_timeout) in a step: rank 2 does not answer (stopped"), 1) << o.output;
+}
+
 ROLE(first_stops) {
   Watchdog watchdog(world.world(), 1);
   watchdog.begin("a sum");
