@@ -349,6 +349,16 @@ void declare_run_keys(Schema& s) {
   s.integer("checkpoint.keep", "newest checkpoints that are kept; 0: all").fallback(2).range(0, kSteps);
   s.integer("eval.every", "steps between evaluations; 0: only at the end").fallback(0).range(0, kSteps);
   s.integer("eval.samples", "samples an evaluation reads").fallback(256).range(0, kSamples);
+
+  // Of one start: a run may go on on another machine. Schedules follow these alone, planned times also what
+  // is measured.
+  const auto machine = [&](const char* name, const char* help, double most) {
+    s.real(name, help).fallback(0.0).range(0, most).of_start();
+  };
+  machine("machine.flops", "operations a second of a rank in the model's layers; 0: measured", 1e18);
+  machine("machine.memory", "bytes a second of a rank's memory; 0: measured", 1e18);
+  machine("machine.latency", "seconds of a round of messages between ranks; 0: measured", 100);
+  machine("machine.bandwidth", "bytes a second that a rank receives; 0: measured", 1e18);
 }
 
 // Config

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "parallel/reduce.h"
+
 namespace mimo {
 namespace {
 
@@ -134,6 +136,62 @@ StageMemory stage_memory(const ModelSpec& model, int module, const Grid& grid, i
                           : kept_by_hybrid_stage(m.hybrid, begin, end, grid.tp, model.recompute, samples);
   memory.activation_bytes = static_cast<int64_t>(kept * real(value));
   return memory;
+}
+
+// See nn/mixers.cpp, nn/hybrid.cpp, nn/vit.cpp: a product whose columns are cut sums the gradient of its
+// input, one whose rows are cut its result.
+TensorTraffic tensor_traffic(const ModelSpec& model, int module, const Grid& grid, int stage,
+                             const std::vector<SampleSizes>& samples) {
+  TensorTraffic t;
+  if (grid.tp == 1) return t;
+  const ModuleSpec& m = model.modules[module];
+  const auto [begin, end] = stage_layers(m, stage, grid.pp);
+  const int64_t value = size_of(model.dtype), acc = size_of(acc_of(model.dtype));
+  const auto layer = [&](int64_t bytes) {
+    t.forward.add(bytes);
+    t.backward.add(bytes);
+    if (model.recompute) t.backward.add(bytes);
+  };
+  int64_t rows = 0, counted = 0, features = 0;  // features: rows that leave an encoder
+  if (m.kind == ModuleSpec::Kind::vit) {
+    const VitOptions& o = m.vit;
+    for (const SampleSizes& s : samples)
+      for (const ItemSize& item : s.items.at(o.modality)) rows += vit_rows(o, item), features += item.rows;
+    for (int i = 2 * begin; i < 2 * end; ++i) layer(rows * o.hidden * value);  // attention, MLP
+    if (end < o.layers || o.projector == "affine") return t;
+    t.forward.add(features * o.out * value);
+    t.backward.add(features * o.features() * value);
+    return t;
+  }
+  const HybridOptions& o = m.hybrid;
+  const std::string symbols = layer_symbols(o.pattern);
+  for (const SampleSizes& s : samples) rows += s.tokens, counted += s.counted;
+  if (begin == 0) t.forward.add(rows * o.hidden * value);  // each rank embeds its part of the vocabulary
+  for (int i = begin; i < end; ++i) {
+    layer(rows * o.hidden * value);
+    if (symbols[i] == 'S') layer(rows * (o.scan_dt_rank + 2 * o.scan_state) * value);  // dt|B|C
+  }
+  if (end < m.layers()) return t;
+  t.backward.add(counted * o.hidden * value);
+  for (int64_t bytes : {acc, size_of(DType::i32), 2 * acc}) t.forward.add(counted * bytes);  // cross_entropy
+  return t;
+}
+
+Traffic gradient_traffic(const ModelSpec& model, int module, const Grid& grid, const Coord& coord) {
+  std::map<Ranks, std::map<std::string, int64_t>> groups;  // elements by name, in the order of their travel
+  const auto described = describe_stage(model, module, grid, coord);
+  for (const Parameter* p : described->parameters())
+    for (const Ranks& group : p->partial)
+      if (const int64_t n = numel(p->shard); p->trainable && group.size() > 1 && n > 0)
+        groups[group][p->name] = n;
+  Traffic t;
+  const int64_t size = size_of(acc_of(model.dtype));
+  for (const auto& [group, parameters] : groups) {
+    std::vector<int64_t> counts;
+    for (const auto& [name, n] : parameters) counts.push_back(n), t.bytes += n * size;
+    t.messages += static_cast<int64_t>(bucket_ends(counts, kBucketBytes / size).size());
+  }
+  return t;
 }
 
 }  // namespace mimo

@@ -1,9 +1,10 @@
-// What a model costs: floating point operations, parameters, bytes. The only place that counts them; the
-// planner, the cut of layers into stages and the memory report all ask here.
+// What a model costs: floating point operations, parameters, bytes, messages. The only place that counts
+// them; the planner, the cut of layers into stages and the memory report all ask here.
 #pragma once
 #include <vector>
 
 #include "nn/mimo.h"
+#include "parallel/rates.h"
 
 namespace mimo {
 
@@ -24,5 +25,17 @@ struct StageMemory {
 };
 StageMemory stage_memory(const ModelSpec&, int module, const Grid&, int stage,
                          const std::vector<SampleSizes>&);
+
+// The all_reduces of a stage's tensor parallel ranks, of each rank, for one lane's samples of a wave; with
+// train.recompute a layer's forward travels again in its backward.
+struct TensorTraffic {
+  Traffic forward, backward;
+};
+TensorTraffic tensor_traffic(const ModelSpec&, int module, const Grid&, int stage,
+                             const std::vector<SampleSizes>&);
+
+// The all_reduces of a rank's gradients over the lanes of its stage, once a step. Where tp does not divide
+// the vocabulary, the last tensor parallel rank has most.
+Traffic gradient_traffic(const ModelSpec&, int module, const Grid&, const Coord&);
 
 }  // namespace mimo

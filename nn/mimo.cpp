@@ -135,8 +135,13 @@ std::unique_ptr<Stage> make_stage(const ModelSpec& model, int module, const Grid
   return build(model, module, grid, coord, tp, true);
 }
 
+std::unique_ptr<Stage> describe_stage(const ModelSpec& model, int module, const Grid& grid,
+                                      const Coord& coord) {
+  return build(model, module, grid, coord, nullptr, false);
+}
+
 int64_t parameter_count(const ModelSpec& model, int module, const Grid& grid, const Coord& coord) {
-  const std::unique_ptr<Stage> stage = build(model, module, grid, coord, nullptr, false);
+  const std::unique_ptr<Stage> stage = describe_stage(model, module, grid, coord);
   int64_t count = 0;
   for (const Parameter* p : stage->parameters()) count += numel(p->shard);
   return count;

@@ -48,6 +48,9 @@ int64_t edge_width(const ModelSpec&, const StageEdge&);
 // The stage of a module this rank holds. tp is null where the grid's tp is 1.
 std::unique_ptr<Stage> make_stage(const ModelSpec&, int module, const Grid&, const Coord&, Communicator* tp);
 
+// The same with parameters that are described and have no memory.
+std::unique_ptr<Stage> describe_stage(const ModelSpec&, int module, const Grid&, const Coord&);
+
 // Elements of the parameters of that stage, without making it.
 int64_t parameter_count(const ModelSpec&, int module, const Grid&, const Coord&);
 

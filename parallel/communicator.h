@@ -100,6 +100,12 @@ struct Limits {
   int64_t direct = int64_t{1} << 16;         // extra bytes a rank may receive to save a round of messages
 };
 
+// Whether MPI's all_reduce of so many bytes lets every rank sum all buffers itself, which takes one round of
+// messages, instead of a part each, which takes two and fewer bytes.
+inline bool reduces_directly(int64_t bytes, int64_t ranks, const Limits& limits) {
+  return (ranks - 1) * (ranks - 2) * bytes <= ranks * limits.direct;
+}
+
 // The world and the groups cut from it.
 class World {
  public:

@@ -14,12 +14,6 @@ int index_of(const std::vector<int>& list, int value) {
   return static_cast<int>(std::find(list.begin(), list.end(), value) - list.begin());
 }
 
-// Which of the ranks `from`, which all hold the same, gives it to rank `to[j]`.
-int sender(const Ranks& from, const Ranks& to, int j) {
-  const bool has_it = std::find(from.begin(), from.end(), to[j]) != from.end();
-  return has_it ? to[j] : from[j % from.size()];
-}
-
 Tensor ones(DType dtype) {
   const Tensor one = Tensor::of<double>({1.0});
   if (dtype == DType::f64) return one;

@@ -185,7 +185,7 @@ class MpiCommunicator : public Communicator {
   Work all_reduce(Buffer x, ReduceOp op, Stream& stream) override {
     const int64_t n = size_, bytes = x.count * size_of(x.dtype);
     if (n == 1 || x.count == 0) return {};
-    if ((n - 1) * (n - 2) * bytes <= n * limits_.direct) {
+    if (reduces_directly(bytes, n, limits_)) {
       const std::vector<int64_t> all(size_, x.count);
       reduce(x, all, std::vector<int64_t>(size_, 0), x, op);
     } else {

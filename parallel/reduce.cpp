@@ -25,8 +25,10 @@ std::string to_string(const Ranks& ranks) {
   return "[" + s + "]";
 }
 
-void reduce_bucket(std::span<Parameter* const> bucket, int64_t count, Communicator& group) {
+void reduce_bucket(std::span<Parameter* const> bucket, Communicator& group) {
   Stream& stream = current_stream();
+  int64_t count = 0;
+  for (const Parameter* p : bucket) count += p->grad.numel();
   if (bucket.size() == 1) {
     group.all_reduce(bucket[0]->grad, ReduceOp::sum, stream).wait();
     return;
@@ -62,6 +64,15 @@ Communicator& Groups::at(const Ranks& ranks) const {
   return *found->second;
 }
 
+std::vector<size_t> bucket_ends(std::span<const int64_t> counts, int64_t most) {
+  std::vector<size_t> ends;
+  for (size_t end = 0; end < counts.size(); ends.push_back(end)) {
+    int64_t count = counts[end++];
+    while (end < counts.size() && count + counts[end] <= most) count += counts[end++];
+  }
+  return ends;
+}
+
 void reduce_gradients(std::span<Parameter* const> parameters, const Groups& groups, int64_t bucket_bytes) {
   // Place in `partial`, then group, then dtype, then name: one order of sums that all ranks share whatever
   // parameters they hold, so no two wait for each other and all fill equal buckets.
@@ -74,11 +85,12 @@ void reduce_gradients(std::span<Parameter* const> parameters, const Groups& grou
     const auto& [place, ranks, dtype] = key;
     std::sort(list.begin(), list.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
     Communicator& group = groups.at(ranks);
-    const int64_t most = bucket_bytes / size_of(dtype);
-    for (size_t begin = 0, end = 0; begin < list.size(); begin = end) {
-      int64_t count = list[end++]->grad.numel();
-      while (end < list.size() && count + list[end]->grad.numel() <= most) count += list[end++]->grad.numel();
-      reduce_bucket(std::span(list).subspan(begin, end - begin), count, group);
+    std::vector<int64_t> counts;
+    for (const Parameter* p : list) counts.push_back(p->grad.numel());
+    size_t begin = 0;
+    for (size_t end : bucket_ends(counts, bucket_bytes / size_of(dtype))) {
+      reduce_bucket(std::span(list).subspan(begin, end - begin), group);
+      begin = end;
     }
   }
 }

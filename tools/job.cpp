@@ -5,7 +5,6 @@
 #include "data/loader.h"
 #include "io/file.h"
 #include "io/find.h"
-#include "nn/costs.h"
 #include "nn/specs.h"
 #include "parallel/agreement.h"
 
@@ -13,7 +12,6 @@ namespace mimo {
 namespace {
 
 constexpr int64_t kMostParts = 100'000;  // of a step's plan, which takes seconds then
-constexpr double kBytesPerSecond = 5e9;  // between ranks, where nothing better is known
 
 Layout ordered_layout(const Job& job, int world) {
   const std::vector<std::string> names = job.model.names();
@@ -99,36 +97,6 @@ std::vector<SampleSizes> sizes_of(const Split& split, const std::vector<int64_t>
   std::vector<SampleSizes> sizes;
   for (int64_t s : samples) sizes.push_back(split.sizes(s));
   return sizes;
-}
-
-PlanGraph job_graph(const Job& job, const std::vector<SampleSizes>& step, bool forward_only, double flops) {
-  Costs costs;
-  const double waves = job.waves;
-  for (size_t m = 0; m < job.model.modules.size(); ++m) {
-    const Grid& g = job.layout.modules[m].second;
-    const ModuleSpec& spec = job.model.modules[m];
-    std::vector<StageCost> stages;
-    for (int s = 0; s < g.pp; ++s) {
-      const double forward =
-          stage_flops(job.model, static_cast<int>(m), s, g.pp, step) / waves / (g.dp * g.tp) / flops;
-      const StageMemory memory = stage_memory(job.model, static_cast<int>(m), g, s, step);
-      // Weights and inputs each cost as much as forward; frozen weights need the inputs' part alone.
-      StageCost cost{forward, spec.trainable ? 2 * forward : forward,
-                     static_cast<double>(memory.activation_bytes) / waves / g.dp, 0};
-      if (g.dp > 1) cost.reduce = 4.0 * static_cast<double>(memory.parameters) / kBytesPerSecond;
-      if (job.model.recompute) cost.backward += forward;
-      stages.push_back(cost);
-    }
-    costs.stages.push_back(stages);
-    costs.trainable.push_back(spec.trainable);
-  }
-  for (const StageEdge& e : stage_edges(job.layout, job.model.edges())) {
-    double rows = 0;
-    for (const SampleSizes& s : step) rows += static_cast<double>(edge_rows(job.model, e, s));
-    const double bytes = rows * static_cast<double>(edge_width(job.model, e) * size_of(job.model.dtype));
-    costs.transfer.push_back(bytes / waves / job.layout.modules[e.dst_module].second.dp / kBytesPerSecond);
-  }
-  return step_graph(job.layout, job.model.edges(), costs, forward_only);
 }
 
 }  // namespace mimo

@@ -47,10 +47,6 @@ std::filesystem::path run_directory(const Config&, const std::string& configurat
 // Collective: refuses ranks that differ in configuration, dataset, checkpoint or build, in one message.
 bool agree_on_job(Communicator&, const Job&, const std::filesystem::path& checkpoint);
 
-// The plan's graph with costs from the sizes of the given samples (one step's): seconds at `flops` operations
-// a second.
-PlanGraph job_graph(const Job&, const std::vector<SampleSizes>& step, bool forward_only, double flops = 5e10);
-
 // Sizes of samples of a split.
 std::vector<SampleSizes> sizes_of(const Split&, const std::vector<int64_t>& samples);
 

@@ -2,37 +2,15 @@
 #include <fmt/format.h>
 
 #include "io/file.h"
-#include "kernels/gemm.h"
 #include "nn/costs.h"
 #include "parallel/agreement.h"
 #include "parallel/draw.h"
-#include "parallel/verify.h"
+#include "parallel/threads.h"
 #include "tools/commands.h"
-#include "tools/trainer.h"
-
-#include <chrono>
+#include "tools/measure.h"
+#include "tools/planned.h"
 
 namespace mimo {
-namespace {
-
-// What one thread reaches in products of the size a stage runs: the plan's unit of speed.
-double measured_flops() {
-  const int64_t n = 192;
-  const Tensor a = Tensor::zeros({n, n}, DType::f32), b = Tensor::zeros({n, n}, DType::f32),
-               c = Tensor::empty({n, n}, DType::f32);
-  const Gemm<float> g{false,           true, n,      n, n, 1, a.data<float>(), n, b.data<float>(), n, 0,
-                      c.data<float>(), n,    nullptr};
-  double best = 0;
-  for (int i = 0; i < 20; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    launch(g);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, 2.0 * static_cast<double>(n * n * n) / seconds);
-  }
-  return best;
-}
-
-}  // namespace
 
 std::string bytes_text(double bytes) {
   const char* unit = "B";
@@ -45,6 +23,23 @@ std::string bytes_text(double bytes) {
                                     : fmt::format("{:.0f} {}", bytes, unit);
 }
 
+namespace {
+
+// Measured on the device that a run would use, if it is here; all of the job's ranks are taken to share this
+// machine.
+MachineRates rates_here(Job& job, World& running) {
+  try {
+    job.device = device_of(job.config);
+  } catch (const ConfigError&) {
+    return assumed_rates(job.config);
+  }
+  if (running.world().size() == 1) share_cores(0, job.layout.world);
+  const std::unique_ptr<World> devices = open_device(job.device, running);
+  return measure_rates(job, devices ? *devices : running);
+}
+
+}  // namespace
+
 int show_plan(const CommandLine& line, World& running) {
   const int world = line.ranks > 0 ? line.ranks : running.world().size();
   Job job;
@@ -53,15 +48,10 @@ int show_plan(const CommandLine& line, World& running) {
         job = make_job(line.config_file(), line.overrides, world);
       }))
     return 2;
+  const MachineRates rates = rates_here(job, running);
   if (running.world().rank() != 0) return 0;
-  const SampleOrder order(job.data->train.samples(),
-                          static_cast<uint64_t>(job.config.get<int64_t>("train.seed")));
-  const std::vector<SampleSizes> sizes = sizes_of(job.data->train, order.samples(0, job.global_batch()));
-  const double flops = measured_flops();
-  const PlanGraph graph = job_graph(job, sizes, false, flops);
-  const Plan plan = plan_step(graph, job.waves);
-  verify(plan, graph);
-  const Timeline timeline = simulate(plan, graph);
+  const PlannedStep planned = planned_step(job, rates.rates);
+  const auto& [graph, plan, timeline, traffic] = planned;
   const TimeUnit ms{1000, "ms"};
 
   fmt::print("layout on {} ranks\n", world);
@@ -91,12 +81,15 @@ int show_plan(const CommandLine& line, World& running) {
                rank, bytes_text(static_cast<double>(parameters)), bytes_text(timeline.memory[rank]),
                timeline.makespan > 0 ? 100 * timeline.busy[rank] / timeline.makespan : 0, holds);
   }
+  const auto messages = [](const Traffic& t) {
+    return fmt::format("{} of {}", t.messages, bytes_text(static_cast<double>(t.bytes)));
+  };
   fmt::print(
-      "\nstep of {} samples in {} waves: {:.1f} ms at {:.0f} GFLOP/s a rank (one product measured here; "
-      "small ones are slower), "
-      "bubbles {:.0f} %\nschedule: {}\n\n{}\n",
-      job.global_batch(), job.waves, 1000 * timeline.makespan, flops / 1e9, 100 * timeline.bubbles,
-      plan.choice, draw_text(plan, graph, timeline, ms));
+      "\nstep of {} samples in {} waves: {}\nrates of a rank: {}\nmessages of all ranks: tensor parallel {}, "
+      "between stages {}, gradients {}\nschedule: {}\n\n{}\n",
+      job.global_batch(), job.waves, planned.text(), rates.text(), messages(traffic.tensor),
+      messages(traffic.transfers), messages(traffic.gradients), plan.choice,
+      draw_text(plan, graph, timeline, ms));
   if (!line.svg.empty()) write_text(line.svg, draw_svg(plan, graph, timeline, ms));
   return 0;
 }

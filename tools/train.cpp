@@ -15,6 +15,7 @@
 #include "parallel/buffers.h"
 #include "parallel/draw.h"
 #include "tools/commands.h"
+#include "tools/planned.h"
 #include "tools/profile.h"
 #include "tools/progress.h"
 #include "tools/report.h"
@@ -35,6 +36,7 @@ constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_e
 struct ModuleTimes {
   std::vector<std::pair<std::string, double>> rows;
   std::optional<double> idle;  // share of time that ranks wait for others
+  std::optional<double> step;  // seconds of a whole step
 };
 
 class TrainingRun {
@@ -69,6 +71,8 @@ class TrainingRun {
     });
     if (!ready) return 2;
     progress_.say(line_.cores);
+    rates_ = trainer.measure_rates();
+    planned_.emplace(planned_step(job_, rates_.rates));
     header(trainer, trainer.steps_done());
     return loop(trainer, trainer.steps_done());
   }
@@ -195,6 +199,8 @@ class TrainingRun {
     progress_.say(fmt::format("step: {} samples in {} waves; {} training and {} held-out samples; run in {}",
                               job_.global_batch(), job_.waves, job_.data->train.samples(),
                               job_.data->heldout.samples(), job_.run_dir.string()));
+    progress_.say("planned step: " + planned_->text());
+    progress_.say("rates of a rank: " + rates_.text());
     if (!resume_.empty()) {
       progress_.say(fmt::format("resuming after step {} from {}", first, resume_.string()));
       for (const Difference& d : changes_)
@@ -225,6 +231,7 @@ class TrainingRun {
     t.rows.emplace_back("update", 1000 * most[2 * modules + 1] / steps);
     t.rows.emplace_back("waiting", 1000 * most[2 * modules + 2] / steps);
     t.idle = std::max(0.0, 1 - busy[0] / busy[1]);
+    t.step = wall / steps;
     return t;
   }
 
@@ -437,6 +444,11 @@ class TrainingRun {
     s["ranks"] = comm_.size();
     s["device"] = job_.device.kind == Device::Kind::cuda ? "cuda" : "cpu";
     s["idle"] = value(times.idle);
+    s["step_seconds"] = {{"planned", planned_->timeline.makespan}, {"measured", value(times.step)}};
+    s["machine"] = {{"flops", rates_.rates.flops},
+                    {"memory", rates_.rates.memory},
+                    {"latency", rates_.rates.latency},
+                    {"bandwidth", rates_.rates.bandwidth}};
     for (const auto& [name, ms] : times.rows) s["milliseconds_per_step"][name] = ms;
     s["eval"]["samples"] = e.samples;
     s["eval"]["exact_match"] = value(e.exact_match());
@@ -529,6 +541,10 @@ class TrainingRun {
                       (times.idle ? fmt::format(", idle {:.0f} % of the time", 100 * *times.idle) : "")},
         {"a step",
          fmt::format("{} samples in {} wave{}", job_.global_batch(), job_.waves, job_.waves == 1 ? "" : "s")},
+        {"planned step", planned_->text()},
+        {"measured step",
+         times.step ? fmt::format("{:.2f} ms", 1000 * *times.step) : figure_text(times.step)},
+        {"rates of a rank", rates_.text()},
         {"held out", kinds},
         {"data", job_.config.get<std::string>("data.path")},
         {"source", job_.data->header.license}};
@@ -537,11 +553,11 @@ class TrainingRun {
       report_.by_length.emplace_back(std::to_string(length),
                                      static_cast<double>(figure.first) / static_cast<double>(figure.second));
     for (const auto& [name, grid] : job_.layout.modules) report_.layout.emplace_back(name, to_string(grid));
-    const Timeline timeline = simulate(trainer.plan(), trainer.graph());
-    report_.plan_svg = draw_svg(trainer.plan(), trainer.graph(), timeline, {1000, "ms"});
-    report_.plan_note =
-        fmt::format("One step as planned ({}), with times from operation counts. Numbers are waves.",
-                    trainer.plan().choice);
+    report_.plan_svg = draw_svg(planned_->plan, planned_->graph, planned_->timeline, {1000, "ms"});
+    report_.plan_note = fmt::format(
+        "One step as planned ({}): {}. Its times are counts of operations, bytes and messages at "
+        "the rates above. Numbers are waves.",
+        planned_->plan.choice, planned_->text());
     const std::vector<int64_t> ids = shown(e);
     for (size_t i = 0; i < ids.size(); ++i) report_.images.push_back(read_image(ids[i], readings[i]));
   }
@@ -552,7 +568,9 @@ class TrainingRun {
   Progress progress_;
   Job job_;
   std::filesystem::path resume_;
-  std::vector<Difference> changes_;      // since the checkpoint
+  std::vector<Difference> changes_;  // since the checkpoint
+  MachineRates rates_;
+  std::optional<PlannedStep> planned_;
   std::unique_ptr<DirectoryLock> lock_;  // on rank 0
   std::unique_ptr<MetricsWriter> metrics_;
   Report report_;

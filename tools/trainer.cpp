@@ -91,10 +91,10 @@ struct Trainer::Pass {
   std::vector<Action> forwards;  // of this rank, in the order in which it asks for batches
   Executor executor;
 
-  Pass(const Job& job, PlanGraph g, int rank, const std::map<std::pair<int, int>, Stage*>& stages,
-       Communicator& forward, Communicator& backward)
-      : graph(std::move(g)),
-        plan(plan_step(graph, job.waves)),
+  Pass(const Job& job, const std::vector<SampleSizes>& step, bool forward_only, int rank,
+       const std::map<std::pair<int, int>, Stage*>& stages, Communicator& forward, Communicator& backward)
+      : graph(job_graph(job, step, forward_only, given_rates(job.config))),
+        plan(job_plan(job, step, forward_only)),
         executor(graph, plan, edges(job), rank, stages, forward, backward) {
     verify(plan, graph);
     for (const Action& a : restrict_to(plan, rank, graph).order)
@@ -150,10 +150,10 @@ Trainer::Trainer(const Job& job, World& host)
         all, AdamOptions{c.get<double>("train.beta1"), c.get<double>("train.beta2"),
                          c.get<double>("train.eps"), c.get<double>("train.weight_decay")});
   }
-  const std::vector<SampleSizes> typical = sizes_of(job_.data->train, order_.samples(0, job_.global_batch()));
+  const std::vector<SampleSizes> typical = typical_sizes(job_);
   const auto pass = [&](bool forward_only) {
-    return std::make_unique<Pass>(job_, job_graph(job_, typical, forward_only), rank_, pointers,
-                                  *transfers_forward_, *transfers_backward_);
+    return std::make_unique<Pass>(job_, typical, forward_only, rank_, pointers, *transfers_forward_,
+                                  *transfers_backward_);
   };
   train_ = pass(false);
   eval_ = pass(true);
@@ -164,8 +164,11 @@ Trainer::Trainer(const Job& job, World& host)
 
 Trainer::~Trainer() = default;
 
-const PlanGraph& Trainer::graph() const { return train_->graph; }
-const Plan& Trainer::plan() const { return train_->plan; }
+MachineRates Trainer::measure_rates() {
+  MachineRates rates;
+  watched("measuring the machine", [&] { rates = mimo::measure_rates(job_, world_); });
+  return rates;
+}
 
 std::string Trainer::device() const {
   if (job_.device.kind == Device::Kind::cpu)

@@ -13,7 +13,8 @@
 #include "parallel/reduce.h"
 #include "parallel/simulate.h"
 #include "parallel/watchdog.h"
-#include "tools/job.h"
+#include "tools/measure.h"
+#include "tools/planned.h"
 
 namespace mimo {
 
@@ -91,9 +92,8 @@ class Trainer {
 
   std::vector<Parameter*> parameters() const;
   const Job& job() const { return job_; }
-  std::string device() const;  // where this rank computes and how its messages travel, in words
-  const PlanGraph& graph() const;
-  const Plan& plan() const;
+  MachineRates measure_rates();  // of the ranks that run; collective
+  std::string device() const;    // where this rank computes and how its messages travel, in words
   StepClock& clock() { return clock_; }
   static std::atomic<bool> stop_requested;  // on any rank: the step in hand is the last one
 

@@ -1,0 +1,199 @@
+#include "tools/measure.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <tuple>
+
+#include "data/loader.h"
+#include "nn/costs.h"
+#include "parallel/route.h"
+#include "tools/planned.h"
+
+namespace mimo {
+namespace {
+
+constexpr const char* kKeys[] = {"machine.flops", "machine.memory", "machine.latency", "machine.bandwidth"};
+constexpr std::array<double Rates::*, 4> kFields = {&Rates::flops, &Rates::memory, &Rates::latency,
+                                                    &Rates::bandwidth};
+constexpr int64_t kMostParameters = int64_t{1} << 24;  // of a layer: it is made in a part of a second
+constexpr double kEnough = 2e-3;                       // seconds that one measurement takes
+
+// Of one call, after a first one that makes room for its results.
+double seconds_of(const std::function<void()>& f) {
+  f();
+  double seconds = 0;
+  int calls = 0;
+  while (seconds < kEnough && calls < 100) {
+    const Event begin(current_stream(), true);
+    f();
+    const Event end(current_stream(), true);
+    end.synchronize();
+    seconds += end.since(begin), ++calls;
+  }
+  return seconds / calls;
+}
+
+struct Trial {
+  double operations = 0, seconds = 0;
+};
+
+Tensor ones(const Dims& shape, DType dtype) {
+  const Tensor t = Tensor::empty(shape, dtype);
+  fill(t, 1);
+  return t;
+}
+
+// A layer as a stage of its own; its neighbours' outputs are made up.
+Trial measured_layer(const Job& job, int module, int layer, const Layout& by_layer,
+                     const std::vector<SampleSizes>& sizes, const PackedBatch& batch) {
+  const Grid& grid = by_layer.modules[static_cast<size_t>(module)].second;
+  const auto stage = make_stage(job.model, module, grid, {.pp = layer}, nullptr);
+  const bool trainable = job.model.modules[static_cast<size_t>(module)].trainable;
+  bool backward = false;
+  Trial w;
+  w.seconds = seconds_of([&] {
+    std::vector<Tensor> inputs;
+    for (const StageEdge& e : stage_edges(by_layer, job.model.edges())) {
+      if (e.dst_module != module || e.dst_stage != layer) continue;
+      int64_t rows = 0;
+      for (const SampleSizes& s : sizes) rows += edge_rows(job.model, e, s);
+      inputs.push_back(leaf(ones({rows, edge_width(job.model, e)}, job.model.dtype)));
+    }
+    Statistics statistics;
+    const Tensor y = stage->forward(inputs, batch, statistics);
+    backward = y.node() != nullptr;
+    if (backward) mimo::backward(y, ones(y.shape(), y.dtype()));
+  });
+  const double passes = 1 + (backward ? (trainable ? 2 : 1) + (job.model.recompute ? 1 : 0) : 0);
+  w.operations = passes * stage_flops(job.model, module, layer, grid.pp, sizes) / grid.tp;
+  return w;
+}
+
+// Of the modules that `rank` has a part of, or all where the job is another number of ranks'.
+Trial measured_layers(const Job& job, Communicator& world) {
+  const SampleOrder order(job.data->train.samples(),
+                          static_cast<uint64_t>(job.config.get<int64_t>("train.seed")));
+  const std::vector<int64_t> step = order.samples(0, job.global_batch());
+  const Wave wave = deal(job.global_batch(), job.waves, job.layout).front();
+  const bool on_device = current_stream().device.kind != Device::Kind::cpu;
+  Layout by_layer = job.layout;
+  for (size_t m = 0; m < job.model.modules.size(); ++m) {
+    Grid& g = by_layer.modules[m].second;
+    g = {.tp = g.tp, .pp = job.model.modules[m].layers()};
+  }
+  Trial sum;
+  for (int m = 0; m <= job.model.language(); ++m) {
+    const ModuleSpec& spec = job.model.modules[static_cast<size_t>(m)];
+    const Grid& grid = job.layout.modules[static_cast<size_t>(m)].second;
+    const bool running = job.layout.world == world.size();
+    if (running && !grid.contains(world.rank())) continue;
+    // Not more of the wave than a layer gets through in some hundredths of a second.
+    std::vector<int64_t> samples;
+    std::vector<SampleSizes> sizes;
+    for (int i : owned(wave, m, running ? grid.coord(world.rank()).dp : 0)) {
+      samples.push_back(step[static_cast<size_t>(wave.samples[static_cast<size_t>(i)])]);
+      sizes.push_back(job.data->train.sizes(samples.back()));
+      if (stage_flops(job.model, m, 0, 1, sizes) / spec.layers() / grid.tp > (on_device ? 1e12 : 1e9)) break;
+    }
+    std::vector<bool> pixels(job.cuts.size(), true);
+    const PackedBatch batch =
+        pack(job.data->train, job.data->header, job.cuts, samples, pixels, job.model.dtype);
+    const std::string symbols =
+        spec.kind == ModuleSpec::Kind::hybrid ? layer_symbols(spec.hybrid.pattern) : std::string();
+    std::map<std::tuple<char, bool, bool>, Trial> seen;  // by kind of layer, first, last
+    for (int i = 0; i < spec.layers(); ++i) {
+      const auto [layer, added] = seen.try_emplace(
+          {symbols.empty() ? ' ' : symbols[static_cast<size_t>(i)], i == 0, i + 1 == spec.layers()});
+      if (added && !samples.empty() &&
+          parameter_count(job.model, m, by_layer.modules[static_cast<size_t>(m)].second, {.pp = i}) <=
+              kMostParameters)
+        layer->second = measured_layer(job, m, i, by_layer, sizes, batch);
+      sum.operations += layer->second.operations;
+      sum.seconds += layer->second.seconds;
+    }
+  }
+  return sum;
+}
+
+double seconds_of_copied_byte() {
+  const Tensor from = ones({int64_t{1} << 20}, DType::f32), to = ones({int64_t{1} << 20}, DType::f32);
+  return seconds_of([&] { copy_into(to, from); }) / static_cast<double>(8 << 20);
+}
+
+// Every rank sends to the next and receives from the one before.
+double seconds_of_round(Communicator& world, int64_t bytes, int rounds) {
+  const int n = world.size(), rank = world.rank();
+  const Tensor out = Tensor::zeros({bytes}, DType::u8), in = Tensor::zeros({bytes}, DType::u8);
+  const std::array<P2P, 2> messages{P2P{false, (rank + n - 1) % n, in}, P2P{true, (rank + 1) % n, out}};
+  const auto around = [&] { world.exchange(messages, current_stream()).wait(); };
+  around();
+  const Event begin(current_stream(), true);
+  for (int i = 0; i < rounds; ++i) around();
+  const Event end(current_stream(), true);
+  end.synchronize();
+  return end.since(begin) / rounds;
+}
+
+}  // namespace
+
+MachineRates assumed_rates(const Config& c) {
+  MachineRates m;
+  for (size_t i = 0; i < kFields.size(); ++i) {
+    const double given = c.get<double>(kKeys[i]);
+    if (given > 0) m.rates.*kFields[i] = given;
+    m.origin[i] = given > 0 ? "given" : "assumed";
+  }
+  return m;
+}
+
+Rates given_rates(const Config& c) { return assumed_rates(c).rates; }
+
+MachineRates measure_rates(const Job& job, World& host) {
+  MachineRates m = assumed_rates(job.config);
+  Communicator& world = host.world();
+  const auto wanted = [&](int i) { return m.origin[static_cast<size_t>(i)] == "assumed"; };
+  const auto measured = [&](int i, double rate) {
+    m.rates.*kFields[static_cast<size_t>(i)] = rate;
+    m.origin[static_cast<size_t>(i)] = "measured";
+  };
+  const auto agreed = [&](std::vector<double> v, ReduceOp op) {
+    world.all_reduce({v.data(), static_cast<int64_t>(v.size()), DType::f64}, op, current_stream()).wait();
+    return v;
+  };
+  if (wanted(0)) {
+    world.barrier();
+    const Trial mine = measured_layers(job, world);
+    const std::vector<double> all = agreed({mine.operations, mine.seconds}, ReduceOp::sum);
+    if (all[0] > 0 && all[1] > 0) measured(0, all[0] / all[1]);
+  }
+  if (wanted(1)) measured(1, 1 / agreed({seconds_of_copied_byte()}, ReduceOp::max)[0]);
+  if (world.size() > 1 && (wanted(2) || wanted(3))) {
+    constexpr int64_t kLong = 1 << 18;
+    const double brief = seconds_of_round(world, 8, 20), full = seconds_of_round(world, kLong, 4);
+    const std::vector<double> worst = agreed({brief, full}, ReduceOp::max);
+    if (wanted(2)) measured(2, worst[0]);
+    // At least half of the time of a long message is its bytes', whatever the noise.
+    if (wanted(3)) measured(3, static_cast<double>(kLong) / std::max(worst[1] - worst[0], worst[1] / 2));
+  }
+  return m;
+}
+
+std::string MachineRates::text() const {
+  const std::array<std::string, 4> figures = {
+      fmt::format("{:.1f} GFLOP/s in the job's layers", rates.flops / 1e9),
+      fmt::format("{:.1f} GB/s of memory", rates.memory / 1e9),
+      fmt::format("{:.1f} us a round of messages", rates.latency * 1e6),
+      fmt::format("{:.2f} GB/s between ranks", rates.bandwidth / 1e9)};
+  std::string s;
+  for (size_t i = 0; i < figures.size(); ++i) {
+    const bool last = i + 1 == figures.size() || origin[i] != origin[i + 1];
+    s += figures[i] + (last ? " (" + origin[i] + ")" : "");
+    if (i + 1 < figures.size()) s += last ? "; " : ", ";
+  }
+  return s;
+}
+
+}  // namespace mimo

@@ -1,0 +1,169 @@
+#include "tools/planned.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "data/loader.h"
+#include "nn/costs.h"
+#include "parallel/route.h"
+#include "parallel/verify.h"
+#include "tools/measure.h"
+
+namespace mimo {
+namespace {
+
+double real(int64_t n) { return static_cast<double>(n); }
+
+// The messages of one transfer of `bytes`, from one block of ranks to another.
+struct Crossing {
+  Traffic sent;         // by all of them
+  int64_t busiest = 0;  // messages of the rank that sends most
+};
+Crossing crossing(const Ranks& from, const Ranks& to, int64_t bytes) {
+  Crossing c;
+  std::map<int, int64_t> messages;
+  for (int j = 0; j < static_cast<int>(to.size()); ++j)
+    if (const int giver = sender(from, to, j); giver != to[j]) {
+      c.sent.add(bytes);
+      c.busiest = std::max(c.busiest, ++messages[giver]);
+    }
+  return c;
+}
+
+// The samples of every lane of a module in every wave.
+std::vector<std::vector<SampleSizes>> shares_of(const std::vector<Wave>& waves, int module, int lanes,
+                                                const std::vector<SampleSizes>& step) {
+  std::vector<std::vector<SampleSizes>> shares(waves.size() * static_cast<size_t>(lanes));
+  for (size_t w = 0; w < waves.size(); ++w)
+    for (size_t i = 0; i < waves[w].samples.size(); ++i) {
+      const size_t lane = static_cast<size_t>(waves[w].lane[static_cast<size_t>(module)][i]);
+      shares[w * static_cast<size_t>(lanes) + lane].push_back(step[static_cast<size_t>(waves[w].samples[i])]);
+    }
+  return shares;
+}
+
+// What a step costs, and the messages that it was made of.
+struct JobCosts {
+  Costs costs;
+  StepTraffic traffic;
+};
+
+JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const Rates& rates) {
+  JobCosts out;
+  Costs& costs = out.costs;
+  const std::vector<Wave> waves = deal(static_cast<int64_t>(step.size()), job.waves, job.layout);
+  const int64_t acc = size_of(acc_of(job.model.dtype)), value = size_of(job.model.dtype);
+  const int language = job.model.language();
+  std::vector<double> update(static_cast<size_t>(job.layout.world), 0), norm = update;  // bytes, by rank
+  bool encoders_train = false;
+  for (int m = 0; m <= language; ++m) {
+    const Grid& g = job.layout.modules[static_cast<size_t>(m)].second;
+    const ModuleSpec& spec = job.model.modules[static_cast<size_t>(m)];
+    const bool has_backward = spec.trainable || (m == language && encoders_train);
+    encoders_train = encoders_train || spec.trainable;
+    // A stage costs the mean of its lanes and waves.
+    const std::vector<std::vector<SampleSizes>> shares = shares_of(waves, m, g.dp, step);
+    const double count = real(static_cast<int64_t>(shares.size()));
+    std::vector<StageCost> stages;
+    for (int s = 0; s < g.pp; ++s) {
+      const double operations = stage_flops(job.model, m, s, g.pp, step) / count / g.tp / rates.flops;
+      TensorTraffic tensor;
+      for (const std::vector<SampleSizes>& share : shares) {
+        const TensorTraffic t = tensor_traffic(job.model, m, g, s, share);
+        tensor.forward += t.forward;
+        tensor.backward += t.backward;
+      }
+      const Traffic gradients = gradient_traffic(job.model, m, g, {.tp = g.tp - 1, .pp = s});
+      const StageMemory memory = stage_memory(job.model, m, g, s, step);
+      // Weights and inputs each cost as much as forward; frozen weights need the inputs' part alone.
+      StageCost cost;
+      cost.forward = operations + all_reduce_seconds(tensor.forward, g.tp, rates) / count;
+      cost.backward = operations * ((spec.trainable ? 2 : 1) + (job.model.recompute ? 1 : 0)) +
+                      all_reduce_seconds(tensor.backward, g.tp, rates) / count;
+      cost.memory = real(memory.activation_bytes) / count;
+      // Gradients are copied to a bucket and back.
+      cost.reduce = all_reduce_seconds(gradients, g.dp, rates) + 4 * real(gradients.bytes) / rates.memory;
+      stages.push_back(cost);
+
+      Traffic all = tensor.forward;
+      if (has_backward) all += tensor.backward;
+      for (int i = 0; i < g.tp; ++i) {
+        out.traffic.tensor += all;
+        const Traffic of_lane = gradient_traffic(job.model, m, g, {.tp = i, .pp = s});
+        for (int lane = 0; lane < g.dp; ++lane) out.traffic.gradients += of_lane;
+      }
+      if (!spec.trainable) continue;
+      // AdamW reads weight, gradient and both moments and writes all but the gradient, which then becomes 0.
+      for (int lane = 0; lane < g.dp; ++lane)
+        for (int rank : g.block(lane, s)) {
+          update[static_cast<size_t>(rank)] +=
+              real(memory.parameters) * real(8 * acc + (value == acc ? 0 : value));
+          norm[static_cast<size_t>(rank)] += real(memory.parameters) * real(acc);
+        }
+    }
+    costs.stages.push_back(stages);
+    costs.trainable.push_back(spec.trainable);
+  }
+  costs.update = *std::max_element(update.begin(), update.end()) / rates.memory;
+  Traffic sums;
+  sums.add(8 * (3 + language + 1));  // see reduce_step
+  costs.step_reduce = *std::max_element(norm.begin(), norm.end()) / rates.memory +
+                      all_reduce_seconds(sums, job.layout.world, rates);
+
+  // A transfer costs the mean of all that cross its edge.
+  for (const StageEdge& e : stage_edges(job.layout, job.model.edges())) {
+    const Grid &src = job.layout.modules[static_cast<size_t>(e.src_module)].second,
+               &dst = job.layout.modules[static_cast<size_t>(e.dst_module)].second;
+    const int64_t width = edge_width(job.model, e) * value;
+    const bool returns =
+        costs.trainable[static_cast<size_t>(e.src_module)] || (e.src_module == language && encoders_train);
+    double seconds = 0;
+    for (const Wave& wave : waves)
+      for (const Route& r : route(wave, e.src_module, e.dst_module,
+                                  [&](int64_t i) { return edge_rows(job.model, e, step[i]); })) {
+        const Ranks from = src.block(r.src_lane, e.src_stage), to = dst.block(r.dst_lane, e.dst_stage);
+        const Crossing there = crossing(from, to, r.rows * width), back = crossing(to, from, r.rows * width);
+        out.traffic.transfers += there.sent;
+        if (returns) out.traffic.transfers += back.sent;
+        if (there.busiest > 0)
+          seconds += rates.latency + real(there.busiest * r.rows * width) / rates.bandwidth;
+      }
+    const double pairs = real(static_cast<int64_t>(lane_pairs(src.dp, dst.dp).size()));
+    costs.transfer.push_back(seconds / job.waves / pairs);
+  }
+  return out;
+}
+
+}  // namespace
+
+PlanGraph job_graph(const Job& job, const std::vector<SampleSizes>& step, bool forward_only,
+                    const Rates& rates) {
+  return step_graph(job.layout, job.model.edges(), job_costs(job, step, rates).costs, forward_only);
+}
+
+Plan job_plan(const Job& job, const std::vector<SampleSizes>& step, bool forward_only) {
+  return plan_step(job_graph(job, step, forward_only, given_rates(job.config)), job.waves);
+}
+
+std::vector<SampleSizes> typical_sizes(const Job& job) {
+  const SampleOrder order(job.data->train.samples(),
+                          static_cast<uint64_t>(job.config.get<int64_t>("train.seed")));
+  return sizes_of(job.data->train, order.samples(0, job.global_batch()));
+}
+
+PlannedStep planned_step(const Job& job, const Rates& rates) {
+  const std::vector<SampleSizes> step = typical_sizes(job);
+  JobCosts costs = job_costs(job, step, rates);
+  PlannedStep p{
+      step_graph(job.layout, job.model.edges(), costs.costs), job_plan(job, step, false), {}, costs.traffic};
+  verify(p.plan, p.graph);
+  p.timeline = simulate(p.plan, p.graph);
+  return p;
+}
+
+std::string PlannedStep::text() const {
+  return fmt::format("{:.2f} ms, bubbles {:.0f} %", 1000 * timeline.makespan, 100 * timeline.bubbles);
+}
+
+}  // namespace mimo
