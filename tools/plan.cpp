@@ -50,7 +50,7 @@ int show_plan(const CommandLine& line, World& running) {
     return 2;
   const MachineRates rates = rates_here(job, running);
   if (running.world().rank() != 0) return 0;
-  const PlannedStep planned = planned_step(job, rates.rates);
+  const PlannedStep planned = planned_step(job, rates.rates, job_plan(job));
   const auto& [graph, plan, timeline, traffic] = planned;
   const TimeUnit ms{1000, "ms"};
 

@@ -142,21 +142,19 @@ PlanGraph job_graph(const Job& job, const std::vector<SampleSizes>& step, bool f
   return step_graph(job.layout, job.model.edges(), job_costs(job, step, rates).costs, forward_only);
 }
 
-Plan job_plan(const Job& job, const std::vector<SampleSizes>& step, bool forward_only) {
-  return plan_step(job_graph(job, step, forward_only, given_rates(job.config)), job.waves);
-}
-
 std::vector<SampleSizes> typical_sizes(const Job& job) {
   const SampleOrder order(job.data->train.samples(),
                           static_cast<uint64_t>(job.config.get<int64_t>("train.seed")));
   return sizes_of(job.data->train, order.samples(0, job.global_batch()));
 }
 
-PlannedStep planned_step(const Job& job, const Rates& rates) {
-  const std::vector<SampleSizes> step = typical_sizes(job);
-  JobCosts costs = job_costs(job, step, rates);
-  PlannedStep p{
-      step_graph(job.layout, job.model.edges(), costs.costs), job_plan(job, step, false), {}, costs.traffic};
+Plan job_plan(const Job& job) {
+  return plan_step(job_graph(job, typical_sizes(job), false, given_rates(job.config)), job.waves);
+}
+
+PlannedStep planned_step(const Job& job, const Rates& rates, Plan plan) {
+  const JobCosts costs = job_costs(job, typical_sizes(job), rates);
+  PlannedStep p{step_graph(job.layout, job.model.edges(), costs.costs), std::move(plan), {}, costs.traffic};
   verify(p.plan, p.graph);
   p.timeline = simulate(p.plan, p.graph);
   return p;

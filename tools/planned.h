@@ -17,21 +17,20 @@ struct StepTraffic {
 // The plan's graph with the seconds that the given samples (one step's) take at these rates.
 PlanGraph job_graph(const Job&, const std::vector<SampleSizes>& step, bool forward_only, const Rates&);
 
-// The order of a job's actions: planned at the rates that the configuration gives (machine.*), never at
-// measured ones, so that every run of a job has the same schedule.
-Plan job_plan(const Job&, const std::vector<SampleSizes>& step, bool forward_only);
-
 struct PlannedStep {
   PlanGraph graph;
-  Plan plan;
+  Plan plan;          // at the rates of the configuration
   Timeline timeline;  // of the plan, in seconds at the rates
   StepTraffic traffic;
   std::string text() const;  // "8.41 ms, bubbles 33 %"
 };
-// Of the first step of training. Throws as plan_step does.
-PlannedStep planned_step(const Job&, const Rates&);
+// Of the first step of training, in the order of job_plan.
+PlannedStep planned_step(const Job&, const Rates&, Plan);
 
 // The sizes of the first step's samples.
 std::vector<SampleSizes> typical_sizes(const Job&);
+// The order of a training step, planned at the rates that the configuration gives (machine.*), never at
+// measured ones: every run of a job has the same schedule.
+Plan job_plan(const Job&);
 
 }  // namespace mimo

@@ -72,7 +72,7 @@ class TrainingRun {
     if (!ready) return 2;
     progress_.say(line_.cores);
     rates_ = trainer.measure_rates();
-    planned_.emplace(planned_step(job_, rates_.rates));
+    planned_.emplace(planned_step(job_, rates_.rates, trainer.plan()));
     header(trainer, trainer.steps_done());
     return loop(trainer, trainer.steps_done());
   }

@@ -94,7 +94,7 @@ struct Trainer::Pass {
   Pass(const Job& job, const std::vector<SampleSizes>& step, bool forward_only, int rank,
        const std::map<std::pair<int, int>, Stage*>& stages, Communicator& forward, Communicator& backward)
       : graph(job_graph(job, step, forward_only, given_rates(job.config))),
-        plan(job_plan(job, step, forward_only)),
+        plan(plan_step(graph, job.waves)),
         executor(graph, plan, edges(job), rank, stages, forward, backward) {
     verify(plan, graph);
     for (const Action& a : restrict_to(plan, rank, graph).order)
@@ -163,6 +163,8 @@ Trainer::Trainer(const Job& job, World& host)
 }
 
 Trainer::~Trainer() = default;
+
+const Plan& Trainer::plan() const { return train_->plan; }
 
 MachineRates Trainer::measure_rates() {
   MachineRates rates;

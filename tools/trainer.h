@@ -93,6 +93,7 @@ class Trainer {
   std::vector<Parameter*> parameters() const;
   const Job& job() const { return job_; }
   MachineRates measure_rates();  // of the ranks that run; collective
+  const Plan& plan() const;      // of a training step
   std::string device() const;    // where this rank computes and how its messages travel, in words
   StepClock& clock() { return clock_; }
   static std::atomic<bool> stop_requested;  // on any rank: the step in hand is the last one

@@ -123,10 +123,12 @@ TEST(Traffic, OfAPlanIsThatOfAStep) {
     for (const std::string& o : overrides) trace += o + " ";
     SCOPED_TRACE(trace);
     const Job job = make_job("tools/configs/digits.toml", overrides, comm.size());
-    const PlannedStep planned = planned_step(job, Rates{});
+    const Plan plan = job_plan(job);
+    const PlannedStep planned = planned_step(job, Rates{}, plan);
 
     CountingWorld world(test_world());
     Trainer trainer(job, world);
+    EXPECT_EQ(trainer.plan().order, plan.order);
     trainer.step();
     // The trainer makes the two of the transfers, then those of tensor parallelism, then those of gradients.
     size_t tensor = 2;
@@ -151,7 +153,7 @@ TEST(Traffic, OfAPlanIsThatOfAStep) {
     EXPECT_EQ(numbers(planned.traffic), all)
         << "tensor, gradients, transfers: messages and bytes; planned, then counted";
     // Each of them costs time.
-    const auto span = [&](const Rates& r) { return planned_step(job, r).timeline.makespan; };
+    const auto span = [&](const Rates& r) { return planned_step(job, r, plan).timeline.makespan; };
     const double free = span({.latency = 0, .bandwidth = 1e18});
     EXPECT_GT(span({.latency = 1, .bandwidth = 1e18}), free + 1);
     if (all[1] + all[3] + all[5] > 0) {
