@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <tuple>
 
@@ -19,21 +20,31 @@ constexpr const char* kKeys[] = {"machine.flops", "machine.memory", "machine.lat
 constexpr std::array<double Rates::*, 4> kFields = {&Rates::flops, &Rates::memory, &Rates::latency,
                                                     &Rates::bandwidth};
 constexpr int64_t kMostParameters = int64_t{1} << 24;  // of a layer: it is made in a part of a second
-constexpr double kEnough = 2e-3;                       // seconds that one measurement takes
+constexpr double kEnough = 3e-3;                       // seconds that one measurement takes
 
-// Of one call, after a first one that makes room for its results.
-double seconds_of(const std::function<void()>& f) {
+// Of `calls` calls, fewer after kEnough seconds, and after one more that makes room for their results.
+std::vector<double> seconds_of(const std::function<void()>& f, int calls = 100, double enough = kEnough) {
   f();
-  double seconds = 0;
-  int calls = 0;
-  while (seconds < kEnough && calls < 100) {
+  std::vector<double> each;
+  for (double sum = 0; sum < enough && static_cast<int>(each.size()) < calls; sum += each.back()) {
     const Event begin(current_stream(), true);
     f();
     const Event end(current_stream(), true);
     end.synchronize();
-    seconds += end.since(begin), ++calls;
+    each.push_back(end.since(begin));
   }
-  return seconds / calls;
+  return each;
+}
+
+double mean(const std::vector<double>& v) {
+  return std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size());
+}
+
+// Where another process takes a turn, one call among few lasts a hundred times as long.
+double median(std::vector<double> v) {
+  const auto middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
+  std::nth_element(v.begin(), middle, v.end());
+  return *middle;
 }
 
 struct Trial {
@@ -54,7 +65,8 @@ Trial measured_layer(const Job& job, int module, int layer, const Layout& by_lay
   const bool trainable = job.model.modules[static_cast<size_t>(module)].trainable;
   bool backward = false;
   Trial w;
-  w.seconds = seconds_of([&] {
+  // The mean: with more ranks than cores turns are part of it.
+  w.seconds = mean(seconds_of([&] {
     std::vector<Tensor> inputs;
     for (const StageEdge& e : stage_edges(by_layer, job.model.edges())) {
       if (e.dst_module != module || e.dst_stage != layer) continue;
@@ -66,7 +78,7 @@ Trial measured_layer(const Job& job, int module, int layer, const Layout& by_lay
     const Tensor y = stage->forward(inputs, batch, statistics);
     backward = y.node() != nullptr;
     if (backward) mimo::backward(y, ones(y.shape(), y.dtype()));
-  });
+  }));
   const double passes = 1 + (backward ? (trainable ? 2 : 1) + (job.model.recompute ? 1 : 0) : 0);
   w.operations = passes * stage_flops(job.model, module, layer, grid.pp, sizes) / grid.tp;
   return w;
@@ -120,21 +132,16 @@ Trial measured_layers(const Job& job, Communicator& world) {
 
 double seconds_of_copied_byte() {
   const Tensor from = ones({int64_t{1} << 20}, DType::f32), to = ones({int64_t{1} << 20}, DType::f32);
-  return seconds_of([&] { copy_into(to, from); }) / static_cast<double>(8 << 20);
+  return median(seconds_of([&] { copy_into(to, from); })) / static_cast<double>(8 << 20);
 }
 
-// Every rank sends to the next and receives from the one before.
+// Every rank sends to the next and receives from the one before, as often as all the others.
 double seconds_of_round(Communicator& world, int64_t bytes, int rounds) {
   const int n = world.size(), rank = world.rank();
   const Tensor out = Tensor::zeros({bytes}, DType::u8), in = Tensor::zeros({bytes}, DType::u8);
   const std::array<P2P, 2> messages{P2P{false, (rank + n - 1) % n, in}, P2P{true, (rank + 1) % n, out}};
-  const auto around = [&] { world.exchange(messages, current_stream()).wait(); };
-  around();
-  const Event begin(current_stream(), true);
-  for (int i = 0; i < rounds; ++i) around();
-  const Event end(current_stream(), true);
-  end.synchronize();
-  return end.since(begin) / rounds;
+  constexpr double kForever = std::numeric_limits<double>::infinity();
+  return median(seconds_of([&] { world.exchange(messages, current_stream()).wait(); }, rounds, kForever));
 }
 
 }  // namespace
@@ -172,7 +179,7 @@ MachineRates measure_rates(const Job& job, World& host) {
   if (wanted(1)) measured(1, 1 / agreed({seconds_of_copied_byte()}, ReduceOp::max)[0]);
   if (world.size() > 1 && (wanted(2) || wanted(3))) {
     constexpr int64_t kLong = 1 << 18;
-    const double brief = seconds_of_round(world, 8, 20), full = seconds_of_round(world, kLong, 4);
+    const double brief = seconds_of_round(world, 8, 21), full = seconds_of_round(world, kLong, 9);
     const std::vector<double> worst = agreed({brief, full}, ReduceOp::max);
     if (wanted(2)) measured(2, worst[0]);
     // At least half of the time of a long message is its bytes', whatever the noise.
