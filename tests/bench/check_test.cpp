@@ -38,7 +38,7 @@ void expect_seen(const char* name, const Op& op, Array<V>& result) {
 template <class T>
 void expect_all_seen() {
   const OnGpu gpu;
-  const auto x = operand<T>(1 << 16), w = operand<T>(1 << 12);
+  const auto x = operand<T>(1 << 16), w = operand<T>(1 << 13);
   const auto f = operand<acc_t<T>>(1 << 12);
   Array<T> y(128 * 64);
   Array<acc_t<T>> sums(128), other(128 * 64), lse(4 * 128);
