@@ -202,8 +202,8 @@ $(BUILD)/mimo-emulated: $(BUILD)/obj/tools/mimo.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
 # What needs the toolkit's headers and no GPU. A library of ours stands in cuBLASLt's place (tests/gpu/column_major.cpp).
 TOOLKIT_OBJ := $(patsubst %.cpp,$(CUDA_DIR)/%.o,$(addprefix tests/gpu/,bf16_test.cpp library_test.cpp runtime_test.cpp) \
     kernels/cuda/cublaslt.cpp kernels/cuda/library.cpp tensor/cuda/runtime.cpp) \
-  $(patsubst %,$(BUILD)/simt/%.o,tests/simt/simt tests/simt/memory kernels/cuda/registry kernels/cuda/gemm kernels/cuda/gemm_scale) \
-  $(BUILD)/obj/tests/cuda/gemm_test.o
+  $(patsubst %,$(BUILD)/simt/%.o,tests/simt/simt tests/simt/memory tests/simt/device_memory kernels/cuda/registry kernels/cuda/gemm kernels/cuda/gemm_scale) \
+  $(patsubst %,$(BUILD)/obj/tests/cuda/%.o,errors gemm_test)
 $(BUILD)/tests/toolkit: $(TOOLKIT_OBJ) $(CPU_OBJ) $(BUILD)/toolkit/libcublasLt.so.13
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter %.o,$^) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../toolkit' \

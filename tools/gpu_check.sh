@@ -282,6 +282,7 @@ compared() {  # RUN REFERENCE FIRST LAST RANKS OPTION...
 # --- what is written
 
 readonly shown=("mimo-bench step" "mimo-bench" "mimo-bench --check" "ncu")  # checks whose output the page has
+readonly accuracy="kernels against the CPU's"                                # and the one whose table begins there
 page() {
   local name
   echo "# $gpu, $(date -u +%Y-%m-%d)"
@@ -291,6 +292,7 @@ page() {
   for name in "${shown[@]}"; do
     [ ! -f "$(log_of "$name")" ] || block "\`$name\`" "$(log_of "$name")"
   done
+  [ ! -f "$(log_of "$accuracy")" ] || block "Errors nearest to what is allowed" <(grep -A 20 '^error/allowed' "$(log_of "$accuracy")")
 }
 block() {  # TITLE FILE
   printf '\n%s:\n\n```\n' "$1"
@@ -309,7 +311,7 @@ publish() {
 # --- the checks
 
 tests() {  # SECONDS: with as many blocks as there are multiprocessors, and with few, so that every loop goes round
-  check "kernels against the CPU's" "$1" "$(program tests)"
+  MIMO_ERRORS=1 check "$accuracy" "$1" "$(program tests)"
   MIMO_TEST_SMS=2 check "kernels against the CPU's, as on 2 multiprocessors" "$1" "$(program tests)"
 }
 nccl() {  # RANKS SECONDS

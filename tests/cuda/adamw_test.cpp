@@ -8,10 +8,9 @@ namespace {
 // A result of acc_t<T> that starts from f(random values).
 template <class T, class F>
 acc_t<T>* changed(Case<T>& c, const std::string& name, int64_t n, uint64_t seed, F&& f) {
-  acc_t<T>* p = c.sum(name, 1, n);
-  const std::vector<double> values = random_values(n, seed);
-  for (int64_t i = 0; i < n; ++i) p[i] = static_cast<acc_t<T>>(f(values[static_cast<size_t>(i)]));
-  return p;
+  std::vector<double> values = random_values(n, seed);
+  for (double& x : values) x = f(x);
+  return c.acc_inout(name, 1, n, values);
 }
 
 // Tensors of these lengths, `offset` elements behind a 16-byte boundary.
@@ -59,16 +58,16 @@ TEST(CudaAdamW, Nothing) {
 TEST(CudaAdamW, InPiecesAsAtOnce) {
   constexpr int64_t n = 5001;
   const auto update = [&](int64_t piece) {
-    Case<float> c;
+    Case<float> c(cuda_context());
     const AdamW<float> whole = adamw(c, {n}, 0, 3);
-    const AdamTensor<float> a = whole.tensor[0];
+    const AdamTensor<float> a = read(whole.tensor, 1)[0];
     std::vector<AdamTensor<float>> tensors;
     for (int64_t i = 0; i < n; i += piece)
       tensors.push_back(
           {std::min(piece, n - i), a.param + i, a.master + i, a.grad + i, a.m + i, a.v + i, 1, 1});
     run(cuda_context(), AdamW<float>{static_cast<int>(tensors.size()), n, c.data(tensors), whole.state});
     synchronize();
-    return std::vector<float>(a.param, a.param + n);
+    return read(a.param, n);
   };
   EXPECT_EQ(update(777), update(n));
 }

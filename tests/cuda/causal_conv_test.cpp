@@ -56,9 +56,22 @@ TEST(CudaCausalConv, Forward) {
     });
 }
 
+// For bf16, of silu'(u) = g + u g (1 - g), g = 1 / (1 + 2^x): a division's error in g arrives there times
+// |1 - u|, and is one of dy then; the mean of (1 - u)^2 over eight taps and a bias in (-2, 2) is 17. That of
+// 2^x is one of u by as much, and |u| units more come from the rounding of x: one of the taps.
+const Tolerance kBf16{
+    .inputs = {
+        {"dy", [](double x, int64_t) { return x * (1 + std::sqrt(17) * ulps::kFdividef * ulps::kFloat); }},
+        {"weight", [](double x, int64_t) { return x * (1 + (ulps::kEx2 + 1) * ulps::kFloat); }}}};
+template <class Build>
+void check_backward(const Build& build) {
+  compare<float>(build);
+  compare<bf16>(build, kBf16);
+}
+
 TEST(CudaCausalConv, Backward) {
   for (const Shape& s : shapes())
-    check_cuda([&]<class T>(Case<T>& c) {
+    check_backward([&]<class T>(Case<T>& c) {
       const int64_t t = s.tokens(), C = s.channels;
       const auto* cu = c.ints(s.cu());
       const T *x = c.in("x", t, C, s.pad), *w = c.in("weight", C, s.width);
@@ -79,7 +92,7 @@ TEST(CudaCausalConv, Backward) {
 // States in without a gradient of the states out, and the reverse.
 TEST(CudaCausalConv, StatesOneByOne) {
   for (const bool forward : {false, true})
-    check_cuda([&]<class T>(Case<T>& c) {
+    check_backward([&]<class T>(Case<T>& c) {
       const auto* cu = c.ints({0, 2, 2, 30});
       const T *x = c.in("x", 30, 8), *w = c.in("weight", 8, 4), *state = c.in("state", 9, 8);
       const T* dy = c.in("dy", 30, 8);

@@ -57,17 +57,16 @@ TEST(CudaElementwise, Copy) {
 }
 
 TEST(CudaElementwise, CopyKeepsBits) {
-  std::vector<uint16_t> bits(65536);
-  for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint16_t>(i);
+  std::vector<bf16> all(65536);
+  for (size_t i = 0; i < all.size(); ++i) all[i].bits = static_cast<uint16_t>(i);
   for (const int64_t from : {0, 1}) {
-    const auto x = device_memory(2 * 65536), y = device_memory(2 * 65536);
-    std::memcpy(x.get(), bits.data(), 2 * 65536);
-    std::memset(y.get(), 0, 2 * 65536);
+    Case<bf16> c(cuda_context());
+    const bf16* x = c.data(all) + from;
+    bf16* y = c.data(std::vector<bf16>(all.size(), bf16(0.f))) + from;
     const int64_t n = 65536 - from;
-    run(cuda_context(),
-        Copy<bf16>{1, n, static_cast<bf16*>(x.get()) + from, n, static_cast<bf16*>(y.get()) + from, n});
+    run(cuda_context(), Copy<bf16>{1, n, x, n, y, n});
     synchronize();
-    EXPECT_EQ(std::memcmp(static_cast<bf16*>(y.get()) + from, &bits[from], 2 * n), 0);
+    EXPECT_EQ(std::memcmp(read(y, n).data(), &all[static_cast<size_t>(from)], 2 * n), 0);
   }
 }
 
@@ -112,11 +111,11 @@ TEST(CudaElementwise, FromAccRounds) {
   });
   // A NaN stays one, and quiet; its other bits are the machine's.
   const int64_t n = static_cast<int64_t>(nans.size());
-  const auto from = device_memory(4 * n), to = device_memory(2 * n);
-  std::memcpy(from.get(), nans.data(), 4 * n);
-  run(cuda_context(), FromAcc<bf16>{n, static_cast<float*>(from.get()), static_cast<bf16*>(to.get())});
+  Case<bf16> c(cuda_context());
+  bf16* y = c.data(std::vector<bf16>(nans.size(), bf16(0.f)));
+  run(cuda_context(), FromAcc<bf16>{n, c.data(nans), y});
   synchronize();
-  for (int64_t i = 0; i < n; ++i) ASSERT_EQ(static_cast<uint16_t*>(to.get())[i] & 0x7fc0, 0x7fc0);
+  for (const bf16 v : read(y, n)) ASSERT_EQ(v.bits & 0x7fc0, 0x7fc0);
 }
 
 TEST(CudaElementwise, AddColumnSums) {

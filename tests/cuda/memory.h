@@ -1,5 +1,5 @@
-// Memory that tests fill, kernels compute on and tests read: exact-size heap blocks under the emulator, so
-// that ASan sees every access outside; managed memory on a GPU.
+// Memory that kernels compute on, at its exact size, and the ways in which they may run: under the emulator
+// (tests/simt/memory.cpp) or on a GPU (tests/gpu/memory.cpp).
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -11,7 +11,9 @@
 
 namespace mimo::op_test {
 
+// The device's, full of ones: NaN. The host reaches it by copies alone.
 std::shared_ptr<void> device_memory(int64_t bytes);
+void copy(void* to, const void* from, int64_t bytes);  // either side; after what was launched before
 Cuda cuda_context();
 void synchronize();  // until everything launched has run; throws what it met
 
@@ -29,8 +31,13 @@ inline std::vector<int> chosen_sm_counts(std::vector<int> counts) {
   return counts;
 }
 
-// Thread orders that results may not depend on: the emulator has four, a GPU its own, twice.
-int orders();
-void set_order(int);
+// The emulator runs threads in four orders, then makes functions err in three ways as far as a GPU's may
+// (tests/simt/noise.h); a GPU has its own way, twice.
+struct Way {
+  const char* name;
+  bool same_bits = true;  // as the first
+};
+std::vector<Way> ways();
+void set_way(int);
 
 }  // namespace mimo::op_test

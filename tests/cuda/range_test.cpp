@@ -95,9 +95,9 @@ TEST(CudaRange, Activations) {
       run(context, ActivationBackward<T>{kind, 1, n, in, n, dy, n, dx, n});
       synchronize();
     };
-    Case<double> exact;
+    Case<double> exact{Cpu{}};
     run_both(Cpu{}, exact);
-    Case<float> got;
+    Case<float> got(cuda_context());
     run_both(cuda_context(), got);
     for (size_t r = 0; r < 2; ++r) {
       const auto want = exact.results()[r].values(), have = got.results()[r].values();

@@ -24,6 +24,7 @@ struct Shape {
     for (double& x : v) x = delta_low + (x + 2) / 4 * (delta_high - delta_low);
     return v;
   }
+  std::vector<double> biases() const { return random_values(channels, 98); }
 };
 
 // Chunks are 256 rows: sequences end within them and reach over three. Blocks have 8 channels, and 64 in
@@ -40,9 +41,32 @@ const Shape kShapes[] = {
     {8, 4, {}},
     {0, 4, {3}},
 };
-// An exponential is off by 2^-22 here and by 2^-23 on the CPU, and its argument is rounded twice (by log2 e
-// too) where the CPU's is once.
-constexpr Tolerance kTolerance{4, 1};
+// What errors of functions are to the inputs, in units of float's last place:
+// - delta = softplus(x) = max(x, 0) + log1p(exp(-|x|)): expf's is one of x, log1pf's, relative to delta, one
+// of
+//   1 + |x| at most.
+// - a = 2^(delta A log2 e): expf's in A, and the two roundings of A log2 e, are one of a_log. The exponential
+//   itself errs by every step, which A would do if it was off by so much over delta, on average.
+// - the gate's: expf's in sigmoid(z) is one of z.
+Tolerance tolerance(const Shape& s) {
+  std::vector<double> steps(static_cast<size_t>(s.channels), 0);  // the mean delta of each channel
+  const std::vector<double> deltas = s.deltas(), biases = s.biases();
+  for (size_t i = 0; i < deltas.size(); ++i) {
+    const size_t c = i % steps.size();
+    steps[c] +=
+        std::log1p(std::exp(rounded(deltas[i]) + (s.bias ? biases[c] : 0))) / static_cast<double>(s.tokens());
+  }
+  return {.inputs = {{"delta",
+                      [](double x, int64_t) {
+                        return x + (ulps::kExpf + ulps::kLog1pf * (1 + std::fabs(x) + 2)) * ulps::kFloat;
+                      }},
+                     {"a_log",
+                      [=, state = s.state](double x, int64_t i) {
+                        const double exponent = steps[static_cast<size_t>(i / state)] * std::exp(x);
+                        return x + (ulps::kExpf + 1 + ulps::kEx2 / exponent) * ulps::kFloat;
+                      }},
+                     {"z", [](double x, int64_t) { return x + ulps::kExpf * ulps::kFloat; }}}};
+}
 
 template <class T>
 struct Inputs {
@@ -62,7 +86,7 @@ struct Inputs {
         b(m.in("b", t, N, pad)),
         c(m.in("c", t, N, pad)),
         z(s.gate ? m.in("z", t, C, pad) : nullptr),
-        bias(s.bias ? m.acc_in("delta_bias", C) : nullptr),
+        bias(s.bias ? m.acc_in("delta_bias", C, 1, s.biases()) : nullptr),
         a_log(m.acc_in("a_log", C, N)),
         d(m.acc_in("d", C)),
         state_in(s.states ? m.acc_in("state_in", S, C * N) : nullptr) {}
@@ -80,7 +104,7 @@ TEST(CudaSelectiveScan, Forward) {
               s.sequences(), in.cu, in.t, s.channels, s.state, in.u,     c_ld, in.delta,    c_ld, in.b, n_ld,
               in.c,          n_ld,  in.z, c_ld,       in.bias, in.a_log, in.d, in.state_in, y,    c_ld, out};
         },
-        kTolerance);
+        tolerance(s));
 }
 
 TEST(CudaSelectiveScan, Backward) {
@@ -104,7 +128,7 @@ TEST(CudaSelectiveScan, Backward) {
               in.state_in,   dy,    c_ld, dout,       du,      c_ld,  ddelta,  c_ld,     db,
               n_ld,          dc,    n_ld, dz,         c_ld,    dbias, da_log,  dd,       din};
         },
-        kTolerance);
+        tolerance(s));
 }
 
 TEST(CudaSelectiveScan, RefusesBadShapes) {

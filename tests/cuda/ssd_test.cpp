@@ -84,7 +84,18 @@ SsdBackward<T> backward(const Problem& q, Case<T>& c) {
 // bf16 before they are multiplied: every term of a sum has at most two such roundings (x goes into a state,
 // the state into a product), independent of the other terms', so the sum is as near as if it were rounded
 // twice.
-const Tolerance kTolerance{2, 2, true};
+//
+// Errors of functions, as those of inputs: expf's and log1pf's in softplus(x) are one of x, log1pf's,
+// relative to dt, of 1 + |x| at most. Every term has one exponential of its chunk, by which it is off as if x
+// or dy were; from chunk to chunk another, which decays.
+const Tolerance kTolerance{
+    2,
+    2,
+    true,
+    {{"dt", [](double x,
+               int64_t) { return x + (ulps::kExpf + ulps::kLog1pf * (1 + std::fabs(x))) * ulps::kFloat; }},
+     {"x", [](double x, int64_t) { return x * (1 + 2 * ulps::kExpf * ulps::kFloat); }},
+     {"dy", [](double x, int64_t) { return x * (1 + 2 * ulps::kExpf * ulps::kFloat); }}}};
 
 void check_forward(const Problem& q) {
   check_cuda([&]<class T>(Case<T>& c) { return forward<T>(q, c); }, kTolerance);

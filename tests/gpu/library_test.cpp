@@ -9,8 +9,13 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/simt/device_memory.h"
+
 namespace mimo::cuda {
 namespace {
+
+// The library in cuBLASLt's place is the host's, and computes on device memory.
+const simt::DeviceAccess kOpen;
 
 // The libraries that this program brings are to be found, not the machine's.
 const int cleared = unsetenv("MIMO_CUDA_LIBRARIES");

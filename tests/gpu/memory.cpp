@@ -1,4 +1,5 @@
-// tests/simt/memory.cpp's twin on a GPU: memory that both sides reach, at its exact size, and a stream.
+// tests/simt/memory.cpp's twin on a GPU: plain device memory, since memcheck looks into no managed one, and a
+// stream.
 #include "tests/cuda/memory.h"
 
 #include <cuda_runtime_api.h>
@@ -27,8 +28,14 @@ cudaStream_t stream() {
 
 std::shared_ptr<void> device_memory(int64_t bytes) {
   void* p = nullptr;
-  check(cudaMallocManaged(&p, static_cast<size_t>(std::max<int64_t>(bytes, 1))), "cudaMallocManaged");
+  check(cudaMalloc(&p, static_cast<size_t>(std::max<int64_t>(bytes, 1))), "cudaMalloc");
+  check(cudaMemsetAsync(p, 0xff, static_cast<size_t>(bytes), stream()), "cudaMemsetAsync");
   return {p, [](void* q) { cudaFree(q); }};
+}
+void copy(void* to, const void* from, int64_t bytes) {
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream()),
+        "cudaMemcpyAsync");
+  synchronize();
 }
 
 std::vector<int> sm_counts() {
@@ -39,7 +46,7 @@ std::vector<int> sm_counts() {
 Cuda cuda_context() { return {stream(), 0, chosen_sms(), {}}; }
 
 void synchronize() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
-int orders() { return 2; }
-void set_order(int) {}
+std::vector<Way> ways() { return {{"first"}, {"second"}}; }
+void set_way(int) {}
 
 }  // namespace mimo::op_test

@@ -1,7 +1,7 @@
 // The emulator's matrix products: the CPU's.
 #include "kernels/gemm.h"
 #include "kernels/cuda/product.h"
-#include "tests/simt/simt.h"
+#include "tests/simt/device_memory.h"
 
 namespace mimo::cuda {
 namespace {

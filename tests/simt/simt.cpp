@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "kernels/cpu/threads.h"
+#include "tests/simt/device_memory.h"
+#include "tests/simt/noise.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -32,9 +34,7 @@ using boost::context::detail::transfer_t;
 constexpr size_t kStack = 256 * 1024;
 constexpr int kFence = 256;  // bytes behind shared memory that must stay as they are
 Order g_order = Order::fair_up;
-void (*g_open)(bool) = nullptr;
-std::mutex g_access_mutex;
-int g_access = 0;  // DeviceAccess objects alive
+Noise g_noise = Noise::none;
 
 struct Copy {
   void* shared;
@@ -238,16 +238,8 @@ void run_block(Block& b, SharedMemory& shared) {
 }  // namespace
 
 void set_order(Order o) { g_order = o; }
-
-DeviceAccess::DeviceAccess() {
-  std::lock_guard lock(g_access_mutex);
-  if (g_access++ == 0 && g_open) g_open(true);
-}
-DeviceAccess::~DeviceAccess() {
-  std::lock_guard lock(g_access_mutex);
-  if (--g_access == 0 && g_open) g_open(false);
-}
-void set_device_memory(void (*open)(bool)) { g_open = open; }
+void set_noise(Noise n) { g_noise = n; }
+Noise noise() { return g_noise; }
 
 void run(std::string_view name, dim3 grid, int threads, int shared_bytes, const std::function<void()>& body) {
   if (threads <= 0 || threads > 1024 || threads % kWarp != 0)

@@ -8,7 +8,8 @@
 // It finds: barriers and collectives that not all threads reach together; accesses outside shared memory
 // (and, with ASan, outside any buffer); reads of shared memory that was not written (all ones: NaN);
 // asynchronous copies that are read before their wait (all ones until then); and, as the four orders of
-// threads must give equal bits, missing barriers. It does not see: time, bank conflicts, weak memory order
+// threads must give equal bits, missing barriers. noise.h makes functions as inaccurate as a GPU's may be,
+// device_memory.h keeps the host from device memory. It does not see: time, bank conflicts, weak memory order
 // between blocks.
 #pragma once
 #include <cstdint>
@@ -65,16 +66,6 @@ int meet_block(int vote, const std::source_location& at = std::source_location::
 void async_copy(void* shared, const void* global, int bytes, bool valid);
 void async_commit();
 void async_wait(int groups_under_way);
-
-// While one lives, device memory may be touched: kernels and copies hold one. `set_device_memory` says how it
-// is opened and closed; where nothing does, it is always open.
-class DeviceAccess {
- public:
-  DeviceAccess();
-  ~DeviceAccess();
-  DeviceAccess(const DeviceAccess&) = delete;
-};
-void set_device_memory(void (*open)(bool));
 
 // Throws unless p is a multiple of `alignment`.
 void check_aligned(const void* p, int alignment, const char* what);

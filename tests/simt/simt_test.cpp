@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <memory>
+#include <iterator>
+#include <set>
 #include <vector>
 
 #include "kernels/cuda/ptx/cp_async.cuh"
 #include "kernels/cuda/ptx/mma.cuh"
 #include "kernels/cuda/warp.cuh"
+#include "tests/simt/device_memory.h"
 
 namespace mimo::cuda {
 
@@ -193,6 +195,144 @@ TEST(Simt, MmaMultipliesWhatLdmatrixLoads) {
       for (int k = 0; k < 16; ++k) want += a[m * 16 + k] * b[k * 8 + n];
       EXPECT_EQ(c[m * 8 + n], want) << m << ", " << n;
     }
+}
+
+// --- errors of functions
+
+using simt::Noise;
+
+struct WithNoise {
+  explicit WithNoise(Noise n) { simt::set_noise(n); }
+  ~WithNoise() { simt::set_noise(Noise::none); }
+};
+
+// All distances, in units of the last place and away from zero, of f(x) from f in a wider type.
+template <class T, class F, class Exact>
+std::set<int64_t> distances(Noise noise, const F& f, const Exact& exact) {
+  const WithNoise n(noise);
+  std::set<int64_t> all;
+  for (int i = 1; i < 1000; ++i) {
+    const T x = static_cast<T>(i) / 64, y = static_cast<T>(exact(x));
+    const auto bits = [](T v) { return static_cast<int64_t>(std::bit_cast<simt::Bits<T>>(std::fabs(v))); };
+    all.insert(bits(f(x)) - bits(y));
+  }
+  return all;
+}
+using Distances = std::set<int64_t>;
+
+// The bound is reached, and not passed. Exponentials go the other way than other functions where they err
+// apart.
+template <class T, class F, class Exact>
+void check_errors(const F& f, const Exact& exact, int64_t bound, bool exponential) {
+  EXPECT_EQ(distances<T>(Noise::away, f, exact), Distances{bound});
+  EXPECT_EQ(distances<T>(Noise::apart, f, exact), Distances{exponential ? -bound : bound});
+  EXPECT_EQ(distances<T>(Noise::mixed, f, exact), (Distances{-bound, bound}));
+}
+
+TEST(Noise, FunctionsErrByTheirBounds) {
+  check_errors<float>(
+      expf, [](double x) { return std::exp(x); }, ulps::kExpf, true);
+  check_errors<float>(
+      exp2_fast, [](double x) { return std::exp2(x); }, ulps::kEx2, true);
+  check_errors<float>(
+      log1pf, [](double x) { return std::log1p(x); }, ulps::kLog1pf, false);
+  check_errors<float>([](float x) { return logf(x + 2); }, [](double x) { return std::log(x + 2); },
+                      ulps::kLogf, false);
+  check_errors<float>([](float x) { return __fdividef(-3, x); }, [](double x) { return -3 / x; },
+                      ulps::kFdividef, false);
+  using Wide = long double;
+  check_errors<double>(
+      static_cast<double (*)(double)>(exp), [](Wide x) { return std::exp(x); }, ulps::kExpDouble, true);
+  check_errors<double>([](double x) { return log(x + 2); }, [](Wide x) { return std::log(x + 2); },
+                       ulps::kLogDouble, false);
+  check_errors<double>([](double x) { return pow(10000, -x); },
+                       [](Wide x) { return std::pow(Wide(10000), -x); }, ulps::kPowDouble, false);
+}
+
+TEST(Noise, NoneIsTheMachinesOwn) {
+  EXPECT_EQ(expf(1.5f), std::exp(1.5f));
+  EXPECT_EQ(__fdividef(1, 3), 1 / 3.f);
+}
+
+TEST(Noise, LeavesDocumentedValues) {
+  for (const Noise noise : {Noise::none, Noise::away, Noise::apart, Noise::mixed}) {
+    const WithNoise n(noise);
+    EXPECT_EQ(expf(0), 1);
+    EXPECT_EQ(expf(-0.f), 1);
+    EXPECT_EQ(expf(-INFINITY), 0);
+    EXPECT_EQ(expf(INFINITY), INFINITY);
+    EXPECT_TRUE(std::isnan(expf(NAN)));
+    EXPECT_EQ(logf(1), 0);
+    EXPECT_EQ(logf(0), -INFINITY);
+    EXPECT_EQ(log1pf(0), 0);
+    EXPECT_EQ(pow(0.9, 0.0), 1);
+    EXPECT_EQ(exp2_fast(0), 1);
+    EXPECT_EQ(exp2_fast(1e-39f), 1) << "a subnormal argument is zero";
+    EXPECT_EQ(exp2_fast(-127), 0) << "a subnormal result is zero";
+    EXPECT_GT(exp2_fast(-125), 0);
+    EXPECT_EQ(exp2_fast(-INFINITY), 0);
+    EXPECT_TRUE(std::isnan(exp2_fast(NAN)));
+    EXPECT_EQ(__fdividef(1, INFINITY), 0);
+    EXPECT_EQ(__fdividef(1, 0x1p127f), 0) << "1 / y is zero where it would be subnormal";
+    EXPECT_TRUE(std::isnan(__fdividef(INFINITY, 0x1p127f)));
+    EXPECT_TRUE(std::isfinite(expf(88.72283f))) << "as large as a float gets";
+  }
+}
+
+}  // namespace
+
+__global__ void functions(float* out) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const float x = 0.01f * static_cast<float>(i);
+  out[i] = logf(1 + expf(x)) + __fdividef(x, 1 + exp2_fast(x));
+}
+
+namespace {
+
+TEST(Noise, IsOfArgumentsAlone) {
+  std::set<std::vector<float>> results;
+  for (const Noise noise : simt::kNoises) {
+    const WithNoise n(noise);
+    for (const Order o : simt::kOrders) {
+      simt::set_order(o);
+      std::vector<float> out(1024);
+      launch<functions>(Cuda{}, dim3(8), 128, out.data());
+      results.insert(out);
+    }
+  }
+  simt::set_order(Order::fair_up);
+  EXPECT_EQ(results.size(), std::size(simt::kNoises)) << "one for each kind, whatever the order";
+}
+
+// --- device memory
+
+struct DeviceFloats {
+  float* data;
+  explicit DeviceFloats(int64_t n) : data(static_cast<float*>(simt::allocate_device(4 * n))) {}
+  ~DeviceFloats() { simt::free_device(data); }
+  DeviceFloats(const DeviceFloats&) = delete;
+};
+
+TEST(DeviceMemory, OnlyKernelsAndCopiesTouchIt) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";  // there are others
+  const DeviceFloats x(1024);
+  launch<functions>(Cuda{}, dim3(8), 128, x.data);
+  float first[2];
+  simt::copy(first, x.data, sizeof first);
+  EXPECT_GT(first[1], first[0]);
+  const volatile float* p = x.data;
+  EXPECT_DEATH(static_cast<void>(p[5]), "the host touched device memory");
+  EXPECT_DEATH(launch<functions>(Cuda{}, dim3(1), 128, x.data + 960),
+               "left the device memory it may touch|use-after-poison");
+  const simt::DeviceAccess access;
+  EXPECT_EQ(p[1], first[1]);
+}
+
+TEST(DeviceMemory, HasAnEnd) {
+  EXPECT_EQ(simt::allocate_device(simt::kDeviceMemory + 1), nullptr);
+  void* nothing = simt::allocate_device(0);
+  EXPECT_NE(nothing, nullptr);
+  simt::free_device(nothing);
 }
 
 }  // namespace

@@ -13,6 +13,11 @@ template <class T>
 T to_type(float x) {
   return T(x);
 }
-inline float exp2_fast(float x) { return std::exp2(x); }
+// Subnormal arguments and results are zero (.ftz).
+inline float exp2_fast(float x) {
+  const float y = simt::approximate(
+      {8, ulps::kEx2, true}, [](auto v) { return std::exp2(v); }, std::fabs(x) < 0x1p-126f ? 0 : x);
+  return y < 0x1p-126f ? 0 : y;
+}
 
 }  // namespace mimo::cuda
