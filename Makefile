@@ -9,7 +9,7 @@ CXXSTD   := -std=c++20
 # -Wrestrict: g++ 12 reports copies within std::string that cannot happen (its bug 105651).
 WARN     := -Wall -Wextra -Wshadow -Werror -Wno-restrict
 # No errno and no traps from floating point: both only keep loops from being vectorised; results do not change.
-CXXFLAGS += $(CXXSTD) $(OPT) -g1 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) -I. $(SANFLAGS)
+CXXFLAGS += $(CXXSTD) $(OPT) -g1 -march=$(MARCH) -fopenmp-simd -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) -I. $(SANFLAGS)
 SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
 # Debian packages. (xxhash: checksums of checkpoint files. boost-context: the fibers of the CUDA emulator. patchelf: the
@@ -30,7 +30,9 @@ MPI_INC  = $(shell mpicxx --showme:incdirs 2>/dev/null | tr ' ' '\n' | sed 's/^/
 MPI_LIB  = $(shell mpicxx --showme:link 2>/dev/null)
 HDF5_INC = $(shell pkg-config --cflags hdf5 2>/dev/null | sed 's/-I/-isystem /g')
 HDF5_LIB = $(shell pkg-config --libs hdf5 2>/dev/null)
-LIBS     = $(HDF5_LIB) $(MPI_LIB) -lxxhash -ldnnl -lpng -lfmt -lpthread -ldl
+LIBS     = $(HDF5_LIB) $(MPI_LIB) -lxxhash $(DNNL_LIB) -lpng -lfmt -ltomlplusplus -lpthread -ldl
+# (oneDNN's threads are OpenMP's; kernels/cpu/sgemm.cpp keeps it to one.)
+DNNL_LIB := -ldnnl -lgomp
 
 MISSING = $(strip $(shell dpkg-query -W -f='$${Package} $${db:Status-Status}\n' $(DEPS) 2>/dev/null \
             | awk '$$2=="installed"{print $$1}' | sort > /tmp/.mimo-have-$$$$; \
@@ -65,7 +67,7 @@ CUDA_HOST := $(wildcard kernels/cuda/*.cpp tensor/cuda/*.cpp) $(if $(NCCL_H),$(w
 CU_OBJ    := $(CU_SRC:%.cu=$(CUDA_DIR)/%.o)
 HOST_OBJ  := $(CUDA_HOST:%.cpp=$(CUDA_DIR)/%.o) $(if $(NCCL_H),,$(BUILD)/obj/parallel/no_nccl.o)
 CUDA_OBJ  := $(CU_OBJ) $(HOST_OBJ)
-NVCCFLAGS := $(CXXSTD) -O3 -lineinfo --expt-relaxed-constexpr -I. -Xcompiler -Wall,-Wextra,-Wshadow,-fopenmp -Werror all-warnings \
+NVCCFLAGS := $(CXXSTD) -O3 -lineinfo --expt-relaxed-constexpr -I. -Xcompiler -Wall,-Wextra,-Wshadow,-fopenmp-simd -Werror all-warnings \
   $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) -Xptxas -v
 
 # The emulator's build of the same kernels, by g++ alone.
@@ -104,7 +106,7 @@ help:
 	@echo "make test-asan CUDA kernels on the CPU, sanitized make cubin  registers, shared memory and spills of the kernels"
 	@echo "make gpu-check checks and measures on a GPU       make bundle the same for a machine without a compiler, one file"
 	@echo "make gpu-tests build $(BUILD)/gpu/tests, the kernels' tests for a machine with a GPU"
-	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native  CUDA_HOME=dir  CUDA_ARCH=90a  NVCC= (without CUDA)"
+	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native  CUDA_HOME=dir  CUDA_ARCH=90a  NVCC= (without CUDA)  RANKS=4 (make run)"
 
 check-deps:
 	@m="$(MISSING)"; if [ -n "$$m" ]; then \
@@ -130,6 +132,10 @@ $(BUILD)/obj/%.o: %.cpp Makefile
 	@mkdir -p $(@D)
 	@echo "  C++  $<"
 	@$(CXX) $(CXXFLAGS) $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
+
+# Only kernels gain from -O3; tests spend their time in what they test, and compile in half the time so.
+$(BUILD)/obj/io/%.o $(BUILD)/obj/tools/%.o: OPT := -O2
+$(BUILD)/obj/tests/%.o: OPT := -O1
 
 $(BUILD)/simt/%.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -181,7 +187,7 @@ CUDA_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/cuda/*.cpp))
 SIMT_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/simt/%.o,$(wildcard tests/simt/*_test.cpp))
 $(BUILD)/tests/cuda: $(CUDA_TEST_OBJ) $(SIMT_OBJ) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -ldnnl -o $@
+	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context $(DNNL_LIB) -o $@
 
 $(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(BUILD)/obj/tests/tools/program.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB) $(BUILD)/mimo-emulated
 	@mkdir -p $(@D); echo "  LINK $@"
@@ -207,7 +213,7 @@ TOOLKIT_OBJ := $(patsubst %.cpp,$(CUDA_DIR)/%.o,$(addprefix tests/gpu/,bf16_test
 $(BUILD)/tests/toolkit: $(TOOLKIT_OBJ) $(CPU_OBJ) $(BUILD)/toolkit/libcublasLt.so.13
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter %.o,$^) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../toolkit' \
-	  -lgtest_main -lgtest -lboost_context -ldnnl $(CUDA_LIBS) -o $@
+	  -lgtest_main -lgtest -lboost_context $(DNNL_LIB) $(CUDA_LIBS) -o $@
 
 $(BUILD)/toolkit/libcublasLt.so.13: tests/gpu/column_major.cpp Makefile
 	@mkdir -p $(@D); echo "  C++  $<"
@@ -217,7 +223,7 @@ $(BUILD)/toolkit/libcublasLt.so.13: tests/gpu/column_major.cpp Makefile
 GPU_TEST_OBJ := $(CUDA_TEST_OBJ) $(patsubst %.cpp,$(CUDA_DIR)/%.o,tests/gpu/memory.cpp tests/gpu/device_test.cpp tests/gpu/runtime_test.cpp)
 $(BUILD)/gpu/tests: $(GPU_TEST_OBJ) $(filter-out $(CUDA_DIR)/parallel/%,$(CUDA_OBJ)) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest -ldnnl $(CUDA_LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest $(DNNL_LIB) $(CUDA_LIBS) -o $@
 
 NEEDS_NVCC = $(if $(NVCC),,@echo "make $@: no nvcc. Install CUDA's toolkit, or say where it is: make $@ CUDA_HOME=/path"; exit 1)
 gpu-tests: $(if $(TOOLKIT),$(BUILD)/gpu/tests $(BUILD)/gpu/nccl_test)
@@ -232,13 +238,13 @@ cubin-table: $(CUDA_DIR)/cubin_table
 $(CUDA_DIR)/cubin_table: $(CUDA_DIR)/tests/cubin_table.o $(CUDA_DIR)/kernels/cuda/registry.o $(CU_OBJ) kernels/cuda
 	@$(CXX) $(CXXFLAGS) $(filter %.o,$^) $(CUDA_LIBS) -o $@
 
-# Under the sanitizers, what runs kernels in the emulator; the CPU's are the ones of every other test.
+# Under the sanitizers, the emulator and what runs in it; the CPU's kernels and the tests are those of every other test.
 $(BUILD)/tests/emulator: $(BUILD)/simt/tests/simt/simt_test.o $(SIMT_OBJ) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -ldnnl -o $@
+	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context $(DNNL_LIB) -o $@
 test-asan: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) $(CPU_OBJ)
-	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)-asan SANITIZE=address,undefined OPT=-O1 CPU_OBJ="$(CPU_OBJ)" \
+	@$(MAKE) --no-print-directory -j$$(nproc) $(CPU_OBJ) $(CUDA_TEST_OBJ)
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)-asan SANITIZE=address,undefined OPT=-O1 CPU_OBJ="$(CPU_OBJ)" CUDA_TEST_OBJ="$(CUDA_TEST_OBJ)" \
 	  $(BUILD)-asan/tests/cuda $(BUILD)-asan/tests/emulator
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 tests/run.sh $(BUILD)-asan/tests
 
@@ -271,21 +277,22 @@ $(BUILD)/gpu/nccl_test: $(BUILD)/obj/tests/gpu/nccl_test.o $(MPI_COMMON) $(TOOL_
 	@$(CXX) $(CXXFLAGS) $^ -lgtest $(LIBS) $(CUDA_LIBS) -o $@
 gpu-mpi-tests: $(BUILD)/gpu/nccl_test
 
+SCRIPTS := tests/gpu_check_test.sh tests/ranks_test.sh
 tests: check-deps $(PROGRAMS) $(TEST_BINS) $(MPI_TESTS)
 
 test: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
-	@tests/run.sh $(BUILD)/tests tests/gpu_check_test.sh
+	@tests/run.sh $(BUILD)/tests $(SCRIPTS)
 
 test-all: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
-	@MIMO_TEST_ALL=1 tests/run.sh $(BUILD)/tests tests/gpu_check_test.sh
+	@MIMO_TEST_ALL=1 tests/run.sh $(BUILD)/tests $(SCRIPTS)
 
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 run: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	mpirun --oversubscribe -n 2 ./mimo $(ARGS)
+	mpirun --oversubscribe -n $(or $(RANKS),$(shell tools/ranks.sh)) ./mimo $(ARGS)
 
 # Kernels, then the default run: tokens/s and where its time goes. ARGS chooses kernels and leaves the run out.
 bench: deps

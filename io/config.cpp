@@ -6,6 +6,7 @@
 #include <numeric>
 #include <sstream>
 
+#define TOML_HEADER_ONLY 0  // its library is built once, by Debian
 #include <toml++/toml.h>
 
 #include "io/file.h"

@@ -265,19 +265,18 @@ void check_cover(const std::vector<Request>& requests, int world) {
                                   : "close the gap: leave out the offsets, or raise a dp");
 }
 
+// Where every rank has a part of all modules, none waits for one whose module is dearer than it is wide.
 Layout default_layout(const Names& modules, int world) {
+  const bool one_each = world == static_cast<int>(modules.size());
   Layout out;
   out.world = world;
-  const int encoders = static_cast<int>(modules.size()) - 1;
-  for (int m = 0; m <= encoders; ++m) {
+  for (const std::string& name : modules) {
     Grid g;
-    if (world <= encoders || world == 1) {
-      g.dp = world;  // too few ranks for one each: all share all
-    } else {
-      g.offset = m;
-      g.dp = m == encoders ? world - encoders : 1;
-    }
-    out.modules.emplace_back(modules[m], g);
+    if (one_each)
+      g.offset = static_cast<int>(out.modules.size());
+    else
+      g.dp = world;
+    out.modules.emplace_back(name, g);
   }
   return out;
 }

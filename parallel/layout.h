@@ -25,9 +25,8 @@ struct Layout {
 // everything that needs no model: positive sizes, tp a power of two, cp = 1 so far, every rank covered, no
 // gap, modules all disjoint or all on the very same ranks (partial overlap and a mixture are refused by
 // name). The missing dp takes the ranks that the others leave, or those of the module at the same offset. An
-// empty list is the default: each encoder dp1 on its own rank and the language model (named last) dp(N -
-// encoders) on the rest; with too few ranks for that, all modules dpN on all ranks.
-// Throws ConfigError("layout.MODULE: ...").
+// empty list is the default: as many ranks as modules, a rank for each; otherwise all modules dpN on all
+// ranks. Throws ConfigError("layout.MODULE: ...").
 Layout parse_layout(const std::vector<std::pair<std::string, std::string>>& lines,
                     const std::vector<std::string>& modules, int world);
 

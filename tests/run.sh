@@ -5,46 +5,68 @@ set -u
 dir=${1:-build/tests}
 shift
 passed=0 failed=0
-out=$(mktemp)
-trap 'rm -f "$out"' EXIT
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 out
 
-count() {  # status, name: adds the gtest figures in $out; a program that died before its summary is one failure
-  local p f
-  p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$out" | tail -n 1)
-  f=$(sed -n 's/^ *\([0-9]*\) FAILED TEST.*/\1/p' "$out" | tail -n 1)
+# NAME COMMAND...: runs it, and leaves $out/NAME with what it says and $out/NAME.end with its status and seconds.
+run() {
+  local name=$1
+  shift
+  SECONDS=0
+  "$@" >"$out/$name" 2>&1
+  echo "$? $SECONDS" >"$out/$name.part" && mv "$out/$name.part" "$out/$name.end"
+}
+export -f run
+
+# NAME TITLE: adds gtest's figures, once NAME has ended; a program that died before its summary is one failure.
+count() {
+  local log=$out/$1 status seconds p f
+  until [ -e "$log.end" ]; do sleep 0.1; done
+  read -r status seconds <"$log.end"
+  p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+  f=$(sed -n 's/^ *\([0-9]*\) FAILED TEST.*/\1/p' "$log" | tail -n 1)
   passed=$((passed + ${p:-0}))
   failed=$((failed + ${f:-0}))
-  if [ "$1" -ne 0 ] && [ "${f:-0}" -eq 0 ]; then
+  if [ "$status" -ne 0 ] && [ "${f:-0}" -eq 0 ]; then
     failed=$((failed + 1))
-    tail -n 25 "$out"
+    tail -n 25 "$log"
   fi
-  [ "$1" -ne 0 ] && grep -E '^\[  FAILED  \]|Failure' -A 12 "$out" | head -n 120
-  printf '%-24s %4d passed, %d failed, %3d s\n' "$2" "${p:-0}" "${f:-0}" "$SECONDS"
+  [ "$status" -ne 0 ] && grep -E '^\[  FAILED  \]|Failure' -A 12 "$log" | head -n 120
+  printf '%-24s %4d passed, %d failed, %3d s\n' "$2" "${p:-0}" "${f:-0}" "$seconds"
 }
 
+# One a core at a time; those that start ranks have all cores to themselves, afterwards.
+apart=()
+together=()
 for t in "$dir"/*; do
   [ -f "$t" ] && [ -x "$t" ] || continue
-  SECONDS=0
-  "$t" --gtest_brief=0 >"$out" 2>&1
-  count $? "$(basename "$t")"
+  case ${t##*/} in tools) apart+=("$t") ;; *) together+=("$t") ;; esac
+done
+[ ${#together[@]} -gt 0 ] && printf '%s\n' "${together[@]}" |
+  xargs -P "$(nproc)" -I{} bash -c 'run "$(basename {})" {} --gtest_brief=0' &
+for t in "${together[@]}"; do count "${t##*/}" "${t##*/}"; done
+wait
+for t in "${apart[@]}"; do
+  run "${t##*/}" "$t" --gtest_brief=0
+  count "${t##*/}" "${t##*/}"
 done
 for t in "$dir"/mpi/*; do
   [ -f "$t" ] && [ -x "$t" ] || continue
   # Each MPI test names the rank counts it wants: PROGRAM --ranks prints them.
   for n in $("$t" --ranks); do
-    SECONDS=0
-    timeout 600 mpirun --oversubscribe -n "$n" "$t" >"$out" 2>&1
-    count $? "mpi/$(basename "$t") -n $n"
+    name=mpi-$(basename "$t")-$n
+    run "$name" timeout 600 mpirun --oversubscribe -n "$n" "$t"
+    count "$name" "mpi/$(basename "$t") -n $n"
   done
 done
 for script in "$@"; do
-  SECONDS=0
-  "$script" >"$out" 2>&1
-  read -r p f < <(sed -n '$s/\([0-9]*\) passed, \([0-9]*\) failed/\1 \2/p' "$out")
+  name=$(basename "$script")
+  run "$name" "$script"
+  read -r p f < <(sed -n '$s/\([0-9]*\) passed, \([0-9]*\) failed/\1 \2/p' "$out/$name")
   passed=$((passed + ${p:-0})) failed=$((failed + ${f:-1}))
-  grep -A 20 FAILED "$out"
-  printf '%-24s %4d passed, %d failed, %3d s\n' "$(basename "$script")" "${p:-0}" "${f:-1}" "$SECONDS"
+  grep -A 20 FAILED "$out/$name"
+  printf '%-24s %4d passed, %d failed, %3d s\n' "$name" "${p:-0}" "${f:-1}" "$(cut -d' ' -f2 "$out/$name.end")"
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -54,9 +54,10 @@ TEST(Layout, Colocated) {
 TEST(Layout, DefaultRunsOnAnyNumberOfRanks) {
   EXPECT_EQ(parsed({}, two, 1), "vision=tp1,dp1@0 language=tp1,dp1@0");
   EXPECT_EQ(parsed({}, two, 2), "vision=tp1,dp1@0 language=tp1,dp1@1");
-  EXPECT_EQ(parsed({}, two, 5), "vision=tp1,dp1@0 language=tp1,dp4@1");
+  EXPECT_EQ(parsed({}, two, 5), "vision=tp1,dp5@0 language=tp1,dp5@0") << "none waits for a dearer module";
   EXPECT_EQ(parsed({}, three, 2), "vision=tp1,dp2@0 audio=tp1,dp2@0 language=tp1,dp2@0");
-  EXPECT_EQ(parsed({}, three, 5), "vision=tp1,dp1@0 audio=tp1,dp1@1 language=tp1,dp3@2");
+  EXPECT_EQ(parsed({}, three, 3), "vision=tp1,dp1@0 audio=tp1,dp1@1 language=tp1,dp1@2");
+  EXPECT_EQ(parsed({}, three, 5), "vision=tp1,dp5@0 audio=tp1,dp5@0 language=tp1,dp5@0");
   EXPECT_EQ(parsed({}, {"language"}, 3), "language=tp1,dp3@0");
   EXPECT_EQ(parse_layout({}, two, 1).placement(), Placement::colocated);
 }
