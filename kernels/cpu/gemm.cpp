@@ -17,15 +17,15 @@ struct Block {
   int64_t row, col, rows, cols;
 };
 
-// Halves C along its longer side into blocks of about kMultiplyAdds (50 us of one core), at most kMost. A
-// product's bits depend on its shape: the cut is a function of m, n and k alone, whatever the number of
-// threads.
+// Halves C along its longer side: into two where it takes kHalve multiply-adds (10 us of one core), on into
+// blocks of at most kBlock, at most kMost. A product's bits depend on its shape: the cut is a function of m,
+// n and k alone, whatever the number of threads.
 class Grid {
-  static constexpr int64_t kMultiplyAdds = 1 << 21, kMost = 64, kSmallest = 64, kStep = 16;
+  static constexpr int64_t kHalve = 1 << 19, kBlock = 1 << 20, kMost = 64, kSmallest = 32, kStep = 16;
 
  public:
   Grid(int64_t m, int64_t n, int64_t k) : m_(m), n_(n), rows_(m), cols_(n) {
-    while (rows_ * cols_ * k > kMultiplyAdds && count() < kMost) {
+    while (rows_ * cols_ * k > (count() == 1 ? kHalve : kBlock) && count() < kMost) {
       int64_t& longer = rows_ >= cols_ ? rows_ : cols_;
       if (longer <= kSmallest) break;
       longer = ((longer + 1) / 2 + kStep - 1) / kStep * kStep;

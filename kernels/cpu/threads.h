@@ -32,26 +32,44 @@ class Serial {
 // Work that moves fewer bytes than this stays on one thread: calling the others costs more.
 constexpr int64_t kThreadBytes = 32 << 10;
 
-// Indices [0, n), handed out in rising order in pieces that shrink towards the end.
+// Indices [0, n), a share for each thread: the same rows of one kernel after the other stay in its core's
+// cache. A thread takes pieces of its own share, which shrink towards the end, then of the others'.
 class Pieces {
  public:
   Pieces(int64_t n, int64_t smallest, int64_t largest, int threads)
-      : n_(n), smallest_(std::min(smallest, largest)), largest_(largest), share_(2 * threads) {}
-  // The next piece is [begin, end); false where there is none.
-  bool take(int64_t& begin, int64_t& end) {
-    begin = next_.load(std::memory_order_relaxed);
-    do {
-      if (begin >= n_) return false;
-      end = std::min(n_, begin + std::clamp((n_ - begin) / share_, smallest_, largest_));
-    } while (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed));
-    return true;
+      : smallest_(std::min(smallest, largest)), largest_(largest), shares_(std::min(threads, kMostShares)) {
+    for (int i = 0; i < shares_; ++i) {
+      share_[i].next.store(n * i / shares_, std::memory_order_relaxed);
+      share_[i].end = n * (i + 1) / shares_;
+    }
   }
-  void stop() { next_.store(n_, std::memory_order_relaxed); }
-  bool left() const { return next_.load(std::memory_order_relaxed) < n_; }
+  // The next piece is [begin, end); false where there is none.
+  bool take(int thread, int64_t& begin, int64_t& end) {
+    for (int i = 0; i < shares_; ++i)
+      if (share_[(thread + i) % shares_].take(smallest_, largest_, begin, end)) return true;
+    return false;
+  }
+  void stop() {
+    for (int i = 0; i < shares_; ++i) share_[i].next.store(share_[i].end, std::memory_order_relaxed);
+  }
 
  private:
-  const int64_t n_, smallest_, largest_, share_;
-  std::atomic<int64_t> next_{0};
+  static constexpr int kMostShares = 64;
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+    bool take(int64_t smallest, int64_t largest, int64_t& from, int64_t& to) {
+      from = next.load(std::memory_order_relaxed);
+      do {
+        if (from >= end) return false;
+        to = std::min(end, from + std::clamp((end - from) / 2, smallest, largest));
+      } while (!next.compare_exchange_weak(from, to, std::memory_order_relaxed));
+      return true;
+    }
+  };
+  const int64_t smallest_, largest_;
+  const int shares_;
+  Share share_[kMostShares];
 };
 
 namespace pool {
@@ -75,8 +93,8 @@ void parallel_tasks(int64_t n, int64_t bytes, F&& each, int64_t largest = INT64_
   }
   Pieces pieces(n, std::max<int64_t>(1, n * (kThreadBytes / 4) / bytes), largest, thread_count());
   const auto body = [](void* context, int thread, Pieces& p) {
-    (*static_cast<std::remove_reference_t<F>*>(context))(thread, [&p](auto&& f) {
-      for (int64_t begin, end; p.take(begin, end);)
+    (*static_cast<std::remove_reference_t<F>*>(context))(thread, [&p, thread](auto&& f) {
+      for (int64_t begin, end; p.take(thread, begin, end);)
         for (int64_t i = begin; i < end; ++i) f(i);
     });
   };
@@ -141,8 +159,9 @@ void for_each_span_of(int tensors, Size&& size, int64_t span, int64_t bytes, F&&
   for (int i = 0; i < tensors; ++i) count += spans(i);
   parallel_tasks(count, bytes, [&](int, auto&& loop) {
     int tensor = 0;
-    int64_t first = 0;  // its first span's number; a thread's numbers rise
+    int64_t first = 0;  // its first span's number
     loop([&](int64_t number) {
+      if (number < first) tensor = 0, first = 0;  // of another thread's share
       while (number >= first + spans(tensor)) first += spans(tensor++);
       const int64_t begin = (number - first) * span;
       f(tensor, begin, std::min(size(tensor), begin + span), number);
