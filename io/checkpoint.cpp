@@ -286,6 +286,8 @@ std::string describe(const Dims& shape, const std::string& dtype) {
   return "shape " + to_string(shape) + " " + dtype;
 }
 
+using Optional = std::function<bool(const std::string&)>;
+
 // The model's tensors against the checkpoint's, on this rank.
 void check_tensors(const fs::path& directory, const Json& table, std::span<const ShardedTensor> tensors) {
   for (const ShardedTensor& t : tensors) {
@@ -304,7 +306,7 @@ void check_tensors(const fs::path& directory, const Json& table, std::span<const
 
 // The tensors that no rank wants.
 void check_extra(Communicator& comm, const fs::path& directory, const Json& table,
-                 std::span<const ShardedTensor> tensors) {
+                 std::span<const ShardedTensor> tensors, const Optional& optional) {
   std::set<std::string> mine;
   for (const ShardedTensor& t : tensors) mine.insert(t.name);
   std::vector<int32_t> wanted;
@@ -313,7 +315,7 @@ void check_extra(Communicator& comm, const fs::path& directory, const Json& tabl
   comm.all_reduce(buffer, ReduceOp::max, current_stream()).wait();
   size_t i = 0;
   for (const auto& [name, entry] : table.items())
-    if (!wanted[i++])
+    if (!wanted[i++] && !(optional && optional(name)))
       throw ConfigError(directory.string() + ": " + name,
                         "tensor not in the model: expected none, found " +
                             describe(entry.at("shape").get<Dims>(), entry.at("dtype").get<std::string>()),
@@ -495,7 +497,8 @@ std::optional<fs::path> latest_checkpoint(const fs::path& checkpoints) {
 TrainingState read_training_state(const fs::path& checkpoint) { return state_of(read_manifest(checkpoint)); }
 
 TrainingState load_checkpoint(Communicator& comm, const fs::path& checkpoint,
-                              std::span<const ShardedTensor> tensors) {
+                              std::span<const ShardedTensor> all, const Optional& optional,
+                              std::set<std::string>* lacking) {
   Json manifest;
   together(comm, [&] {
     manifest = read_manifest(checkpoint);
@@ -505,13 +508,19 @@ TrainingState load_checkpoint(Communicator& comm, const fs::path& checkpoint,
     return std::string();
   });
   const Json& table = manifest.at("tensors");
+  std::vector<ShardedTensor> tensors;
+  for (const ShardedTensor& t : all)
+    if (table.contains(t.name) || !optional || !optional(t.name))
+      tensors.push_back(t);
+    else if (lacking)
+      lacking->insert(t.name);
   std::map<std::string, std::vector<Piece>> pieces;
   together(comm, [&] {
     check_tensors(checkpoint, table, tensors);
     for (const ShardedTensor& t : tensors) find_pieces(checkpoint, table.at(t.name), t, pieces);
     return std::string();
   });
-  check_extra(comm, checkpoint, table, tensors);
+  check_extra(comm, checkpoint, table, tensors, optional);
   together(comm, [&] {
     for (const auto& [name, list] : pieces) {
       const h5::File file = h5::File::open(checkpoint / name);

@@ -16,8 +16,10 @@
 // the run is from before.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <variant>
@@ -76,7 +78,12 @@ TrainingState read_training_state(const std::filesystem::path& checkpoint);
 // global shapes and dtypes. Sizes and checksums of all files are verified, each by one rank. Throws
 // ConfigError, the same on all ranks, naming the file or tensor, what was expected and what was found; also
 // where an element is not finite.
+//
+// optional: names of tensors that may be in the checkpoint alone (they are left there) or here alone (they
+// stay as they are, and are added to `lacking`).
 TrainingState load_checkpoint(Communicator& comm, const std::filesystem::path& checkpoint,
-                              std::span<const ShardedTensor>);
+                              std::span<const ShardedTensor>,
+                              const std::function<bool(const std::string&)>& optional = nullptr,
+                              std::set<std::string>* lacking = nullptr);
 
 }  // namespace mimo

@@ -412,11 +412,22 @@ std::string Trainer::non_finite_state() {
 int64_t Trainer::load(const std::filesystem::path& checkpoint) {
   const bool on_device = job_.device.kind == Device::Kind::cuda;
   TrainingState state;
+  // A module that is trained from here on begins with moments of zero, one that is not leaves its own behind.
+  const auto& allowed = job_.config.get<std::vector<std::string>>("resume.allow");
+  const bool refrozen = std::any_of(allowed.begin(), allowed.end(),
+                                    [](const std::string& key) { return key.ends_with(".freeze"); });
+  std::function<bool(const std::string&)> optional;
+  if (refrozen) optional = [](const std::string& name) { return !name.ends_with("/value"); };
+  std::set<std::string> lacking;
   watched("reading the checkpoint " + checkpoint.string(), [&] {
     const std::vector<ShardedTensor> here = tensors(), host = on_device ? on_host(here, false) : here;
-    state = load_checkpoint(world_.world(), checkpoint, host);
-    for (size_t i = 0; on_device && i < here.size(); ++i) copy_across(here[i].tensor, host[i].tensor);
+    state = load_checkpoint(world_.world(), checkpoint, host, optional, &lacking);
+    for (size_t i = 0; on_device && i < here.size(); ++i)
+      if (!lacking.contains(here[i].name)) copy_across(here[i].tensor, host[i].tensor);
   });
+  for (const Optimizer::State& s : optimizer_->states())
+    if (lacking.contains(sharded(*s.parameter, "master", s.master, rank_).name))
+      copy_into(s.master, cast(s.parameter->value, s.master.dtype()));
   const auto count = [&](const std::string& name) {
     const auto found = state.scalars.find(name);
     const int64_t* n = found == state.scalars.end() ? nullptr : std::get_if<int64_t>(&found->second);

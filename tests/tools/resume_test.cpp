@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <nlohmann/json.hpp>
 
@@ -62,9 +63,14 @@ class Resume : public testing::Test {
   static std::map<std::string, std::vector<float>> tensors(const fs::path& checkpoint) {
     std::map<std::string, std::vector<float>> all;
     const h5::File index = h5::File::open(checkpoint / "index.h5");
-    for (const auto& [name, t] :
-         nlohmann::json::parse(read_text(checkpoint / "manifest.json")).at("tensors").items())
-      all[name] = index.read<float>(name);
+    const auto manifest = nlohmann::json::parse(read_text(checkpoint / "manifest.json"));
+    for (const auto& [name, t] : manifest.at("tensors").items()) {
+      if (t.at("dtype") == "bf16")
+        for (const bf16 x : index.read<bf16>(name)) all[name].push_back(x);
+      else
+        all[name] = index.read<float>(name);
+    }
+    EXPECT_FALSE(all.empty());
     return all;
   }
   static void expect_equal_weights(const fs::path& a, const fs::path& b) {
@@ -156,6 +162,40 @@ TEST_F(Resume, TakesThePositionInTheDataFromTheCheckpoint) {
   EXPECT_EQ(parts[10].tokens + parts[11].tokens, whole[10].tokens);
   EXPECT_EQ(parts[12].tokens + parts[13].tokens, whole[11].tokens);
   EXPECT_EQ(parts[14].tokens, whole[12].tokens);
+}
+
+// Training in stages: moments of what is frozen stay behind, those of what is trained anew begin at zero, and
+// a master copy begins as the value that was loaded.
+TEST_F(Resume, WhatIsTrainedMayChangeWhereThatIsAllowed) {
+  for (const std::string dtype : {"f32", "bf16"}) {
+    SCOPED_TRACE(dtype);
+    const std::string name = "stages-" + dtype,
+                      allow = " --resume.allow=module.vision.freeze --train.dtype=" + dtype;
+    run(kLayouts[1], name, "--train.steps=10 --train.dtype=" + dtype);
+    run(kLayouts[2], name, "--train.steps=15 --module.vision.freeze=true" + allow);
+    run(kLayouts[1], name, "--train.steps=20 --module.vision.freeze=false" + allow);
+    const auto first = tensors(checkpoint(name, 10)), frozen = tensors(checkpoint(name, 15)),
+               last = tensors(checkpoint(name, 20));
+    EXPECT_LT(frozen.size(), first.size());
+    EXPECT_EQ(last.size(), first.size());
+    for (const auto& [tensor, values] : last) {
+      const std::string stem = tensor.substr(0, tensor.rfind('/'));
+      if (tensor.ends_with("/value")) {
+        const bool exact = dtype == "f32";  // a weight of 1 in bf16 may stay
+        if (tensor.starts_with("vision.")) {
+          EXPECT_EQ(frozen.at(tensor), first.at(tensor)) << tensor;
+          EXPECT_TRUE(!exact || values != frozen.at(tensor)) << tensor;
+        } else {
+          EXPECT_TRUE(!exact || frozen.at(tensor) != first.at(tensor)) << tensor;
+        }
+      } else if (tensor.ends_with("/master")) {
+        for (size_t i = 0; i < values.size(); ++i)
+          EXPECT_NEAR(values[i], last.at(stem + "/value")[i], 0x1p-8 * std::fabs(values[i])) << tensor;
+      } else {
+        EXPECT_EQ(frozen.contains(tensor), !tensor.starts_with("vision.")) << tensor;
+      }
+    }
+  }
 }
 
 }  // namespace
