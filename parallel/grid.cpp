@@ -23,13 +23,13 @@ Chosen chosen(const std::vector<Axis>& axes) {
 // The ranks with every coordinate of the chosen axes and, on the others, those of `at`: in ascending order.
 Ranks group_at(const Grid& g, const Coord& at, const Chosen& is) {
   Ranks out;
-  const auto fixed = as_array(at);
-  for (int r = g.offset; r < g.end(); ++r) {
-    const auto c = as_array(g.coord(r));
-    bool in = true;
-    for (int a = 0; a < 4; ++a) in = in && (is[a] || c[a] == fixed[a]);
-    if (in) out.push_back(r);
-  }
+  const auto fixed = as_array(at), sizes = sizes_of(g);
+  std::array<int, 4> from, to;
+  for (int a = 0; a < 4; ++a) from[a] = is[a] ? 0 : fixed[a], to[a] = is[a] ? sizes[a] : fixed[a] + 1;
+  for (int pp = from[3]; pp < to[3]; ++pp)
+    for (int dp = from[2]; dp < to[2]; ++dp)
+      for (int cp = from[1]; cp < to[1]; ++cp)
+        for (int tp = from[0]; tp < to[0]; ++tp) out.push_back(g.rank({tp, cp, dp, pp}));
   return out;
 }
 

@@ -65,6 +65,13 @@ int show_plan(const CommandLine& line, World& running) {
     }
     fmt::print("\n");
   }
+  std::vector<std::vector<int64_t>> parameter_bytes;  // by module and stage: the same on all lanes
+  for (size_t m = 0; m < job.model.modules.size(); ++m) {
+    const Grid& g = job.layout.modules[m].second;
+    auto& stages = parameter_bytes.emplace_back();
+    for (int s = 0; s < g.pp; ++s)
+      stages.push_back(stage_memory(job.model, static_cast<int>(m), g, s, {}).parameter_bytes);
+  }
   fmt::print("\nmemory of a rank (activations: most waves in flight at once)\n");
   for (int rank = 0; rank < world; ++rank) {
     int64_t parameters = 0;
@@ -73,7 +80,7 @@ int show_plan(const CommandLine& line, World& running) {
       const Grid& g = job.layout.modules[m].second;
       if (!g.contains(rank)) continue;
       const Coord c = g.coord(rank);
-      parameters += stage_memory(job.model, static_cast<int>(m), g, c.pp, {}).parameter_bytes;
+      parameters += parameter_bytes[m][static_cast<size_t>(c.pp)];
       holds += fmt::format("{}{} tp{} dp{} pp{}", holds.empty() ? "" : ", ", job.model.modules[m].name, c.tp,
                            c.dp, c.pp);
     }

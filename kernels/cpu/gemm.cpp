@@ -21,7 +21,7 @@ struct Block {
 // blocks of at most kBlock, at most kMost. A product's bits depend on its shape: the cut is a function of m,
 // n and k alone, whatever the number of threads.
 class Grid {
-  static constexpr int64_t kHalve = 1 << 19, kBlock = 1 << 20, kMost = 64, kSmallest = 32, kStep = 16;
+  static constexpr int64_t kHalve = 1 << 19, kBlock = 1 << 21, kMost = 64, kSmallest = 32, kStep = 16;
 
  public:
   Grid(int64_t m, int64_t n, int64_t k) : m_(m), n_(n), rows_(m), cols_(n) {
