@@ -91,7 +91,7 @@ PlanGraph::PlanGraph(std::vector<std::string> modules, std::vector<Node> nodes, 
     Edge& edge = edges_[e];
     MIMO_CHECK(edge.src >= 0 && edge.src < count && edge.dst >= 0 && edge.dst < count,
                "edge " + std::to_string(e) + " between nodes that do not exist");
-    MIMO_CHECK(cost_ok(edge.transfer),
+    MIMO_CHECK(cost_ok(edge.transfer.forward) && cost_ok(edge.transfer.backward),
                "edge " + std::to_string(e) + " has a cost that is negative or not finite");
     if (edge.stage_edge < 0) edge.stage_edge = e;
     const bool fresh =
@@ -143,7 +143,8 @@ double PlanGraph::duration(const Action& a) const {
       const Ranks &src = nodes_[e.src].ranks, &dst = nodes_[e.dst].ranks;
       // A receiver that is among the senders copies.
       const bool local = a.kind == Kind::send_forward ? is_subset(dst, src) : is_subset(src, dst);
-      return local ? 0 : e.transfer;
+      if (local) return 0;
+      return a.kind == Kind::send_forward ? e.transfer.forward : e.transfer.backward;
     }
     case Kind::reduce: {
       double most = 0;
@@ -237,7 +238,7 @@ PlanGraph step_graph(const Layout& layout, const ModuleEdges& module_edges, cons
                      bool forward_only) {
   double largest = std::max({costs.step_reduce, costs.update, StageCost{}.forward, StageCost{}.backward});
   if (!costs.stages.empty()) largest = std::max(costs.step_reduce, costs.update);
-  for (double c : costs.transfer) largest = std::max(largest, c);
+  for (const TransferCost& c : costs.transfer) largest = std::max({largest, c.forward, c.backward});
   for (const auto& module : costs.stages)
     for (const StageCost& c : module) largest = std::max({largest, c.forward, c.backward, c.reduce});
   int exponent = 0;
@@ -274,7 +275,9 @@ PlanGraph step_graph(const Layout& layout, const ModuleEdges& module_edges, cons
                  std::to_string(all.size()) + " stage edges");
   for (int i = 0; i < static_cast<int>(all.size()); ++i) {
     const StageEdge& e = all[i];
-    const double transfer = costs.transfer.empty() ? 0 : rounded(costs.transfer[i]);
+    TransferCost transfer;
+    if (!costs.transfer.empty())
+      transfer = {rounded(costs.transfer[i].forward), rounded(costs.transfer[i].backward)};
     // Within a module the deals are the same, so that lane_pairs gives every lane itself.
     const int src_lanes = layout.modules[e.src_module].second.dp;
     for (const auto& [a, b] : lane_pairs(src_lanes, layout.modules[e.dst_module].second.dp))

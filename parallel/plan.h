@@ -52,10 +52,15 @@ struct StageCost {
   double reduce = 0;  // of the stage's gradients over its lanes, once a step
 };
 
+// What a lane's wave takes from one stage to the next and its gradient back, where they cross ranks.
+struct TransferCost {
+  double forward = 0, backward = 0;
+};
+
 struct Costs {
   std::vector<std::vector<StageCost>> stages;  // [module][stage]; empty: the defaults above
   std::vector<bool> trainable;                 // [module]; empty: all
-  std::vector<double> transfer;  // [stage edge], of one lane's wave to other ranks; empty: nothing
+  std::vector<TransferCost> transfer;          // [stage edge]; empty: nothing
   double step_reduce = 0, update = 0;
 };
 
@@ -70,8 +75,8 @@ class PlanGraph {
     bool trainable = true;
   };
   struct Edge {
-    int src, dst;         // nodes
-    double transfer = 0;  // where it crosses ranks
+    int src, dst;  // nodes
+    TransferCost transfer = {};
     int stage_edge = -1;  // -1: its position in the list of edges
   };
 

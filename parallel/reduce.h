@@ -29,10 +29,11 @@ class Groups {
   std::map<Ranks, std::shared_ptr<Communicator>> made_;
 };
 
+constexpr int64_t kBucketBytes = int64_t{1} << 24;
+
 // Sums the gradients of trainable parameters over each of their `partial` groups in turn, in rank order.
 // Gradients of the same group travel together, in buckets of up to bucket_bytes. All ranks of a group pass
 // the parameters that name it (in any order) and list it in the same place of `partial`.
-constexpr int64_t kBucketBytes = int64_t{1} << 24;
 void reduce_gradients(std::span<Parameter* const>, const Groups&, int64_t bucket_bytes = kBucketBytes);
 
 // Where the buckets end among gradients of these many elements, taken in turn: each holds up to `most`, or

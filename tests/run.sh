@@ -19,10 +19,15 @@ run() {
 }
 export -f run
 
-# NAME TITLE: adds gtest's figures, once NAME has ended; a program that died before its summary is one failure.
+# NAME TITLE: adds gtest's figures, once NAME has ended; a program that died before its summary is one failure, and so
+# is one that whoever starts them all did not live to start.
 count() {
   local log=$out/$1 status seconds p f
-  until [ -e "$log.end" ]; do sleep 0.1; done
+  until [ -e "$log.end" ]; do
+    kill -0 "${starter:-$$}" 2>/dev/null || [ -e "$log.end" ] || echo "1 0" >"$log.end"
+    sleep 0.1
+  done
+  [ -e "$log" ] || echo "not run" >"$log"
   read -r status seconds <"$log.end"
   p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
   f=$(sed -n 's/^ *\([0-9]*\) FAILED TEST.*/\1/p' "$log" | tail -n 1)
@@ -36,19 +41,28 @@ count() {
   printf '%-24s %4d passed, %d failed, %3d s\n' "$2" "${p:-0}" "${f:-0}" "$seconds"
 }
 
-# One a core at a time; those that start ranks have all cores to themselves, afterwards.
+# Scripts wait most of their time: beside all else, from the start.
+for script in "$@"; do run "$(basename "$script")" "$script" & done
+
+# One a core at a time, the longest first; those that start ranks have all cores, afterwards.
 apart=()
 together=()
 for t in "$dir"/*; do
   [ -f "$t" ] && [ -x "$t" ] || continue
-  case ${t##*/} in tools) apart+=("$t") ;; *) together+=("$t") ;; esac
+  case ${t##*/} in
+    tools) apart+=("$t") ;;
+    simt) together=("$t" "${together[@]}") ;;
+    *) together+=("$t") ;;
+  esac
 done
 [ ${#together[@]} -gt 0 ] && printf '%s\n' "${together[@]}" |
-  xargs -P "$(nproc)" -I{} bash -c 'run "$(basename {})" {} --gtest_brief=0' &
+  xargs -P "$(nproc)" -I{} bash -c 'run "$(basename {})" {}' &
+starter=$!
 for t in "${together[@]}"; do count "${t##*/}" "${t##*/}"; done
-wait
+wait "$starter"
+unset starter
 for t in "${apart[@]}"; do
-  run "${t##*/}" "$t" --gtest_brief=0
+  run "${t##*/}" "$t"
   count "${t##*/}" "${t##*/}"
 done
 for t in "$dir"/mpi/*; do
@@ -62,11 +76,13 @@ for t in "$dir"/mpi/*; do
 done
 for script in "$@"; do
   name=$(basename "$script")
-  run "$name" "$script"
+  until [ -e "$out/$name.end" ]; do sleep 0.1; done
+  read -r status seconds <"$out/$name.end"
   read -r p f < <(sed -n '$s/\([0-9]*\) passed, \([0-9]*\) failed/\1 \2/p' "$out/$name")
+  [ "$status" -ne 0 ] && [ "${f:-0}" -eq 0 ] && f=1
   passed=$((passed + ${p:-0})) failed=$((failed + ${f:-1}))
-  grep -A 20 FAILED "$out/$name"
-  printf '%-24s %4d passed, %d failed, %3d s\n' "$name" "${p:-0}" "${f:-1}" "$(cut -d' ' -f2 "$out/$name.end")"
+  [ "${f:-1}" -ne 0 ] && { grep -A 20 FAILED "$out/$name" || tail -n 25 "$out/$name"; }
+  printf '%-24s %4d passed, %d failed, %3d s\n' "$name" "${p:-0}" "${f:-1}" "$seconds"
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -18,12 +18,10 @@ struct MachineRates {
 
 // The rates that the configuration does not give, measured on the current device with all of `world` at work;
 // equal on all its ranks. Collective.
-//   flops      one-layer stages of the job's own modules, cut as its tensor parallel ranks are, with the
-//   samples
-//              of a wave, forward and backward: their operations (nn/costs.h) by their seconds. Assumed where
-//              every layer is too large to be made for that.
-//   memory     copies
-//   latency, bandwidth   short and long messages around the ring of ranks. Assumed where there is one rank.
+// flops: one-layer stages of the job's own modules, cut as its tensor parallel ranks are, with the samples of
+// a wave, forward and backward: their operations (nn/costs.h) by their seconds. Assumed where every layer is
+// too large to be made for that. memory: copies. latency, bandwidth: short and long messages around the ring
+// of ranks; assumed where there is one rank.
 MachineRates measure_rates(const Job&, World& world);
 // None measured.
 MachineRates assumed_rates(const Config&);

@@ -25,14 +25,18 @@ std::string bytes_text(double bytes) {
 
 namespace {
 
-// Measured on the device that a run would use, if it is here; all of the job's ranks are taken to share this
+// Measured on the device that a run would use, if all ranks have it; the job's ranks are taken to share this
 // machine.
 MachineRates rates_here(Job& job, World& running) {
+  int32_t kind = -1;
   try {
     job.device = device_of(job.config);
+    kind = static_cast<int32_t>(job.device.kind);
   } catch (const ConfigError&) {
-    return assumed_rates(job.config);
   }
+  std::array<int32_t, 2> most{kind, -kind};
+  running.world().all_reduce({most.data(), 2, DType::i32}, ReduceOp::max, current_stream()).wait();
+  if (most[0] < 0 || most[0] != -most[1]) return assumed_rates(job.config);
   if (running.world().size() == 1) share_cores(0, job.layout.world);
   const std::unique_ptr<World> devices = open_device(job.device, running);
   return measure_rates(job, devices ? *devices : running);

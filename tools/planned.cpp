@@ -118,7 +118,10 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
     const int64_t width = edge_width(job.model, e) * value;
     const bool returns =
         costs.trainable[static_cast<size_t>(e.src_module)] || (e.src_module == language && encoders_train);
-    double seconds = 0;
+    TransferCost seconds;
+    const auto taken = [&](const Crossing& c, int64_t bytes) {
+      return c.busiest > 0 ? rates.latency + real(c.busiest * bytes) / rates.bandwidth : 0;
+    };
     for (const Wave& wave : waves)
       for (const Route& r : route(wave, e.src_module, e.dst_module,
                                   [&](int64_t i) { return edge_rows(job.model, e, step[i]); })) {
@@ -126,11 +129,12 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
         const Crossing there = crossing(from, to, r.rows * width), back = crossing(to, from, r.rows * width);
         out.traffic.transfers += there.sent;
         if (returns) out.traffic.transfers += back.sent;
-        if (there.busiest > 0)
-          seconds += rates.latency + real(there.busiest * r.rows * width) / rates.bandwidth;
+        seconds.forward += taken(there, r.rows * width);
+        seconds.backward += taken(back, r.rows * width);
       }
     const double pairs = real(static_cast<int64_t>(lane_pairs(src.dp, dst.dp).size()));
-    costs.transfer.push_back(seconds / job.waves / pairs);
+    const double of_one = 1 / (job.waves * pairs);
+    costs.transfer.push_back({seconds.forward * of_one, seconds.backward * of_one});
   }
   return out;
 }

@@ -412,12 +412,14 @@ std::string Trainer::non_finite_state() {
 int64_t Trainer::load(const std::filesystem::path& checkpoint) {
   const bool on_device = job_.device.kind == Device::Kind::cuda;
   TrainingState state;
-  // A module that is trained from here on begins with moments of zero, one that is not leaves its own behind.
+  // Of a module whose module.NAME.freeze may have changed: trained from here on it begins with moments of
+  // zero (which take the first 1 / (1 - beta2) updates to fill: bias is corrected for the run's updates, not
+  // its own); frozen from here on it leaves its own behind.
   const auto& allowed = job_.config.get<std::vector<std::string>>("resume.allow");
-  const bool refrozen = std::any_of(allowed.begin(), allowed.end(),
-                                    [](const std::string& key) { return key.ends_with(".freeze"); });
-  std::function<bool(const std::string&)> optional;
-  if (refrozen) optional = [](const std::string& name) { return !name.ends_with("/value"); };
+  const auto optional = [&](const std::string& name) {
+    const std::string key = "module." + name.substr(0, name.find('.')) + ".freeze";
+    return !name.ends_with("/value") && std::find(allowed.begin(), allowed.end(), key) != allowed.end();
+  };
   std::set<std::string> lacking;
   watched("reading the checkpoint " + checkpoint.string(), [&] {
     const std::vector<ShardedTensor> here = tensors(), host = on_device ? on_host(here, false) : here;

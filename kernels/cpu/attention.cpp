@@ -131,7 +131,7 @@ void run(const Cpu& cpu, const Attention<T>& op) {
     const Tile<A> t(op.head_dim, mine);
     loop([&](int64_t n) {
       const Tasks::Task task = tasks[n];
-      // The longest rows of a causal sequence first: short ones fill the gaps at the end.
+      // The longest rows of a causal sequence first.
       forward(op, Sequence(op, task.sequence), task.head, (task.parts - 1 - task.part) * query_tile<A>, t);
     });
   });

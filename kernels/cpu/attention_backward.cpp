@@ -210,9 +210,7 @@ void run(const Cpu& cpu, const AttentionBackward<T>& op) {
     const Block<A> t(op.head_dim, mine);
     loop([&](int64_t n) { backward(t, tasks[n]); });
   };
-  // A task waits only for tasks with lower numbers, which have been handed out before it, one by one: of a
-  // longer piece the next thread would wait for the end.
-  parallel_tasks(tasks.count(), 2 * attention::work(op), each, 1);
+  parallel_tasks(tasks.count(), 2 * attention::work(op), each, true);  // a task waits for lower numbers
 }
 
 MIMO_CPU_KERNEL(AttentionBackward);

@@ -33,11 +33,14 @@ class Serial {
 constexpr int64_t kThreadBytes = 32 << 10;
 
 // Indices [0, n), a share for each thread: the same rows of one kernel after the other stay in its core's
-// cache. A thread takes pieces of its own share, which shrink towards the end, then of the others'.
+// cache. A thread takes pieces of its own share, which shrink towards the end, then of the others'. Or in
+// order: one by one in rising order, whichever thread comes.
 class Pieces {
  public:
-  Pieces(int64_t n, int64_t smallest, int64_t largest, int threads)
-      : smallest_(std::min(smallest, largest)), largest_(largest), shares_(std::min(threads, kMostShares)) {
+  Pieces(int64_t n, int64_t smallest, bool in_order, int threads)
+      : smallest_(in_order ? 1 : smallest),
+        largest_(in_order ? 1 : INT64_MAX),
+        shares_(in_order ? 1 : std::min(threads, kMostShares)) {
     for (int i = 0; i < shares_; ++i) {
       share_[i].next.store(n * i / shares_, std::memory_order_relaxed);
       share_[i].end = n * (i + 1) / shares_;
@@ -82,16 +85,17 @@ void run(Pieces&, Body, void* context);
 
 // Calls each(thread, loop) on every thread that takes part, thread in [0, thread_count()); loop(f) calls f(i)
 // for its share of [0, n). For what a thread sets up once.  bytes: what the whole moves, or as many as it
-// could move in the time it takes; largest: indices of a piece.
+// could move in the time it takes; in_order: an index is handed out after all before it, so that one may wait
+// for those.
 template <class F>
-void parallel_tasks(int64_t n, int64_t bytes, F&& each, int64_t largest = INT64_MAX) {
+void parallel_tasks(int64_t n, int64_t bytes, F&& each, bool in_order = false) {
   if (n <= 1 || bytes < kThreadBytes || thread_count() == 1 || pool::is_serial()) {
     each(0, [n](auto&& f) {
       for (int64_t i = 0; i < n; ++i) f(i);
     });
     return;
   }
-  Pieces pieces(n, std::max<int64_t>(1, n * (kThreadBytes / 4) / bytes), largest, thread_count());
+  Pieces pieces(n, std::max<int64_t>(1, n * (kThreadBytes / 4) / bytes), in_order, thread_count());
   const auto body = [](void* context, int thread, Pieces& p) {
     (*static_cast<std::remove_reference_t<F>*>(context))(thread, [&p, thread](auto&& f) {
       for (int64_t begin, end; p.take(thread, begin, end);)

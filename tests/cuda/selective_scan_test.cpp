@@ -42,9 +42,9 @@ const Shape kShapes[] = {
     {0, 4, {3}},
 };
 // What errors of functions are to the inputs, in units of float's last place:
-// - delta = softplus(x) = max(x, 0) + log1p(exp(-|x|)): expf's is one of x, log1pf's, relative to delta, one
-// of
-//   1 + |x| at most.
+// - delta = softplus(x) = max(x, 0) + log1p(exp(-|x|)): expf's is one of x; log1pf's, relative to delta, is
+// one
+//   of 1 + |x| at most.
 // - a = 2^(delta A log2 e): expf's in A, and the two roundings of A log2 e, are one of a_log. The exponential
 //   itself errs by every step, which A would do if it was off by so much over delta, on average.
 // - the gate's: expf's in sigmoid(z) is one of z.

@@ -31,7 +31,10 @@ class Counting : public Communicator {
     ADD_FAILURE() << "a reduce_scatter, which no plan charges for";
     return inner_.reduce_scatter(in, out, counts, s);
   }
-  Work broadcast(Buffer b, int root, Stream& s) override { return inner_.broadcast(b, root, s); }
+  Work broadcast(Buffer b, int root, Stream& s) override {
+    ADD_FAILURE() << "a broadcast, which no plan charges for";
+    return inner_.broadcast(b, root, s);
+  }
   Work all_to_all(Buffer in, std::span<const int64_t> send, Buffer out, std::span<const int64_t> receive,
                   Stream& s) override {
     ADD_FAILURE() << "an all_to_all, which no plan charges for";
@@ -60,7 +63,7 @@ class CountingWorld : public World {
   };
   std::vector<Group> groups;  // in the order of creation
 
-  Communicator& world() override { return world_; }
+  Counting& world() override { return world_; }
   std::shared_ptr<Communicator> create(const Ranks& ranks, const Limits& limits = {}) override {
     Group g{inner_.create(ranks, limits), nullptr};
     if (g.inner) g.counting = std::make_shared<Counting>(*g.inner);
@@ -129,7 +132,11 @@ TEST(Traffic, OfAPlanIsThatOfAStep) {
     CountingWorld world(test_world());
     Trainer trainer(job, world);
     EXPECT_EQ(trainer.plan().order, plan.order);
+    const Traffic before = world.world().reduced;
     trainer.step();
+    // One message of the step's sums, as planned_step charges.
+    EXPECT_EQ(world.world().reduced.messages, before.messages + 1);
+    EXPECT_EQ(world.world().reduced.bytes, before.bytes + 8 * (3 + std::ssize(job.layout.modules)));
     // The trainer makes the two of the transfers, then those of tensor parallelism, then those of gradients.
     size_t tensor = 2;
     for (const auto& [name, grid] : job.layout.modules)

@@ -25,7 +25,7 @@ struct GraphBuilder {
     nodes.push_back(std::move(n));
     return id;
   }
-  void edge(int src, int dst, double transfer = 0) { edges.push_back({src, dst, transfer}); }
+  void edge(int src, int dst, double transfer = 0) { edges.push_back({src, dst, {transfer, transfer}}); }
   // A chain of nodes, one on each of the ranks; returns the first and the last.
   std::pair<int, int> chain(const Ranks& ranks, double forward = 1, double backward = 2,
                             bool trainable = true) {
@@ -90,7 +90,8 @@ inline RandomStep random_step(std::mt19937& random, int most_lanes = 4) {
   }
   for (int m = 0; m + 1 < modules; ++m) s.edges.push_back({m, modules - 1});
   if (modules == 3 && below(2)) s.edges.push_back({0, 1});
-  s.costs.transfer.assign(stage_edges(s.layout, s.edges).size(), below(3) * 0.25);
+  const double there = below(3) * 0.25, back = below(3) * 0.25;
+  s.costs.transfer.assign(stage_edges(s.layout, s.edges).size(), {there, back});
   return s;
 }
 

@@ -119,11 +119,12 @@ TEST(Plan, FrozenModules) {
 }
 
 TEST(Plan, TransfersTakeTimeOnlyAcrossRanks) {
-  // One wave: forward 1, transfer 0.5, forward 1 and the same way back; colocated without the transfers.
+  // One wave: forward 1, transfer 0.25, forward 1 and backward the same with 0.75; colocated without the
+  // transfers.
   for (int offset : {1, 0}) {
     const Layout layout{{{"a", {}}, {"b", {.offset = offset}}}, 1 + offset};
     Costs costs;
-    costs.transfer = {0.5};
+    costs.transfer = {{0.25, 0.75}};
     EXPECT_EQ(planned(step_graph(layout, {{0, 1}}, costs), 1).time.makespan, 6 + offset);
   }
 }
