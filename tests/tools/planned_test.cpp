@@ -69,7 +69,7 @@ TEST_F(Planned, TensorParallelMessagesTakeTheirTime) {
   EXPECT_NEAR(milliseconds(slow) - swift, rounds + 1, 0.1);  // and the sum over the world
 }
 
-// Rates are measured where they are not given, and never change the schedule.
+// Rates are measured where they are not given; the policy of the schedule is the same by any of them.
 TEST_F(Planned, MeasuresWhatIsNotGiven) {
   const std::string one = run(0, "plan --ranks=2"), two = run(2, "plan");
   EXPECT_NE(one.find("GB/s of memory (measured); "), std::string::npos) << one;
