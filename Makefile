@@ -18,7 +18,6 @@ DEPS := g++ make pkg-config clang-format \
   openmpi-bin libopenmpi-dev \
   libhdf5-dev \
   libxxhash-dev \
-  libdnnl-dev \
   libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev \
   libpng-dev \
   libboost-context-dev \
@@ -30,9 +29,7 @@ MPI_INC  = $(shell mpicxx --showme:incdirs 2>/dev/null | tr ' ' '\n' | sed 's/^/
 MPI_LIB  = $(shell mpicxx --showme:link 2>/dev/null)
 HDF5_INC = $(shell pkg-config --cflags hdf5 2>/dev/null | sed 's/-I/-isystem /g')
 HDF5_LIB = $(shell pkg-config --libs hdf5 2>/dev/null)
-LIBS     = $(HDF5_LIB) $(MPI_LIB) -lxxhash $(DNNL_LIB) -lpng -lfmt -ltomlplusplus -lpthread -ldl
-# (oneDNN's threads are OpenMP's; kernels/cpu/sgemm.cpp keeps it to one.)
-DNNL_LIB := -ldnnl -lgomp
+LIBS     = $(HDF5_LIB) $(MPI_LIB) -lxxhash -lpng -lfmt -ltomlplusplus -lpthread -ldl
 
 MISSING = $(strip $(shell dpkg-query -W -f='$${Package} $${db:Status-Status}\n' $(DEPS) 2>/dev/null \
             | awk '$$2=="installed"{print $$1}' | sort > /tmp/.mimo-have-$$$$; \
@@ -187,7 +184,7 @@ CUDA_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/cuda/*.cpp))
 SIMT_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/simt/%.o,$(wildcard tests/simt/*_test.cpp))
 $(BUILD)/tests/cuda: $(CUDA_TEST_OBJ) $(SIMT_OBJ) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context $(DNNL_LIB) -o $@
+	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -o $@
 
 $(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(BUILD)/obj/tests/tools/program.o $(SIMT_OBJ) $(TOOL_OBJ) $(LIB) $(BUILD)/mimo-emulated
 	@mkdir -p $(@D); echo "  LINK $@"
@@ -213,7 +210,7 @@ TOOLKIT_OBJ := $(patsubst %.cpp,$(CUDA_DIR)/%.o,$(addprefix tests/gpu/,bf16_test
 $(BUILD)/tests/toolkit: $(TOOLKIT_OBJ) $(CPU_OBJ) $(BUILD)/toolkit/libcublasLt.so.13
 	@mkdir -p $(@D); echo "  LINK $@"
 	@$(CXX) $(CXXFLAGS) $(filter %.o,$^) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../toolkit' \
-	  -lgtest_main -lgtest -lboost_context $(DNNL_LIB) $(CUDA_LIBS) -o $@
+	  -lgtest_main -lgtest -lboost_context $(CUDA_LIBS) -o $@
 
 $(BUILD)/toolkit/libcublasLt.so.13: tests/gpu/column_major.cpp Makefile
 	@mkdir -p $(@D); echo "  C++  $<"
@@ -223,7 +220,7 @@ $(BUILD)/toolkit/libcublasLt.so.13: tests/gpu/column_major.cpp Makefile
 GPU_TEST_OBJ := $(CUDA_TEST_OBJ) $(patsubst %.cpp,$(CUDA_DIR)/%.o,tests/gpu/memory.cpp tests/gpu/device_test.cpp tests/gpu/runtime_test.cpp)
 $(BUILD)/gpu/tests: $(GPU_TEST_OBJ) $(filter-out $(CUDA_DIR)/parallel/%,$(CUDA_OBJ)) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest $(DNNL_LIB) $(CUDA_LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest $(CUDA_LIBS) -o $@
 
 NEEDS_NVCC = $(if $(NVCC),,@echo "make $@: no nvcc. Install CUDA's toolkit, or say where it is: make $@ CUDA_HOME=/path"; exit 1)
 gpu-tests: $(if $(TOOLKIT),$(BUILD)/gpu/tests $(BUILD)/gpu/nccl_test)
@@ -241,7 +238,7 @@ $(CUDA_DIR)/cubin_table: $(CUDA_DIR)/tests/cubin_table.o $(CUDA_DIR)/kernels/cud
 # Under the sanitizers, the emulator and what runs in it; the CPU's kernels and the tests are those of every other test.
 $(BUILD)/tests/emulator: $(BUILD)/simt/tests/simt/simt_test.o $(SIMT_OBJ) $(CPU_OBJ)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context $(DNNL_LIB) -o $@
+	@$(CXX) $(CXXFLAGS) $(filter-out %/no_nccl.o %/runtime.o,$^) -lgtest_main -lgtest -lboost_context -o $@
 test-asan: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) $(CPU_OBJ) $(CUDA_TEST_OBJ)
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)-asan SANITIZE=address,undefined OPT=-O1 CPU_OBJ="$(CPU_OBJ)" CUDA_TEST_OBJ="$(CUDA_TEST_OBJ)" \

@@ -25,7 +25,7 @@ check() {  # NAME COMMAND...
   fi
 }
 
-# A machine without Open MPI, HDF5 and oneDNN: glibc, a shell and the tools that scripts call.
+# A machine without Open MPI and HDF5: glibc, a shell and the tools that scripts call.
 install() {  # FILE... and the libraries they load, where they lie here
   ldd "$@" 2>/dev/null | grep -o '/[^ :]*' | cat - <(printf '%s\n' "$@") | sort -u | xargs cp --parents -L -t "$root"
 }
@@ -53,7 +53,7 @@ inside() { chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/tmp "$@"; }
 run() { inside "$place/env.sh" "$@"; }
 
 too_large() { [ "$(stat -c %s "$bundle")" -ge 64000000 ]; }
-hidden() { ! find "$root/lib" "$root/usr/lib" "$root/lib64" | grep -E 'libmpi|libopen-|libhdf5|libdnnl|libpmix|libgomp|libstdc'; }
+hidden() { ! find "$root/lib" "$root/usr/lib" "$root/lib64" | grep -E 'libmpi|libopen-|libhdf5|libpmix|libgomp|libstdc'; }
 closed() {  # every library comes from the bundle or is glibc's; none is missing
   local file found bad=0
   for file in "$home"/{bin,gpu}/* "$home"/lib/*/*.so; do

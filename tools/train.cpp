@@ -582,8 +582,8 @@ class TrainingRun {
 
 }  // namespace
 
-// A thread waits for the signals; no handler may run: one that interrupts oneDNN's dnnl_sgemm corrupts the
-// heap (libdnnl 2.6.3, a product of 64 x 200 x 100: within a second at a signal every 0.5 ms).
+// A thread waits for the signals; no handler may run: one that interrupted a library's product of matrices
+// corrupted the heap (oneDNN 2.6.3, within a second at a signal every 0.5 ms).
 void stop_on_signals() {
   sigset_t signals;
   sigemptyset(&signals);

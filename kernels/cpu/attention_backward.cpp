@@ -210,7 +210,9 @@ void run(const Cpu& cpu, const AttentionBackward<T>& op) {
     const Block<A> t(op.head_dim, mine);
     loop([&](int64_t n) { backward(t, tasks[n]); });
   };
-  parallel_tasks(tasks.count(), 2 * attention::work(op), each, true);  // a task waits for lower numbers
+  // A task waits for lower numbers of its head alone.
+  const bool in_order = tasks.count() > op.sequences * op.kv_heads;
+  parallel_tasks(tasks.count(), 2 * attention::work(op), each, in_order);
 }
 
 MIMO_CPU_KERNEL(AttentionBackward);

@@ -1,186 +1,234 @@
-// C is cut into blocks, each computed by one thread: in float by oneDNN, whose call costs about 0.1 us, so
-// that small products need no other path; in double by loops, for the tests. bf16: operands become float in
-// the workspace, and a block is rounded once when it is done.
+// C is cut into blocks, each computed by one thread, a panel of at most three vectors of columns after the
+// other: kDepth rows of op(B) are packed to the panel's width and stay in L1 while the rows of A pass. The
+// products of an element are summed in order of k, each kDepth of them from zero: its bits depend on its row
+// of op(A), its column of op(B) and k, not on m, n, the cut or the number of threads.
+//
+// Our own, as a library's call packs for itself: cut finely enough for two cores of unequal speed, small
+// products took it 1.1 to 1.5 times as long (benchmarks/cpu.md).
 #include "kernels/gemm.h"
 
 #include <algorithm>
+#include <string>
 
-#include "kernels/cpu/sgemm.h"
+#include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/cpu/tile.h"
 #include "kernels/portable/scratch.h"
 
 namespace mimo {
 namespace {
 
-// Rows [row, row + rows) and columns [col, col + cols) of C.
+// kDepth of three vectors fit L1, kDepth of kRows L2; a block has at most kRows, and a step, by kPanels.
+constexpr int64_t kDepth = 192, kRows = 192, kPanels = 4;
+constexpr int64_t kStep = 24;            // whole register blocks of two and of three vectors
+constexpr int64_t kFewRows = 48;         // fewer a block take too long to pack for
+constexpr int64_t kWork = 1 << 17;       // multiply-adds of a block, at least: 3 us of one core
+constexpr int64_t kBlocksOfAThread = 8;  // so that those of a slow core are taken by others
+constexpr int64_t kFar = 512;            // op(A) transposed: rows further apart than this share cache sets
+
+// Rows [row, row + rows) of C, and panels [begin, end) of its columns.
 struct Block {
-  int64_t row, col, rows, cols;
+  int64_t row, rows, begin, end;
 };
-
-// Halves C along its longer side: into two where it takes kHalve multiply-adds (10 us of one core), on into
-// blocks of at most kBlock, at most kMost. A product's bits depend on its shape: the cut is a function of m,
-// n and k alone, whatever the number of threads.
-class Grid {
-  static constexpr int64_t kHalve = 1 << 19, kBlock = 1 << 21, kMost = 64, kSmallest = 32, kStep = 16;
-
- public:
-  Grid(int64_t m, int64_t n, int64_t k) : m_(m), n_(n), rows_(m), cols_(n) {
-    while (rows_ * cols_ * k > (count() == 1 ? kHalve : kBlock) && count() < kMost) {
-      int64_t& longer = rows_ >= cols_ ? rows_ : cols_;
-      if (longer <= kSmallest) break;
-      longer = ((longer + 1) / 2 + kStep - 1) / kStep * kStep;
-    }
-  }
-  int64_t count() const { return down() * across(); }
-  Block operator[](int64_t i) const {
-    const int64_t row = i / across() * rows_, col = i % across() * cols_;
-    return {row, col, std::min(rows_, m_ - row), std::min(cols_, n_ - col)};
-  }
-
- private:
-  int64_t down() const { return (m_ + rows_ - 1) / rows_; }
-  int64_t across() const { return (n_ + cols_ - 1) / cols_; }
-  int64_t m_, n_, rows_, cols_;
-};
-
-void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a,
-             int64_t a_ld, const float* b, int64_t b_ld, float beta, float* c, int64_t c_ld) {
-  cpu::sgemm(trans_a, trans_b, m, n, k, alpha, a, a_ld, b, b_ld, beta, c, c_ld);
-}
 
 template <class A>
-void scale(int64_t m, int64_t n, A beta, A* c, int64_t c_ld) {
-  for (int64_t i = 0; i < m; ++i)
-    for (int64_t j = 0; j < n; ++j) c[i * c_ld + j] = beta == 0 ? 0 : beta * c[i * c_ld + j];
+class Grid {
+ public:
+  Grid(int64_t m, int64_t n, int64_t k)
+      : m_(m), n_(n), vectors_((n + lanes<A> - 1) / lanes<A>), panels_((vectors_ + 2) / 3) {
+    const int64_t threads = thread_count();
+    const int64_t wanted = threads == 1 ? 1 : std::min(kBlocksOfAThread * threads, m * n * k / kWork);
+    down_ = std::max((m + kRows - 1) / kRows, std::min({threads, wanted, m / kFewRows}));
+    across_ = std::max((panels_ + kPanels - 1) / kPanels, std::min(panels_, (wanted + down_ - 1) / down_));
+  }
+  int64_t count() const { return down_ * across_; }
+  Block operator[](int64_t i) const {
+    const int64_t r = i / across_, c = i % across_, begin = row(r);
+    return {begin, row(r + 1) - begin, panels_ * c / across_, panels_ * (c + 1) / across_};
+  }
+  // First column of a panel.
+  int64_t column(int64_t panel) const { return std::min(n_, vectors_ * panel / panels_ * lanes<A>); }
+
+ private:
+  int64_t row(int64_t i) const { return i == down_ ? m_ : m_ * i / down_ / kStep * kStep; }
+  int64_t m_, n_, vectors_, panels_, down_, across_;
+};
+
+// Whether A has so few rows that op(B) is multiplied where it lies.
+template <class Op>
+bool has_few_rows(const Op& op) {
+  return !op.trans_a && op.trans_b && op.m <= few_rows::kMost;
+}
+// Whether A is converted, or its rows brought together.
+template <class A, class Op>
+bool copies_a(const Op& op) {
+  return !std::is_same_v<decltype(op.a), const A*> || (op.trans_a && op.a_ld > kFar);
+}
+// Whether the sums of a block are C itself.
+template <class A, class Op>
+bool sums_in_c(const Op& op) {
+  return std::is_same_v<decltype(op.c), A*> && op.n % lanes<A> == 0 && op.k > 0 && op.alpha == 1 &&
+         (op.beta == 0 || op.beta == 1);
 }
 
-// C += alpha op(A) op(B) with a block of op(B) packed row-major, so that the inner loop runs along rows of C.
-void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a,
-             int64_t a_ld, const double* b, int64_t b_ld, double beta, double* c, int64_t c_ld) {
-  constexpr int64_t block_k = 64, block_n = 128;
-  scale(m, n, beta, c, c_ld);
-  for (int64_t j0 = 0; j0 < n; j0 += block_n) {
-    double packed[block_k * block_n];
-    const int64_t cols = std::min(block_n, n - j0);
-    for (int64_t p0 = 0; p0 < k; p0 += block_k) {
-      const int64_t depth = std::min(block_k, k - p0);
-      for (int64_t p = 0; p < depth; ++p)
-        for (int64_t j = 0; j < cols; ++j)
-          packed[p * block_n + j] = trans_b ? b[(j0 + j) * b_ld + p0 + p] : b[(p0 + p) * b_ld + j0 + j];
-      for (int64_t i = 0; i < m; ++i)
-        for (int64_t p = 0; p < depth; ++p) {
-          const double x = alpha * (trans_a ? a[(p0 + p) * a_ld + i] : a[i * a_ld + p0 + p]);
-          double* row = c + i * c_ld + j0;
+// What a thread packs for a block, and its sums.
+template <class A>
+struct Buffers {
+  A *panel, *a, *b, *c;
+  template <class Op>
+  Buffers(const Op& op, Scratch& scratch) {
+    constexpr int64_t width = 3 * lanes<A>, rows = kRows + kStep;
+    const bool packs = !has_few_rows(op);
+    panel = scratch.take<A>(packs ? kDepth * width : 0);
+    a = scratch.take<A>(packs && copies_a<A>(op) ? rows * (kDepth + lanes<A>) : 0);
+    b = scratch.take<A>(packs && op.trans_b ? width * kDepth : 0);
+    c = scratch.take<A>(sums_in_c<A>(op) ? 0 : rows * kPanels * width);
+  }
+  template <class Op>
+  static int64_t bytes(const Op& op) {
+    Scratch scratch;
+    Buffers(op, scratch);
+    return scratch.bytes();
+  }
+};
+
+// panel[depth, padded(cols)] = op(B)[p.., col..]
+template <class A, class Op>
+void pack(const Op& op, int64_t p, int64_t depth, int64_t col, int64_t cols, const Buffers<A>& t) {
+  if (!op.trans_b) return tile::load_rows<false>(depth, cols, op.b + p * op.b_ld + col, op.b_ld, t.panel);
+  const auto* b = op.b + col * op.b_ld + p;
+  const int64_t width = tile::padded<A>(cols), padded = tile::padded<A>(depth);
+  if constexpr (std::is_same_v<decltype(b), const A*>)
+    if (cols == width && depth == padded) return tile::transpose(cols, depth, b, op.b_ld, t.panel, width);
+  tile::load_rows<true>(cols, depth, b, op.b_ld, t.b);
+  tile::transpose(width, padded, t.b, padded, t.panel, width);
+}
+
+// c[m, n] = op(A)[m, k] panel[k, n] (+ c if add), n whole vectors
+template <class A>
+void multiply(bool trans_a, int64_t m, int64_t n, int64_t k, const A* a, int64_t a_ld, const A* panel,
+              bool add, A* c, int64_t c_ld) {
+  if (trans_a)
+    add ? tile::product<true, true>(m, n, k, a, a_ld, panel, n, c, c_ld)
+        : tile::product<true, false>(m, n, k, a, a_ld, panel, n, c, c_ld);
+  else
+    add ? tile::product<false, true>(m, n, k, a, a_ld, panel, n, c, c_ld)
+        : tile::product<false, false>(m, n, k, a, a_ld, panel, n, c, c_ld);
+}
+
+// y = alpha sum + beta y + bias
+template <class A, class C, class T>
+void finish_row(int64_t n, A alpha, const A* sum, A beta, const T* bias, C* y) {
+  const auto each = [&](auto&& f) {
 #pragma omp simd
-          for (int64_t j = 0; j < cols; ++j) row[j] += x * packed[p * block_n + j];
-        }
+    for (int64_t j = 0; j < n; ++j) y[j] = C(static_cast<acc_t<C>>(f(j)));
+  };
+  if (beta != 0)
+    each([&](int64_t j) {
+      return alpha * sum[j] + beta * static_cast<A>(y[j]) + (bias ? static_cast<A>(bias[j]) : 0);
+    });
+  else if (bias)
+    each([&](int64_t j) { return alpha * sum[j] + static_cast<A>(bias[j]); });
+  else
+    each([&](int64_t j) { return alpha * sum[j]; });
+}
+
+// sums[rows, ld] (+)= op(A) op(B) on a block, if its products are packed.
+template <class A, class Op>
+void add_products(const Op& op, const Grid<A>& grid, const Block& at, const Buffers<A>& t, bool add, A* sums,
+                  int64_t ld) {
+  for (int64_t p = 0; p < op.k; p += kDepth, add = true) {
+    const int64_t depth = std::min(kDepth, op.k - p);
+    const auto* from = op.a + (op.trans_a ? p * op.a_ld + at.row : at.row * op.a_ld + p);
+    const int64_t a_rows = op.trans_a ? depth : at.rows, a_cols = op.trans_a ? at.rows : depth;
+    const A* a = t.a;
+    int64_t a_ld = tile::padded<A>(a_cols);
+    if (copies_a<A>(op)) {
+      tile::load_rows<false>(a_rows, a_cols, from, op.a_ld, t.a);
+    } else if constexpr (std::is_same_v<decltype(from), const A*>) {
+      a = from, a_ld = op.a_ld;
+    }
+    for (int64_t i = at.begin; i < at.end; ++i) {
+      const int64_t col = grid.column(i), cols = grid.column(i + 1) - col;
+      pack(op, p, depth, col, cols, t);
+      multiply(op.trans_a, at.rows, tile::padded<A>(cols), depth, a, a_ld, t.panel, add,
+               sums + col - grid.column(at.begin), ld);
     }
   }
 }
 
-template <class To, class From>
-void convert_row(int64_t n, const From* x, To* y) {
-#pragma omp simd
-  for (int64_t j = 0; j < n; ++j) y[j] = To(static_cast<float>(x[j]));
+template <class A, class Op, class T>
+void compute(const Op& op, const T* bias, const Grid<A>& grid, const Block& at, const Buffers<A>& t) {
+  const bool in_c = sums_in_c<A>(op);
+  const int64_t col = grid.column(at.begin), cols = grid.column(at.end) - col;
+  auto* c = op.c + at.row * op.c_ld + col;
+  A* sums = t.c;
+  int64_t ld = tile::padded<A>(cols);
+  if constexpr (std::is_same_v<decltype(c), A*>)
+    if (in_c) sums = c, ld = op.c_ld;
+  const bool add = in_c && op.beta == 1;
+  if (op.k == 0)
+    std::fill(sums, sums + at.rows * ld, A(0));
+  else if (has_few_rows(op))
+    few_rows::multiply(at.rows, cols, op.k, op.a + at.row * op.a_ld, op.a_ld, op.b + col * op.b_ld, op.b_ld,
+                       add, sums, ld);
+  else
+    add_products(op, grid, at, t, add, sums, ld);
+  if (in_c && !bias) return;
+  for (int64_t i = 0; i < at.rows; ++i)
+    finish_row(cols, in_c ? 1 : op.alpha, sums + i * ld, in_c ? 0 : op.beta, bias ? bias + col : nullptr,
+               c + i * op.c_ld);
 }
 
-// A whole operand.
-template <class To, class From>
-void convert(int64_t rows, int64_t cols, const From* x, int64_t x_ld, To* y, int64_t y_ld) {
-  parallel_for(rows, rows * cols * int64_t{sizeof(From) + sizeof(To)},
-               [&](int64_t i) { convert_row(cols, x + i * x_ld, y + i * y_ld); });
+void check_stride(const char* matrix, int64_t ld, int64_t columns) {
+  if (ld < columns)
+    throw std::invalid_argument(std::string("product of matrices: rows of ") + matrix + " have " +
+                                std::to_string(columns) + " elements, found a stride of " +
+                                std::to_string(ld));
 }
 
-// The float copies of a bf16 product, packed: rows of op(X) as they are stored.
-struct Operands {
-  float *a, *b, *c;
-};
-template <class Op>
-Operands operands(const Op& op, bool with_c, Scratch& scratch) {
-  float* a = scratch.take<float>(op.m * op.k);
-  float* b = scratch.take<float>(op.k * op.n);
-  return {a, b, with_c ? scratch.take<float>(op.m * op.n) : nullptr};
-}
-
-// c = alpha op(A) op(B) + beta c in the type of sums, then finish(block) for each block of it.
-template <class A, class Op, class F>
-void multiply(const Op& op, const A* a, int64_t a_ld, const A* b, int64_t b_ld, A* c, int64_t c_ld,
-              F&& finish) {
-  const Grid grid(op.m, op.n, op.k);
-  parallel_for(grid.count(), op.m * op.n * op.k / 2, [&](int64_t i) {
-    const Block part = grid[i];
-    A* out = c + part.row * c_ld + part.col;
-    if (op.k == 0)  // A and B may be null, which a library is entitled to refuse
-      scale(part.rows, part.cols, op.beta, out, c_ld);
-    else
-      product(op.trans_a, op.trans_b, part.rows, part.cols, op.k, op.alpha,
-              a + part.row * (op.trans_a ? 1 : a_ld), a_ld, b + part.col * (op.trans_b ? b_ld : 1), b_ld,
-              op.beta, out, c_ld);
-    finish(part);
+template <class A, class Op, class T>
+void compute(const Cpu& cpu, const Op& op, const T* bias) {
+  if (op.m == 0 || op.n == 0) return;
+  check_stride("A", op.a_ld, op.trans_a ? op.m : op.k);
+  check_stride("B", op.b_ld, op.trans_b ? op.k : op.n);
+  check_stride("C", op.c_ld, op.n);
+  const int64_t bytes = Buffers<A>::bytes(op);
+  Scratch scratch(cpu.ws);
+  char* buffers = scratch.take<char>(thread_count() * bytes);
+  const Grid<A> grid(op.m, op.n, op.k);
+  parallel_tasks(grid.count(), op.m * op.n * op.k / 2, [&](int thread, auto&& loop) {
+    Scratch mine(Workspace{buffers + thread * bytes, bytes});
+    const Buffers<A> t(op, mine);
+    loop([&](int64_t i) { compute(op, bias, grid, grid[i], t); });
   });
 }
-// The same for bf16 operands, by way of their copies.
-template <class Op, class F>
-void multiply(const Op& op, const Operands& copies, float* c, int64_t c_ld, F&& finish) {
-  const int64_t a_rows = op.trans_a ? op.k : op.m, a_cols = op.trans_a ? op.m : op.k;
-  const int64_t b_rows = op.trans_b ? op.n : op.k, b_cols = op.trans_b ? op.k : op.n;
-  convert(a_rows, a_cols, op.a, op.a_ld, copies.a, a_cols);
-  convert(b_rows, b_cols, op.b, op.b_ld, copies.b, b_cols);
-  multiply(op, copies.a, a_cols, copies.b, b_cols, c, c_ld, finish);
-}
 
-template <class A, class T>
-void add_bias(const Block& part, const T* bias, A* c, int64_t c_ld) {
-  if (!bias) return;
-  for (int64_t i = part.row; i < part.row + part.rows; ++i)
-#pragma omp simd
-    for (int64_t j = part.col; j < part.col + part.cols; ++j) c[i * c_ld + j] += static_cast<A>(bias[j]);
+template <class A, class Op>
+int64_t workspace_of(const Op& op) {
+  Scratch scratch;
+  scratch.take<char>(thread_count() * Buffers<A>::bytes(op));
+  return scratch.bytes();
 }
 
 }  // namespace
 
 template <class T>
 int64_t workspace(const Cpu&, const Gemm<T>& op) {
-  Scratch scratch;
-  if constexpr (std::is_same_v<T, bf16>) operands(op, true, scratch);
-  return scratch.bytes();
+  return workspace_of<acc_t<T>>(op);
 }
-
 template <class T>
 int64_t workspace(const Cpu&, const GemmAccumulate<T>& op) {
-  Scratch scratch;
-  if constexpr (std::is_same_v<T, bf16>) operands(op, false, scratch);
-  return scratch.bytes();
+  return workspace_of<acc_t<T>>(op);
 }
 
 template <class T>
 void run(const Cpu& cpu, const Gemm<T>& op) {
-  if (op.m == 0 || op.n == 0) return;
-  if constexpr (std::is_same_v<T, bf16>) {
-    Scratch scratch(cpu.ws);
-    const Operands copies = operands(op, true, scratch);
-    if (op.beta != 0) convert(op.m, op.n, op.c, op.c_ld, copies.c, op.n);
-    multiply(op, copies, copies.c, op.n, [&](const Block& part) {
-      add_bias(part, op.bias, copies.c, op.n);
-      for (int64_t i = part.row; i < part.row + part.rows; ++i)
-        convert_row(part.cols, copies.c + i * op.n + part.col, op.c + i * op.c_ld + part.col);
-    });
-  } else {
-    multiply(op, op.a, op.a_ld, op.b, op.b_ld, op.c, op.c_ld,
-             [&](const Block& part) { add_bias(part, op.bias, op.c, op.c_ld); });
-  }
+  compute<acc_t<T>>(cpu, op, op.bias);
 }
-
 template <class T>
 void run(const Cpu& cpu, const GemmAccumulate<T>& op) {
-  if (op.m == 0 || op.n == 0) return;
-  const auto finish = [](const Block&) {};
-  if constexpr (std::is_same_v<T, bf16>) {
-    Scratch scratch(cpu.ws);
-    multiply(op, operands(op, false, scratch), op.c, op.c_ld, finish);
-  } else {
-    multiply(op, op.a, op.a_ld, op.b, op.b_ld, op.c, op.c_ld, finish);
-  }
+  compute<acc_t<T>>(cpu, op, static_cast<const T*>(nullptr));
 }
 
 MIMO_CPU_KERNEL(Gemm);

@@ -30,7 +30,7 @@ template <bool trans_a, bool add, int M, int V, class A>
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) sum[i][v] = add ? load(c + i * c_ld + v * lanes<A>) : Vec<A>{};
+    for (int v = 0; v < V; ++v) sum[i][v] = Vec<A>{};
   for (int64_t p = 0; p < k; ++p) {
     Vec<A> row[V];
 #pragma GCC unroll 3
@@ -45,7 +45,10 @@ template <bool trans_a, bool add, int M, int V, class A>
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) store(c + i * c_ld + v * lanes<A>, sum[i][v]);
+    for (int v = 0; v < V; ++v) {
+      A* y = c + i * c_ld + v * lanes<A>;
+      store(y, add ? load(y) + sum[i][v] : sum[i][v]);
+    }
 }
 
 // m < M rows in one block.
@@ -140,20 +143,26 @@ template <int step, class A, int... c>
   }
 }
 
+// A block of lanes x lanes, one row a register, transposed in place.
+template <class A>
+[[gnu::always_inline]] inline void transpose(Vec<A>* row) {
+  constexpr std::make_integer_sequence<int, lanes<A>> lane;
+  if constexpr (lanes < A >> 8) swap_blocks<8, A>(row, lane);
+  if constexpr (lanes < A >> 4) swap_blocks<4, A>(row, lane);
+  if constexpr (lanes < A >> 2) swap_blocks<2, A>(row, lane);
+  swap_blocks<1, A>(row, lane);
+}
+
 // y[cols, rows] = x[rows, cols] transposed; both sizes whole vectors.
 template <class A>
 void transpose(int64_t rows, int64_t cols, const A* x, int64_t x_ld, A* y, int64_t y_ld) {
   constexpr int n = lanes<A>;
-  constexpr std::make_integer_sequence<int, n> lane;
   for (int64_t i = 0; i < rows; i += n)
     for (int64_t j = 0; j < cols; j += n) {
       Vec<A> row[n];
 #pragma GCC unroll 16
       for (int r = 0; r < n; ++r) row[r] = load(x + (i + r) * x_ld + j);
-      if constexpr (n > 8) swap_blocks<8, A>(row, lane);
-      if constexpr (n > 4) swap_blocks<4, A>(row, lane);
-      if constexpr (n > 2) swap_blocks<2, A>(row, lane);
-      swap_blocks<1, A>(row, lane);
+      transpose<A>(row);
 #pragma GCC unroll 16
       for (int r = 0; r < n; ++r) store(y + (j + r) * y_ld + i, row[r]);
     }

@@ -25,6 +25,8 @@ const Case cases[] = {
     {64, 96, 384, 1, 0, 0, false}, {129, 257, 31, -2, 0.5, 1, true}, {400, 64, 64, 1, 1, 8, false},
     {3, 5, 0, 1, 0, 2, true},      {3, 5, 0, 1, 2, 2, false},        {0, 5, 4, 1, 0, 0, true},
     {5, 0, 4, 1, 0, 0, false},     {130, 140, 300, 1, 0, 5, true},   {2, 2, 1000, 0, 1, 0, false},
+    {4, 40, 100, 1, 0, 1, true},   {3, 17, 33, 1, 1, 0, false},      {600, 50, 20, 1, 1, 0, false},
+    {250, 48, 500, 1, 0, 0, true}, {97, 400, 193, 1, 1, 0, true},
 };
 
 // A matrix whose gaps hold a value that must survive and must never be read.
@@ -162,10 +164,59 @@ TYPED_TEST(GemmOf, SameBitsForAnyNumberOfThreads) {
   set_thread_count(before);
 }
 
+// A row of C does not change with the rows it is computed with, nor a column with the columns, beyond few
+// rows.
+TYPED_TEST(GemmOf, BitsOfAnElementDependOnItsRowAndColumnAlone) {
+  using T = TypeParam;
+  std::mt19937 random(1);
+  const int64_t m = 211, n = 149, k = 400;
+  for (const int t : {0, 1, 2, 3}) {
+    Matrix<T> a(t & 1 ? k : m, t & 1 ? m : k, 0, random), b(t & 2 ? n : k, t & 2 ? k : n, 0, random);
+    Matrix<T> whole(m, n, 0, random);
+    const auto multiply = [&](int64_t row, int64_t rows, int64_t col, int64_t cols, Matrix<T>& c) {
+      const Gemm<T> op{bool(t & 1),
+                       bool(t & 2),
+                       rows,
+                       cols,
+                       k,
+                       1,
+                       a.data.data() + (t & 1 ? row : row * k),
+                       a.ld,
+                       b.data.data() + (t & 2 ? col * k : col),
+                       b.ld,
+                       0,
+                       c.data.data(),
+                       c.ld,
+                       nullptr};
+      Cpu cpu;
+      std::vector<char> ws(workspace(cpu, op));
+      cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
+      run(cpu, op);
+    };
+    multiply(0, m, 0, n, whole);
+    for (const auto& [row, rows, col, cols] :
+         {std::array<int64_t, 4>{0, 5, 0, n}, {100, 111, 0, 1}, {7, 50, 64, 85}, {200, 11, 148, 1}}) {
+      Matrix<T> part(rows, cols, 0, random);
+      multiply(row, rows, col, cols, part);
+      for (int64_t i = 0; i < rows; ++i)
+        ASSERT_EQ(std::memcmp(&part.at(i, 0), &whole.at(row + i, col), cols * sizeof(T)), 0)
+            << "row " << row + i << " of columns from " << col << " transposed " << t;
+    }
+  }
+}
+
 TEST(Gemm, RefusesAStrideShorterThanItsRow) {
   std::vector<float> x(64);
-  Gemm<float> op{false, false, 4, 4, 4, 1, x.data(), 3, x.data() + 16, 4, 0, x.data() + 32, 4, nullptr};
-  EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
+  std::vector<char> ws(1 << 20);
+  const Cpu cpu{{ws.data(), static_cast<int64_t>(ws.size())}};
+  for (const int64_t short_one : {0, 1, 2}) {
+    const auto ld = [&](int64_t i) { return int64_t{4} - (i == short_one); };
+    for (const bool trans : {false, true}) {
+      Gemm<float> op{trans, trans,         4,     4,      4, 1, x.data(), ld(0), x.data() + 16, ld(1),
+                     0,     x.data() + 32, ld(2), nullptr};
+      EXPECT_THROW(run(cpu, op), std::invalid_argument);
+    }
+  }
 }
 
 TEST(Gemm, RefusesAShortWorkspace) {

@@ -397,7 +397,7 @@ TEST_F(Endless, SigtermToARankSavesAndResumes) {
 }
 
 TEST_F(Endless, SignalsNeverInterruptArithmetic) {
-  // A handler that runs during one of oneDNN's products corrupts the heap.
+  // A handler may interrupt whatever a library holds half done: see stop_on_signals.
   const auto program = start(0, "handlers");
   std::map<std::string, uint64_t> masks;
   std::ifstream status("/proc/" + std::to_string(program->processes().at(0)) + "/status");

@@ -1,6 +1,6 @@
 // Attention, forward and backward. FLOP counts visible pairs only: 4 dim a pair and head, 10 for the
-// backward. The forward's baseline is the three-step form over the whole square: scores by sgemm, a
-// vectorised masked softmax, sgemm with the values, head by head. On a GPU it
+// backward. The forward's baseline is the three-step form over the whole square: scores by a product, a
+// vectorised masked softmax, a product with the values, head by head. On a GPU it
 // is torch's scaled_dot_product_attention, with its own kernels (flash) and with cuDNN's.
 #include "kernels/attention.h"
 
@@ -79,7 +79,10 @@ struct Problem {
 
 void three_steps(const Problem<float>& p, float* o, float* x) {
   const int64_t n = p.s.length, dim = p.s.dim;
-  const auto multiply = [](const Gemm<float>& op) { run(Cpu{}, op); };
+  const auto multiply = [](const Gemm<float>& op) {
+    Array<char> scratch(workspace(Cpu{}, op));
+    run(Cpu{{scratch.data(), scratch.size()}}, op);
+  };
   for (int s = 0; s < p.s.sequences; ++s)
     for (int h = 0; h < p.s.heads; ++h) {
       const int64_t first = s * n, row = first * p.ld, kv = h / (p.s.heads / p.s.kv_heads) * dim;

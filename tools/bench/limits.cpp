@@ -1,10 +1,12 @@
 #include "tools/bench/limits.h"
 
+#include <benchmark/benchmark.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 
-#include "kernels/cpu/sgemm.h"
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/gemm.h"
 #include "tensor/cuda.h"
@@ -47,22 +49,27 @@ double stream_rate(int64_t moved, int streams, F f) {
   return static_cast<double>(streams) * static_cast<double>(group * repeats) / best;
 }
 
+// Multiply-adds a second of all threads on what lies in registers: as many sums at once as hide the latency
+// of one.
+double multiply_add_rate() {
+  constexpr int kSums = 12, kRounds = 20000;
+  const double seconds = best_seconds(1000, [] {
+    parallel_for(thread_count(), kThreadBytes, [](int64_t) {
+      Vec<float> sum[kSums] = {}, factor = Vec<float>{} + 0.5f, step = Vec<float>{} + 1;
+      benchmark::DoNotOptimize(factor), benchmark::DoNotOptimize(step);
+      for (int round = 0; round < kRounds; ++round)
+#pragma GCC unroll 12
+        for (Vec<float>& x : sum) x = x * factor + step;
+      for (Vec<float>& x : sum) benchmark::DoNotOptimize(x);
+    });
+  });
+  return double{kSums} * kRounds * lanes<float> * thread_count() / seconds;
+}
+
 Limits limits_of_cpu() {
   Limits limits;
-  constexpr int64_t shapes[][3] = {{1024, 1024, 1024}, {2048, 768, 192}, {2048, 2048, 2048}};
-  const std::vector<float> a(2048 * 2048, 1), b(2048 * 2048, 1);
-  std::vector<float> c(2048 * 2048);
-  for (const auto& [m, n, k] : shapes) {
-    const int64_t rows = m / thread_count();  // of a thread
-    const double seconds = best_seconds(10, [&] {
-      parallel_for(thread_count(), m * n * k, [&](int64_t i) {
-        cpu::sgemm(false, true, rows, n, k, 1, a.data() + i * rows * k, k, b.data(), k, 0,
-                   c.data() + i * rows * n, n);
-      });
-    });
-    for (double& rate : limits.flop_per_second)  // bf16 computes in f32
-      rate = std::max(rate, 2.0 * static_cast<double>(rows * thread_count() * n * k) / seconds);
-  }
+  const double rate = 2 * multiply_add_rate();
+  limits.flop_per_second[0] = limits.flop_per_second[1] = rate;  // bf16 computes in f32
   for (int64_t moved = Limits::kSmallest; moved <= Limits::kLargest; moved *= 4) {
     const double copy =
         stream_rate(moved, 2, [](float* y, const float* x, int64_t n) { std::memcpy(y, x, n * 4); });

@@ -69,7 +69,7 @@ class Reporter : public benchmark::BenchmarkReporter {
       fmt::print("{}\nlimits: cuBLASLt f32 {:.1f}, bf16 {:.1f} TFLOP/s, copy", machine, flop[0] / 1e12,
                  flop[1] / 1e12);
     else
-      fmt::print("{}, {} threads, load {}\nlimits: sgemm {:.0f} GFLOP/s, copy or add", machine,
+      fmt::print("{}, {} threads, load {}\nlimits: multiply-adds {:.0f} GFLOP/s, copy or add", machine,
                  thread_count(), load, flop[0] / 1e9);
     int64_t size = Limits::kSmallest >> 10;
     for (const double rate : limits_.stream) fmt::print(" {:.0f} ({} KB)", rate / 1e9, size), size *= 4;
