@@ -19,25 +19,24 @@ Vec<A> load_end(const T* x, int64_t n) {
   return y;
 }
 
-// Columns that M rows are multiplied by at once: as many products as a vector has lanes.
-template <int M, class A>
-inline constexpr int columns = lanes<A> / M;
-
-// y[M, columns], n < columns of them valid: the products of M rows of A with rows of B, k long. A product
-// sums each lane in order of k, then the lanes.
+// y[M, lanes / M]: the products of `rows` <= M rows of A with `cols` <= lanes / M rows of B, k long; the rest
+// of y is unspecified. A product sums each lane in order of k, then the lanes.
 template <int M, class A, class T>
-void products(int64_t n, int64_t k, const T* a, int64_t a_ld, const T* b, int64_t b_ld, A* y) {
-  constexpr int N = columns<M, A>;
+void products(int64_t rows, int64_t cols, int64_t k, const T* a, int64_t a_ld, const T* b, int64_t b_ld,
+              A* y) {
+  constexpr int N = lanes<A> / M;
+  static_assert(N > 0);
   Vec<A> sum[M * N] = {};
-  const T* row[N];
-  for (int j = 0; j < N; ++j) row[j] = b + std::min<int64_t>(j, n - 1) * b_ld;
+  const T *row[M], *col[N];
+  for (int i = 0; i < M; ++i) row[i] = a + std::min<int64_t>(i, rows - 1) * a_ld;
+  for (int j = 0; j < N; ++j) col[j] = b + std::min<int64_t>(j, cols - 1) * b_ld;
   const int64_t whole = k / lanes<A> * lanes<A>;
   const auto add = [&](auto&& load_from, int64_t p) {
     Vec<A> x[M];
-    for (int i = 0; i < M; ++i) x[i] = load_from(a + i * a_ld + p);
+    for (int i = 0; i < M; ++i) x[i] = load_from(row[i] + p);
 #pragma GCC unroll 16
     for (int j = 0; j < N; ++j) {
-      const Vec<A> w = load_from(row[j] + p);
+      const Vec<A> w = load_from(col[j] + p);
 #pragma GCC unroll 4
       for (int i = 0; i < M; ++i) sum[i * N + j] += x[i] * w;
     }
@@ -53,23 +52,28 @@ void products(int64_t n, int64_t k, const T* a, int64_t a_ld, const T* b, int64_
 template <class A, class T>
 void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_ld, const T* b, int64_t b_ld, bool add,
               A* c, int64_t c_ld) {
-  const auto rows = [&]<int M>(int64_t i, std::integral_constant<int, M>) {
-    constexpr int64_t N = columns<M, A>;
+  const auto all_columns = [&]<int M>(std::integral_constant<int, M>, int64_t i) {
+    constexpr int64_t N = lanes<A> / M;
+    const int64_t rows = std::min<int64_t>(M, m - i);
     A y[lanes<A>];
     for (int64_t j = 0; j < n; j += N) {
-      const int64_t valid = std::min(N, n - j);
-      products<M>(valid, k, a + i * a_ld, a_ld, b + j * b_ld, b_ld, y);
-      for (int r = 0; r < M; ++r)
-        for (int64_t q = 0; q < valid; ++q) {
+      const int64_t cols = std::min(N, n - j);
+      products<M>(rows, cols, k, a + i * a_ld, a_ld, b + j * b_ld, b_ld, y);
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t q = 0; q < cols; ++q) {
           A& x = c[(i + r) * c_ld + j + q];
           x = y[r * N + q] + (add ? x : 0);
         }
     }
   };
-  int64_t i = 0;
-  if (m >= 4) rows(i, std::integral_constant<int, 4>()), i += 4;
-  if (m - i >= 2) rows(i, std::integral_constant<int, 2>()), i += 2;
-  if (m - i == 1) rows(i, std::integral_constant<int, 1>());
+  constexpr int most = std::min(4, lanes<A>);
+  for (int64_t i = 0; i < m; i += most)
+    if (m - i == 1)
+      all_columns(std::integral_constant<int, 1>(), i);
+    else if (m - i == 2)
+      all_columns(std::integral_constant<int, 2>(), i);
+    else
+      all_columns(std::integral_constant<int, most>(), i);
 }
 
 }  // namespace mimo::few_rows

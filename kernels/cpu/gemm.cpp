@@ -1,10 +1,12 @@
 // C is cut into blocks, each computed by one thread, a panel of at most three vectors of columns after the
-// other: kDepth rows of op(B) are packed to the panel's width and stay in L1 while the rows of A pass. The
-// products of an element are summed in order of k, each kDepth of them from zero: its bits depend on its row
-// of op(A), its column of op(B) and k, not on m, n, the cut or the number of threads.
+// other: kDepth rows of op(B) are packed to the panel's width and stay in L1 while the rows of op(A) pass.
+// The products of an element are summed in order of k, each kDepth of them from zero, and those sums are
+// added in order, to C first if alpha and beta are 1. So the bits of an element depend on its row of op(A),
+// its column of op(B) and k, not on m, n, the cut or the number of threads. (Few rows of A are another sum:
+// few_rows.h.)
 //
-// Our own, as a library's call packs for itself: cut finely enough for two cores of unequal speed, small
-// products took it 1.1 to 1.5 times as long (benchmarks/cpu.md).
+// A library's product packs for every call. Here a block more costs little, so that even small products are
+// cut finely enough for cores of unequal speed (benchmarks/cpu.md compares oneDNN).
 #include "kernels/gemm.h"
 
 #include <algorithm>
@@ -18,13 +20,13 @@
 namespace mimo {
 namespace {
 
-// kDepth of three vectors fit L1, kDepth of kRows L2; a block has at most kRows, and a step, by kPanels.
+// A packed panel has at most kDepth rows, 36 KB with AVX-512 and 18 KB with AVX2; a block has fewer than
+// kRows + kStep rows, of which kDepth columns fit L2, and at most kPanels panels.
 constexpr int64_t kDepth = 192, kRows = 192, kPanels = 4;
 constexpr int64_t kStep = 24;            // whole register blocks of two and of three vectors
-constexpr int64_t kFewRows = 48;         // fewer a block take too long to pack for
-constexpr int64_t kWork = 1 << 17;       // multiply-adds of a block, at least: 3 us of one core
+constexpr int64_t kWork = 1 << 17;       // multiply-adds of a block that are worth a thread: 3 us of one core
 constexpr int64_t kBlocksOfAThread = 8;  // so that those of a slow core are taken by others
-constexpr int64_t kFar = 512;            // op(A) transposed: rows further apart than this share cache sets
+constexpr int64_t kFar = 512;            // elements between rows of A from which, transposed, it is copied
 
 // Rows [row, row + rows) of C, and panels [begin, end) of its columns.
 struct Block {
@@ -34,12 +36,16 @@ struct Block {
 template <class A>
 class Grid {
  public:
-  Grid(int64_t m, int64_t n, int64_t k)
+  Grid(bool trans_b, int64_t m, int64_t n, int64_t k)
       : m_(m), n_(n), vectors_((n + lanes<A> - 1) / lanes<A>), panels_((vectors_ + 2) / 3) {
     const int64_t threads = thread_count();
     const int64_t wanted = threads == 1 ? 1 : std::min(kBlocksOfAThread * threads, m * n * k / kWork);
-    down_ = std::max((m + kRows - 1) / kRows, std::min({threads, wanted, m / kFewRows}));
+    // A share of the rows for each thread: those of the kernel before lie in its core's cache. Then panels,
+    // which are packed once however many there are, then more rows.
+    down_ = std::max((m + kRows - 1) / kRows, std::min({threads, wanted, m / (2 * kStep)}));
     across_ = std::max((panels_ + kPanels - 1) / kPanels, std::min(panels_, (wanted + down_ - 1) / down_));
+    const int64_t enough_rows = trans_b ? 4 * kStep : kStep;  // for transposing a panel, for copying it
+    down_ = std::max(down_, std::min(m / enough_rows, (wanted + across_ - 1) / across_));
   }
   int64_t count() const { return down_ * across_; }
   Block operator[](int64_t i) const {
@@ -54,12 +60,12 @@ class Grid {
   int64_t m_, n_, vectors_, panels_, down_, across_;
 };
 
-// Whether A has so few rows that op(B) is multiplied where it lies.
+// Whether op(A) has so few rows that op(B) is multiplied where it lies.
 template <class Op>
 bool has_few_rows(const Op& op) {
   return !op.trans_a && op.trans_b && op.m <= few_rows::kMost;
 }
-// Whether A is converted, or its rows brought together.
+// Whether op(A) is converted, or its rows brought together.
 template <class A, class Op>
 bool copies_a(const Op& op) {
   return !std::is_same_v<decltype(op.a), const A*> || (op.trans_a && op.a_ld > kFar);
@@ -77,10 +83,11 @@ struct Buffers {
   A *panel, *a, *b, *c;
   template <class Op>
   Buffers(const Op& op, Scratch& scratch) {
-    constexpr int64_t width = 3 * lanes<A>, rows = kRows + kStep;
+    constexpr int64_t width = 3 * lanes<A>;
+    const int64_t rows = tile::padded<A>(std::min(kRows + kStep, op.m));
     const bool packs = !has_few_rows(op);
     panel = scratch.take<A>(packs ? kDepth * width : 0);
-    a = scratch.take<A>(packs && copies_a<A>(op) ? rows * (kDepth + lanes<A>) : 0);
+    a = scratch.take<A>(packs && copies_a<A>(op) ? rows * kDepth : 0);
     b = scratch.take<A>(packs && op.trans_b ? width * kDepth : 0);
     c = scratch.take<A>(sums_in_c<A>(op) ? 0 : rows * kPanels * width);
   }
@@ -121,7 +128,7 @@ template <class A, class C, class T>
 void finish_row(int64_t n, A alpha, const A* sum, A beta, const T* bias, C* y) {
   const auto each = [&](auto&& f) {
 #pragma omp simd
-    for (int64_t j = 0; j < n; ++j) y[j] = C(static_cast<acc_t<C>>(f(j)));
+    for (int64_t j = 0; j < n; ++j) y[j] = f(j);
   };
   if (beta != 0)
     each([&](int64_t j) {
@@ -152,32 +159,33 @@ void add_products(const Op& op, const Grid<A>& grid, const Block& at, const Buff
       const int64_t col = grid.column(i), cols = grid.column(i + 1) - col;
       pack(op, p, depth, col, cols, t);
       multiply(op.trans_a, at.rows, tile::padded<A>(cols), depth, a, a_ld, t.panel, add,
-               sums + col - grid.column(at.begin), ld);
+               sums + (col - grid.column(at.begin)), ld);
     }
   }
 }
 
 template <class A, class Op, class T>
-void compute(const Op& op, const T* bias, const Grid<A>& grid, const Block& at, const Buffers<A>& t) {
-  const bool in_c = sums_in_c<A>(op);
+void compute_block(const Op& op, const T* bias, const Grid<A>& grid, const Block& at, const Buffers<A>& t) {
+  const bool in_c = sums_in_c<A>(op), begin_with_c = op.alpha == 1 && op.beta == 1;
   const int64_t col = grid.column(at.begin), cols = grid.column(at.end) - col;
   auto* c = op.c + at.row * op.c_ld + col;
   A* sums = t.c;
   int64_t ld = tile::padded<A>(cols);
   if constexpr (std::is_same_v<decltype(c), A*>)
     if (in_c) sums = c, ld = op.c_ld;
-  const bool add = in_c && op.beta == 1;
-  if (op.k == 0)
+  if (begin_with_c && !in_c)
+    tile::load_rows<false>(at.rows, cols, c, op.c_ld, sums);
+  else if (op.k == 0)
     std::fill(sums, sums + at.rows * ld, A(0));
-  else if (has_few_rows(op))
+  if (op.k > 0 && has_few_rows(op))
     few_rows::multiply(at.rows, cols, op.k, op.a + at.row * op.a_ld, op.a_ld, op.b + col * op.b_ld, op.b_ld,
-                       add, sums, ld);
+                       begin_with_c, sums, ld);
   else
-    add_products(op, grid, at, t, add, sums, ld);
+    add_products(op, grid, at, t, begin_with_c, sums, ld);
   if (in_c && !bias) return;
   for (int64_t i = 0; i < at.rows; ++i)
-    finish_row(cols, in_c ? 1 : op.alpha, sums + i * ld, in_c ? 0 : op.beta, bias ? bias + col : nullptr,
-               c + i * op.c_ld);
+    finish_row(cols, in_c ? 1 : op.alpha, sums + i * ld, in_c || begin_with_c ? 0 : op.beta,
+               bias ? bias + col : nullptr, c + i * op.c_ld);
 }
 
 void check_stride(const char* matrix, int64_t ld, int64_t columns) {
@@ -196,11 +204,11 @@ void compute(const Cpu& cpu, const Op& op, const T* bias) {
   const int64_t bytes = Buffers<A>::bytes(op);
   Scratch scratch(cpu.ws);
   char* buffers = scratch.take<char>(thread_count() * bytes);
-  const Grid<A> grid(op.m, op.n, op.k);
+  const Grid<A> grid(op.trans_b, op.m, op.n, op.k);
   parallel_tasks(grid.count(), op.m * op.n * op.k / 2, [&](int thread, auto&& loop) {
     Scratch mine(Workspace{buffers + thread * bytes, bytes});
     const Buffers<A> t(op, mine);
-    loop([&](int64_t i) { compute(op, bias, grid, grid[i], t); });
+    loop([&](int64_t i) { compute_block(op, bias, grid, grid[i], t); });
   });
 }
 
@@ -233,11 +241,7 @@ void run(const Cpu& cpu, const GemmAccumulate<T>& op) {
 
 MIMO_CPU_KERNEL(Gemm);
 MIMO_CPU_KERNEL(GemmAccumulate);
-template int64_t workspace<float>(const Cpu&, const Gemm<float>&);
-template int64_t workspace<bf16>(const Cpu&, const Gemm<bf16>&);
-template int64_t workspace<double>(const Cpu&, const Gemm<double>&);
-template int64_t workspace<float>(const Cpu&, const GemmAccumulate<float>&);
-template int64_t workspace<bf16>(const Cpu&, const GemmAccumulate<bf16>&);
-template int64_t workspace<double>(const Cpu&, const GemmAccumulate<double>&);
+MIMO_CPU_WORKSPACE(Gemm);
+MIMO_CPU_WORKSPACE(GemmAccumulate);
 
 }  // namespace mimo

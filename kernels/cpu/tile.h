@@ -84,8 +84,9 @@ void product_panel(int64_t i, int64_t m, int64_t k, const A* a, int64_t a_ld, co
   }
 }
 
-// C[m, n] = op(A)[m, k] B[k, n] (+ C if add), row-major, n a multiple of the vector; trans_a: A is stored [k,
-// m]. in: the triangle that op(A) fills; out: the triangle of C that is wanted.
+// C[m, n] = op(A)[m, k] B[k, n] (+ C if add: the sum over k, from zero, is added to it), row-major, n a
+// multiple of the vector; trans_a: A is stored [k, m]. in: the triangle that op(A) fills; out: the triangle
+// of C that is wanted.
 template <bool trans_a, bool add, class A>
 void product(int64_t m, int64_t n, int64_t k, const A* a, int64_t a_ld, const A* b, int64_t b_ld, A* c,
              int64_t c_ld, Band in = Band::full, Band out = Band::full) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -21,12 +22,13 @@ struct Case {
 };
 
 const Case cases[] = {
-    {1, 1, 1, 1, 0, 0, false},     {1, 32, 256, 1, 0, 0, true},      {7, 33, 65, 1, 1, 3, true},
-    {64, 96, 384, 1, 0, 0, false}, {129, 257, 31, -2, 0.5, 1, true}, {400, 64, 64, 1, 1, 8, false},
-    {3, 5, 0, 1, 0, 2, true},      {3, 5, 0, 1, 2, 2, false},        {0, 5, 4, 1, 0, 0, true},
-    {5, 0, 4, 1, 0, 0, false},     {130, 140, 300, 1, 0, 5, true},   {2, 2, 1000, 0, 1, 0, false},
-    {4, 40, 100, 1, 0, 1, true},   {3, 17, 33, 1, 1, 0, false},      {600, 50, 20, 1, 1, 0, false},
-    {250, 48, 500, 1, 0, 0, true}, {97, 400, 193, 1, 1, 0, true},
+    {1, 1, 1, 1, 0, 0, false},       {1, 32, 256, 1, 0, 0, true},      {7, 33, 65, 1, 1, 3, true},
+    {64, 96, 384, 1, 0, 0, false},   {129, 257, 31, -2, 0.5, 1, true}, {400, 64, 64, 1, 1, 8, false},
+    {3, 5, 0, 1, 0, 2, true},        {3, 5, 0, 1, 2, 2, false},        {0, 5, 4, 1, 0, 0, true},
+    {5, 0, 4, 1, 0, 0, false},       {130, 140, 300, 1, 0, 5, true},   {2, 2, 1000, 0, 1, 0, false},
+    {4, 40, 100, 1, 0, 1, true},     {3, 17, 33, 1, 1, 0, false},      {600, 50, 20, 1, 1, 0, false},
+    {250, 48, 500, 1, 0, 0, true},   {97, 400, 193, 1, 1, 0, true},    {550, 33, 400, 1, 1, 0, true},
+    {5, 40, 300, 0.3, 0.7, 0, true},
 };
 
 // A matrix whose gaps hold a value that must survive and must never be read.
@@ -56,6 +58,12 @@ double roundoff() {
   return std::is_same_v<T, double> ? 0x1p-53 : std::is_same_v<T, float> ? 0x1p-24 : 0x1p-8;
 }
 
+template <class Op>
+void run_with_workspace(const Op& op) {
+  std::vector<char> ws(workspace(Cpu{}, op));
+  run(Cpu{{ws.data(), static_cast<int64_t>(ws.size())}}, op);
+}
+
 // |computed - exact| <= (k + 4) u |alpha| |A||B| + 3 u (|beta C| + |bias|) for sums in any order (Higham),
 // and the rounding of the result to C.
 template <class T, class C, template <class> class Op>
@@ -82,10 +90,7 @@ void check(const Case& c, bool trans_a, bool trans_b) {
     with_bias = c.bias;
     op.bias = c.bias ? bias.data.data() : nullptr;
   }
-  Cpu cpu;
-  std::vector<char> ws(workspace(cpu, op));
-  cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
-  run(cpu, op);
+  run_with_workspace(op);
 
   for (int64_t i = 0; i < c.m; ++i)
     for (int64_t j = 0; j < c.n; ++j) {
@@ -151,10 +156,7 @@ TYPED_TEST(GemmOf, SameBitsForAnyNumberOfThreads) {
                          y.data.data(),
                          y.ld,
                          bias.data.data()};
-        Cpu cpu;
-        std::vector<char> ws(workspace(cpu, op));
-        cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
-        run(cpu, op);
+        run_with_workspace(op);
         results.push_back(y.data);
       }
       for (const auto& r : results)
@@ -169,40 +171,83 @@ TYPED_TEST(GemmOf, SameBitsForAnyNumberOfThreads) {
 TYPED_TEST(GemmOf, BitsOfAnElementDependOnItsRowAndColumnAlone) {
   using T = TypeParam;
   std::mt19937 random(1);
-  const int64_t m = 211, n = 149, k = 400;
-  for (const int t : {0, 1, 2, 3}) {
-    Matrix<T> a(t & 1 ? k : m, t & 1 ? m : k, 0, random), b(t & 2 ? n : k, t & 2 ? k : n, 0, random);
-    Matrix<T> whole(m, n, 0, random);
-    const auto multiply = [&](int64_t row, int64_t rows, int64_t col, int64_t cols, Matrix<T>& c) {
-      const Gemm<T> op{bool(t & 1),
-                       bool(t & 2),
-                       rows,
-                       cols,
-                       k,
-                       1,
-                       a.data.data() + (t & 1 ? row : row * k),
-                       a.ld,
-                       b.data.data() + (t & 2 ? col * k : col),
-                       b.ld,
-                       0,
-                       c.data.data(),
-                       c.ld,
-                       nullptr};
-      Cpu cpu;
-      std::vector<char> ws(workspace(cpu, op));
-      cpu.ws = {ws.data(), static_cast<int64_t>(ws.size())};
-      run(cpu, op);
-    };
-    multiply(0, m, 0, n, whole);
-    for (const auto& [row, rows, col, cols] :
-         {std::array<int64_t, 4>{0, 5, 0, n}, {100, 111, 0, 1}, {7, 50, 64, 85}, {200, 11, 148, 1}}) {
-      Matrix<T> part(rows, cols, 0, random);
-      multiply(row, rows, col, cols, part);
-      for (int64_t i = 0; i < rows; ++i)
-        ASSERT_EQ(std::memcmp(&part.at(i, 0), &whole.at(row + i, col), cols * sizeof(T)), 0)
-            << "row " << row + i << " of columns from " << col << " transposed " << t;
+  const int64_t m = 211, n = 160, k = 400;
+  for (const double beta : {0., 1., 0.3})
+    for (const int t : {0, 1, 2, 3}) {
+      Matrix<T> a(t & 1 ? k : m, t & 1 ? m : k, 0, random), b(t & 2 ? n : k, t & 2 ? k : n, 0, random);
+      const Matrix<T> c(m, n, 0, random);
+      const auto multiply = [&](int64_t row, int64_t rows, int64_t col, int64_t cols) {
+        Matrix<T> part(rows, cols, 0, random);
+        for (int64_t i = 0; i < rows; ++i) std::copy_n(&c.data[(row + i) * c.ld + col], cols, &part.at(i, 0));
+        const Gemm<T> op{bool(t & 1),
+                         bool(t & 2),
+                         rows,
+                         cols,
+                         k,
+                         1,
+                         a.data.data() + (t & 1 ? row : row * k),
+                         a.ld,
+                         b.data.data() + (t & 2 ? col * k : col),
+                         b.ld,
+                         static_cast<acc_t<T>>(beta),
+                         part.data.data(),
+                         part.ld,
+                         nullptr};
+        run_with_workspace(op);
+        return part;
+      };
+      Matrix<T> whole = multiply(0, m, 0, n);
+      for (const auto& [row, rows, col, cols] :
+           {std::array<int64_t, 4>{0, 5, 0, n - 1}, {100, 111, 0, 1}, {7, 50, 64, 85}, {200, 11, 159, 1}}) {
+        Matrix<T> part = multiply(row, rows, col, cols);
+        for (int64_t i = 0; i < rows; ++i)
+          ASSERT_EQ(std::memcmp(&part.at(i, 0), &whole.at(row + i, col), cols * sizeof(T)), 0)
+              << "row " << row + i << " of columns from " << col << " transposed " << t << " beta " << beta;
+      }
     }
+}
+
+// Nothing is written beyond the workspace, nor beyond C, whatever is cut.
+TYPED_TEST(GemmOf, StaysWithinItsWorkspace) {
+  using T = TypeParam;
+  const int before = thread_count();
+  std::mt19937 random(1);
+  for (const int threads : {1, 2, 64}) {
+    set_thread_count(threads);
+    for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 1, 1},
+                                  {1, 4000, 300},
+                                  {3, 700, 33},
+                                  {5, 49, 7},
+                                  {215, 193, 400},
+                                  {600, 17, 250}})
+      for (const int t : {0, 1, 2, 3}) {
+        Matrix<T> a(t & 1 ? k : m, t & 1 ? m : k, 0, random), b(t & 2 ? n : k, t & 2 ? k : n, 0, random);
+        Matrix<T> c(m + 1, n, 0, random);
+        std::fill_n(&c.at(m, 0), n, c.poison());
+        const Gemm<T> op{bool(t & 1),
+                         bool(t & 2),
+                         m,
+                         n,
+                         k,
+                         acc_t<T>(0.3),
+                         a.data.data(),
+                         a.ld,
+                         b.data.data(),
+                         b.ld,
+                         acc_t<T>(0.7),
+                         c.data.data(),
+                         n,
+                         nullptr};
+        constexpr char kCanary = 77;
+        const int64_t bytes = workspace(Cpu{}, op);
+        std::vector<char> ws(bytes + 4096, kCanary);
+        run(Cpu{{ws.data(), bytes}}, op);
+        EXPECT_EQ(std::count(ws.begin() + bytes, ws.end(), kCanary), 4096)
+            << m << "x" << n << "x" << k << " transposed " << t << ", threads " << threads;
+        for (int64_t j = 0; j < n; ++j) ASSERT_TRUE(std::isnan(static_cast<double>(c.at(m, j))));
+      }
   }
+  set_thread_count(before);
 }
 
 TEST(Gemm, RefusesAStrideShorterThanItsRow) {
@@ -225,6 +270,9 @@ TEST(Gemm, RefusesAShortWorkspace) {
   Gemm<bf16> op{false, false, 4, 4, 4, 1, x.data(), 4, x.data() + 16, 4, 0, x.data() + 32, 4, nullptr};
   EXPECT_THROW(run(Cpu{{ws.data(), 16}}, op), std::invalid_argument);
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
+  std::vector<float> y(400);
+  Gemm<float> wide{false, false, 10, 10, 4, 1, y.data(), 4, y.data() + 40, 10, 0, y.data() + 80, 10, nullptr};
+  EXPECT_THROW(run(Cpu{{ws.data(), 16}}, wide), std::invalid_argument);
 }
 
 }  // namespace

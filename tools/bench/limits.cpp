@@ -54,9 +54,10 @@ double stream_rate(int64_t moved, int streams, F f) {
 double multiply_add_rate() {
   constexpr int kSums = 12, kRounds = 20000;
   const double seconds = best_seconds(1000, [] {
-    parallel_for(thread_count(), kThreadBytes, [](int64_t) {
+    parallel_for(thread_count(), thread_count() * kThreadBytes, [](int64_t) {
       Vec<float> sum[kSums] = {}, factor = Vec<float>{} + 0.5f, step = Vec<float>{} + 1;
       benchmark::DoNotOptimize(factor), benchmark::DoNotOptimize(step);
+      for (Vec<float>& x : sum) benchmark::DoNotOptimize(x);
       for (int round = 0; round < kRounds; ++round)
 #pragma GCC unroll 12
         for (Vec<float>& x : sum) x = x * factor + step;

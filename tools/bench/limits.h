@@ -8,7 +8,7 @@ namespace mimo::bench {
 
 struct Limits {
   static constexpr int64_t kSmallest = 16 << 10, kLargest = 256 << 20;  // bytes of both arrays, on a CPU
-  double flop_per_second[2] = {};                                       // f32, bf16: of a large product
+  double flop_per_second[2] = {};                                       // f32, bf16: see main.cpp
   std::vector<double> stream;  // bytes per second, at kSmallest, 4 times that, ...
 
   // Of a copy (on a CPU: or y += x, the faster) over two arrays of together as many bytes, so in the same

@@ -7,10 +7,10 @@
 //   baseline  seconds of what a user would take instead, measured in the same run (optional); on a GPU those
 //   of
 //             torch (torch.h), by the name of the way it computes
-// The limit of a benchmark is its roofline: the longer of FLOP / peak and bytes / bandwidth, where peak is a
-// large product and bandwidth that of y = x (on a CPU or y += x, the faster) over as many bytes (so that what
-// lies in a cache is held against that cache), both measured first. What writes where it read, and so moves a
-// line once for two counts, can exceed 100 % of it.
+// The limit of a benchmark is its roofline: the longer of FLOP / peak and bytes / bandwidth, where peak is
+// that of multiply-adds in registers (on a GPU a large product) and bandwidth that of y = x (on a CPU or y +=
+// x, the faster) over as many bytes (so that what lies in a cache is held against that cache), both measured
+// first. What writes where it read, and so moves a line once for two counts, can exceed 100 % of it.
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
 
