@@ -53,7 +53,7 @@ inside() { chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/tmp "$@"; }
 run() { inside "$place/env.sh" "$@"; }
 
 too_large() { [ "$(stat -c %s "$bundle")" -ge 64000000 ]; }
-hidden() { ! find "$root/lib" "$root/usr/lib" "$root/lib64" | grep -E 'libmpi|libopen-|libhdf5|libpmix|libgomp|libstdc'; }
+hidden() { ! find "$root/lib" "$root/usr/lib" "$root/lib64" | grep -E 'libmpi|libopen-|libhdf5|libpmix|libstdc'; }
 closed() {  # every library comes from the bundle or is glibc's; none is missing
   local file found bad=0
   for file in "$home"/{bin,gpu}/* "$home"/lib/*/*.so; do
