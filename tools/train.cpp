@@ -582,8 +582,8 @@ class TrainingRun {
 
 }  // namespace
 
-// A thread waits for the signals; no handler may run: one that interrupted a library's product of matrices
-// corrupted the heap (oneDNN 2.6.3, within a second at a signal every 0.5 ms).
+// A thread waits for the signals; no handler may run, as it could interrupt a library that is not made for it
+// (one during a product of oneDNN 2.6.3, when products were its, corrupted the heap).
 void stop_on_signals() {
   sigset_t signals;
   sigemptyset(&signals);

@@ -41,7 +41,7 @@ class Grid {
     const int64_t threads = thread_count();
     const int64_t wanted = threads == 1 ? 1 : std::min(kBlocksOfAThread * threads, m * n * k / kWork);
     // A share of the rows for each thread: those of the kernel before lie in its core's cache. Then panels,
-    // which are packed once however many there are, then more rows.
+    // as cutting between them packs nothing twice, then more rows.
     down_ = std::max((m + kRows - 1) / kRows, std::min({threads, wanted, m / (2 * kStep)}));
     across_ = std::max((panels_ + kPanels - 1) / kPanels, std::min(panels_, (wanted + down_ - 1) / down_));
     const int64_t enough_rows = trans_b ? 4 * kStep : kStep;  // for transposing a panel, for copying it

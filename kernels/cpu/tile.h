@@ -147,10 +147,11 @@ template <int step, class A, int... c>
 // A block of lanes x lanes, one row a register, transposed in place.
 template <class A>
 [[gnu::always_inline]] inline void transpose(Vec<A>* row) {
-  constexpr std::make_integer_sequence<int, lanes<A>> lane;
-  if constexpr (lanes < A >> 8) swap_blocks<8, A>(row, lane);
-  if constexpr (lanes < A >> 4) swap_blocks<4, A>(row, lane);
-  if constexpr (lanes < A >> 2) swap_blocks<2, A>(row, lane);
+  constexpr int n = lanes<A>;
+  constexpr std::make_integer_sequence<int, n> lane;
+  if constexpr (n > 8) swap_blocks<8, A>(row, lane);
+  if constexpr (n > 4) swap_blocks<4, A>(row, lane);
+  if constexpr (n > 2) swap_blocks<2, A>(row, lane);
   swap_blocks<1, A>(row, lane);
 }
 
