@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "nn/costs.h"
+#include "nn/split_layers.h"
 
 namespace mimo {
 namespace {

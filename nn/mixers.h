@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "nn/module.h"
+#include "nn/linear.h"
 #include "nn/ops.h"
 
 namespace mimo {

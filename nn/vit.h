@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "nn/module.h"
+#include "nn/linear.h"
 #include "nn/ops.h"
 #include "parallel/stage.h"
 

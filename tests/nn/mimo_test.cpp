@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "nn/costs.h"
+#include "nn/split_layers.h"
 #include "tensor/error.h"
 #include "tests/nn/tiny.h"
 
