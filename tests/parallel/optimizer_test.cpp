@@ -1,0 +1,183 @@
+// The optimizer and its schedule against closed forms worked out apart from them.
+#include "parallel/optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+
+namespace mimo {
+namespace {
+
+using Kind = Schedule::Kind;
+
+// Steps 0 to 3 rise to lr, steps 4 to 12 fall: eight equal parts from 1 to 0.2.
+TEST(LearningRate, IsThatByHand) {
+  const auto at = [](Kind kind, int64_t step) { return learning_rate({kind, 1, 0.2, 4, 13}, step); };
+  for (const Kind kind : {Kind::constant, Kind::linear, Kind::cosine}) {
+    for (int64_t step = 0; step < 4; ++step) EXPECT_DOUBLE_EQ(at(kind, step), 0.25 * double(step + 1));
+    EXPECT_DOUBLE_EQ(at(kind, 4), 1);
+  }
+  for (int64_t step = 4; step <= 13; ++step) EXPECT_DOUBLE_EQ(at(Kind::constant, step), 1);
+
+  EXPECT_DOUBLE_EQ(at(Kind::linear, 5), 0.9);
+  EXPECT_DOUBLE_EQ(at(Kind::linear, 6), 0.8);
+  EXPECT_DOUBLE_EQ(at(Kind::linear, 8), 0.6);
+  EXPECT_DOUBLE_EQ(at(Kind::linear, 11), 0.3);
+  EXPECT_DOUBLE_EQ(at(Kind::linear, 12), 0.2);
+
+  // 0.2 + 0.4 (1 + cos): of 45, 60 (of another length), 90, 135 and 180 degrees.
+  EXPECT_DOUBLE_EQ(at(Kind::cosine, 6), 0.6 + 0.4 / std::sqrt(2.0));
+  EXPECT_DOUBLE_EQ(learning_rate({Kind::cosine, 1, 0.2, 4, 8}, 5), 0.8);
+  EXPECT_DOUBLE_EQ(at(Kind::cosine, 8), 0.6);
+  EXPECT_DOUBLE_EQ(at(Kind::cosine, 10), 0.6 - 0.4 / std::sqrt(2.0));
+  EXPECT_DOUBLE_EQ(at(Kind::cosine, 12), 0.2);
+
+  for (const Kind kind : {Kind::linear, Kind::cosine}) {
+    EXPECT_DOUBLE_EQ(at(kind, 13), 0.2) << "past the end";
+    EXPECT_DOUBLE_EQ(learning_rate({kind, 3e-4, 0, 0, 11}, 0), 3e-4) << "no warmup";
+    EXPECT_NEAR(learning_rate({kind, 3e-4, 0, 0, 11}, 10), 0, 1e-19);
+  }
+}
+
+// Where nothing is left after the warmup, or it is never over.
+TEST(LearningRate, OfRunsAsLongAsTheirWarmup) {
+  for (const Kind kind : {Kind::constant, Kind::linear, Kind::cosine}) {
+    EXPECT_DOUBLE_EQ(learning_rate({kind, 1, 0.5, 0, 1}, 0), 1);
+    EXPECT_DOUBLE_EQ(learning_rate({kind, 1, 0.5, 4, 5}, 4), 1);
+    EXPECT_DOUBLE_EQ(learning_rate({kind, 1, 0.5, 10, 5}, 4), 0.5);
+  }
+}
+
+constexpr AdamOptions kOptions{.beta1 = 0.7, .beta2 = 0.9, .eps = 0.3, .weight_decay = 0.4};
+constexpr int kSteps = 5;
+double rate(int t) { return 0.1 / t; }
+double scale(int t) { return 1.0 / (1 + t % 3); }
+// Of element i in step t, from 1: of either sign, from 1e-3 to 3, some of them 0.
+double gradient(int64_t i, int t) {
+  return i % 7 == 0 ? 0 : 3 * std::sin(static_cast<double>(i * kSteps + t)) * std::pow(0.1, i % 4);
+}
+double initial(int64_t i) { return std::cos(static_cast<double>(i)); }
+
+// Closed form of element i after t updates: moments are means of all gradients with weights beta^(age), so
+// that the correction of their bias is in the sum of the weights.
+double expected(int64_t i, int t, bool decays) {
+  double p = initial(i);
+  for (int s = 1; s <= t; ++s) {
+    double first = 0, second = 0, of_first = 0, of_second = 0;
+    for (int k = 1; k <= s; ++k) {
+      const double g = gradient(i, k) * scale(k), w1 = std::pow(0.7, s - k), w2 = std::pow(0.9, s - k);
+      first += w1 * g, of_first += w1;
+      second += w2 * g * g, of_second += w2;
+    }
+    const double shrunk = decays ? p * (1 - rate(s) * 0.4) : p;
+    p = shrunk - rate(s) * (first / of_first) / (std::sqrt(second / of_second) + 0.3);
+  }
+  return p;
+}
+
+Parameter parameter(const std::string& name, int64_t n, DType dtype, bool decays, bool trainable = true) {
+  Parameter p;
+  p.name = name, p.shape = {n}, p.shard = whole(p.shape);
+  p.decay = decays, p.trainable = trainable;
+  materialize(p, dtype, 1);
+  dispatch(dtype, [&]<class T>() {
+    for (int64_t i = 0; i < n; ++i) p.value.data<T>()[i] = T(static_cast<acc_t<T>>(initial(i)));
+  });
+  return p;
+}
+
+// Elements as doubles.
+std::vector<double> numbers(const Tensor& t) {
+  std::vector<double> out;
+  dispatch(t.dtype(), [&]<class T>() {
+    for (const T x : t.to_vector<T>()) out.push_back(static_cast<double>(static_cast<acc_t<T>>(x)));
+  });
+  return out;
+}
+
+class Update : public testing::TestWithParam<DType> {};
+
+TEST_P(Update, IsAdamWByItsClosedForm) {
+  const DType dtype = GetParam();
+  constexpr int64_t n = 37;
+  Parameter matrix = parameter("matrix", n, dtype, true), norm = parameter("norm", n, dtype, false),
+            frozen = parameter("frozen", n, dtype, true, false);
+  const std::vector<double> before = numbers(frozen.value);
+  Optimizer optimizer({&matrix, &frozen, &norm}, kOptions);
+  ASSERT_EQ(optimizer.states().size(), 2u);
+  // A bf16 parameter begins as its rounded value; from there its master is as exact as fp32.
+  const std::vector<double> start = numbers(optimizer.states()[0].master);
+  for (int t = 1; t <= kSteps; ++t) {
+    for (Parameter* p : {&matrix, &norm})
+      dispatch(p->grad.dtype(), [&]<class A>() {
+        for (int64_t i = 0; i < n; ++i) p->grad.data<A>()[i] = static_cast<A>(gradient(i, t));
+      });
+    optimizer.update(rate(t), scale(t), t);
+    optimizer.zero_gradients();
+    for (const Optimizer::State& s : optimizer.states()) {
+      const std::vector<double> got = numbers(s.master);
+      for (int64_t i = 0; i < n; ++i) {
+        // Decay shrinks what the initial value was rounded by; all else is ten roundings a step of numbers
+        // below 2.
+        double kept = 1;
+        for (int k = 1; k <= t && s.parameter->decay; ++k) kept *= 1 - rate(k) * 0.4;
+        const double want = expected(i, t, s.parameter->decay) + kept * (start[i] - initial(i));
+        const double ulp = dtype == DType::f64 ? 0x1p-52 : 0x1p-23;
+        EXPECT_NEAR(got[i], want, 20 * t * ulp) << s.parameter->name << "[" << i << "] after update " << t;
+      }
+      for (const double g : numbers(s.parameter->grad)) EXPECT_EQ(g, 0);
+    }
+  }
+  EXPECT_EQ(numbers(frozen.value), before);
+}
+INSTANTIATE_TEST_SUITE_P(DTypes, Update, testing::Values(DType::f32, DType::bf16, DType::f64),
+                         [](const auto& dtype) { return std::string(name_of(dtype.param)); });
+
+// Nearest of the two bf16 around x, by distance; of two equally near the one whose last bit is 0.
+uint16_t nearest(float x) {
+  const auto lower = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16);  // towards zero
+  const uint16_t upper = lower + 1;
+  const auto value = [](uint16_t bits) { return double(std::bit_cast<float>(uint32_t{bits} << 16)); };
+  const double down = std::abs(x - value(lower)), up = std::abs(value(upper) - x);
+  if (down != up) return down < up ? lower : upper;
+  return lower % 2 == 0 ? lower : upper;
+}
+
+TEST(Master, RoundsToTheNearestParameterTiesToEven) {
+  // Around every place between two neighbours, even and odd ones, of both signs and several sizes.
+  std::vector<float> masters;
+  for (const uint32_t high : {0x3f80u, 0x3f81u, 0xbf80u, 0xbfffu, 0x0041u, 0x7f00u, 0xc2a3u})
+    for (const uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      masters.push_back(std::bit_cast<float>(high << 16 | low));
+  const auto n = static_cast<int64_t>(masters.size());
+  Parameter p = parameter("p", n, DType::bf16, true);
+  Optimizer optimizer({&p}, kOptions);
+  const auto expect_rounded = [&](const std::string& after) {
+    for (int64_t i = 0; i < n; ++i)
+      EXPECT_EQ(p.value.data<bf16>()[i].bits, nearest(optimizer.states()[0].master.data<float>()[i]))
+          << after << ", of " << optimizer.states()[0].master.data<float>()[i];
+  };
+  std::copy(masters.begin(), masters.end(), optimizer.states()[0].master.data<float>());
+  optimizer.masters_to_parameters();
+  expect_rounded("loading");
+  std::fill_n(p.value.data<bf16>(), n, bf16(0.0f));
+  optimizer.update(0, 1, 1);  // a step of no length: the same masters
+  EXPECT_EQ(optimizer.states()[0].master.to_vector<float>(), masters);
+  expect_rounded("an update");
+}
+
+// Small updates add up in the master although each is lost in the parameter.
+TEST(Master, KeepsWhatTheParameterCannot) {
+  Parameter p = parameter("p", 1, DType::bf16, false);
+  Optimizer optimizer({&p}, {.beta1 = 0, .beta2 = 0, .eps = 1e-12, .weight_decay = 0});
+  for (int t = 1; t <= 64; ++t) {
+    p.grad.data<float>()[0] = -1;
+    optimizer.update(0x1p-12, 1, t);
+  }
+  EXPECT_FLOAT_EQ(optimizer.states()[0].master.data<float>()[0], 1 + 64 * 0x1p-12f);
+  EXPECT_EQ(float(p.value.data<bf16>()[0]), 1 + 0x1p-6f);
+}
+
+}  // namespace
+}  // namespace mimo
