@@ -161,8 +161,8 @@ std::vector<bool> taken_by(const std::vector<Request>& requests, int world) {
   return taken;
 }
 
-// The one missing dp: over the ranks of the module that starts at the same offset, else over all ranks that
-// the others leave.
+// The one missing dp: over the ranks of the module that starts at the same offset (the widest such), else
+// over all ranks that the others leave and, from its own offset on, those it shares with them.
 void fill_dp(std::vector<Request>& requests, int world) {
   Request* open = nullptr;
   for (Request& r : requests) {
@@ -177,13 +177,20 @@ void fill_dp(std::vector<Request>& requests, int world) {
   const std::vector<bool> taken = taken_by(requests, world);
   int64_t rest = std::count(taken.begin(), taken.end(), false);
   std::string whose = "the ranks that the other modules leave of " + std::to_string(world);
+  const Request* beside = nullptr;
+  int64_t shared = 0;
   for (const Request& r : requests) {
     if (r.dp && !r.offset) rest -= r.size();
-    if (r.dp && r.offset && open->offset == r.offset) {
-      rest = r.size();
-      whose = "the ranks of " + r.module + ", which starts at the same rank";
-      break;
-    }
+    if (r.dp && r.offset && open->offset == r.offset && (!beside || r.size() > beside->size())) beside = &r;
+  }
+  if (beside) {
+    rest = beside->size();
+    whose = "the ranks of " + beside->module + ", which starts at the same rank";
+  } else if (open->offset) {
+    for (int k = *open->offset; k < world && taken[k]; ++k) ++shared;
+    rest += shared;
+    if (shared > 0)
+      whose += ", with " + std::to_string(shared) + " of theirs from rank " + std::to_string(*open->offset);
   }
   if (rest <= 0 || rest % open->lane_size() != 0)
     throw ConfigError(open->place(),
@@ -222,34 +229,6 @@ void check_cover(const std::vector<Request>& requests, int world) {
                             r.arithmetic() + " from rank " + std::to_string(*r.offset) + ", which needs " +
                             std::to_string(end(r)),
                         "run mpirun -n " + std::to_string(end(r)) + ", or lower tp, pp, dp or the offset");
-  const Request *together = nullptr, *apart = nullptr;  // pairs of one kind each, by their later module
-  const Request *together_with = nullptr, *apart_from = nullptr;
-  for (const Request& b : requests)
-    for (const Request& a : requests) {
-      if (&a == &b) break;
-      if (*a.offset == *b.offset && a.size() == b.size()) {
-        together = &b, together_with = &a;
-      } else if (*a.offset < end(b) && *b.offset < end(a)) {
-        throw ConfigError(b.place(),
-                          "modules overlap in part: expected the very ranks of " + a.module + " (" +
-                              span(*a.offset, end(a)) + ", " + a.arithmetic() + ") or none of them, found " +
-                              span(*b.offset, end(b)) + " (" + b.arithmetic() + ")",
-                          "move it to @" + std::to_string(end(a)) + ", or make both the same size at @" +
-                              std::to_string(*a.offset));
-      } else {
-        apart = &b, apart_from = &a;
-      }
-    }
-  if (together && apart)
-    throw ConfigError(
-        "layout",
-        "mixed placement is not supported yet: expected all modules on the same ranks or all on "
-        "their own, found " +
-            together_with->module + " and " + together->module + " on " +
-            span(*together->offset, end(*together)) + ", but " + apart_from->module + " on " +
-            span(*apart_from->offset, end(*apart_from)) + " and " + apart->module + " on " +
-            span(*apart->offset, end(*apart)),
-        "give every module its own ranks, or all of them the same");
   const std::vector<bool> taken = taken_by(requests, world);
   const auto gap = std::find(taken.begin(), taken.end(), false);
   if (gap == taken.end()) return;
@@ -293,12 +272,6 @@ int Layout::index(std::string_view module) const {
   for (size_t i = 0; i < modules.size(); ++i)
     if (modules[i].first == module) return static_cast<int>(i);
   return -1;
-}
-
-Placement Layout::placement() const {
-  for (const auto& [name, g] : modules)
-    if (g.offset != modules[0].second.offset) return Placement::disjoint;
-  return Placement::colocated;
 }
 
 Layout parse_layout(const std::vector<std::pair<std::string, std::string>>& lines, const Names& modules,

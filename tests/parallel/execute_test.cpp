@@ -318,7 +318,7 @@ TEST(Execute, OneRankGradientsAreDerivativesOfTheLoss) {
 TEST(Execute, RandomLayoutsMatchOneRank) {
   std::mt19937 random(4);
   int64_t messages = 0;
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < 90; ++i) {
     const testing::RandomStep step = testing::random_step(random, 3);
     Problem p{step.layout, step.edges, step.costs.trainable, {}};
     p.sizes =

@@ -59,8 +59,8 @@ inline PlanGraph random_graph(std::mt19937& random, bool forward_only = false) {
   return b.build(forward_only);
 }
 
-// A random layout of one to three modules with edges into the last, and from the first to the second; all
-// disjoint or all colocated.
+// A random layout of one to three modules with edges into the last, and from the first to the second:
+// disjoint, on the same ranks, or each where it likes as long as no rank is left out.
 struct RandomStep {
   Layout layout;
   ModuleEdges edges;
@@ -70,19 +70,19 @@ inline RandomStep random_step(std::mt19937& random, int most_lanes = 4) {
   const auto below = [&](int n) { return static_cast<int>(random() % n); };
   RandomStep s;
   const int modules = 1 + below(3);
-  const bool colocated = below(2);
-  int next = 0;
+  enum class Place { disjoint, together, anywhere } const place{below(3)};
+  int& world = s.layout.world = 0;
   for (int m = 0; m < modules; ++m) {
-    Grid g{.offset = next, .tp = 1 << below(2), .dp = 1 + below(most_lanes), .pp = 1 + below(3)};
-    if (colocated) {  // the same eight ranks, cut in different ways
+    Grid g{.tp = 1 << below(2), .dp = 1 + below(most_lanes), .pp = 1 + below(3)};
+    if (place == Place::together) {  // the same eight ranks, cut in different ways
       g.tp = 1 << below(3);
       g.pp = 1 << below(4 - std::countr_zero(static_cast<unsigned>(g.tp)));
       g.dp = 8 / g.tp / g.pp;
     } else {
-      next = g.end();
+      g.offset = place == Place::disjoint ? world : below(world + 1);
     }
+    world = std::max(world, g.end());
     s.layout.modules.emplace_back(std::string("m").append(std::to_string(m)), g);
-    s.layout.world = g.end();
     auto& stages = s.costs.stages.emplace_back();
     for (int i = 0; i < g.pp; ++i)
       stages.push_back({.forward = 1 + below(3) * 0.5, .backward = 2 + below(3) * 0.5, .reduce = 0.25});

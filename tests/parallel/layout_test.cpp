@@ -45,10 +45,47 @@ TEST(Layout, FillsTheOneMissingDp) {
       << "at the same offset: over the same ranks";
 }
 
-TEST(Layout, Colocated) {
-  const Layout l = parse_layout({{"vision", "dp4@0"}, {"language", "tp2,pp2,dp1@0"}}, two, 4);
-  EXPECT_EQ(l.placement(), Placement::colocated);
-  EXPECT_EQ(parse_layout({{"vision", "dp1"}, {"language", "dp1"}}, two, 2).placement(), Placement::disjoint);
+// Modules share all ranks, some of them, or none, in any mixture.
+TEST(Layout, PlacementIsFree) {
+  for (const Lines& lines : std::vector<Lines>{
+           {{"vision", "tp1,dp4@0"}, {"language", "tp2,pp2,dp1@0"}},  // colocated
+           {{"vision", "tp1,dp3@0"}, {"language", "tp2,dp1@2"}},      // one rank shared
+           {{"vision", "tp2,dp1@2"}, {"language", "tp1,pp3,dp1@0"}},  // the other way round
+           {{"vision", "tp1,dp4@0"}, {"language", "tp1,dp2@1"}},      // within the other
+           {{"vision", "tp1,dp2@0"}, {"audio", "tp2,dp1@0"}, {"language", "tp1,dp2@2"}},  // two together
+           {{"vision", "tp1,dp1@0"},
+            {"audio", "tp1,dp1@3"},
+            {"language", "tp2,pp2,dp1@0"}},  // each on a part
+           {{"vision", "tp1,dp2@0"},
+            {"audio", "tp1,dp2@1"},
+            {"language", "tp1,pp2,dp1@2"}}}) {  // a staircase
+    std::vector<std::string> modules;
+    std::string text;
+    for (const auto& [name, grid] : lines) {
+      modules.push_back(name);
+      text += (text.empty() ? "" : " ") + name + "=" + grid;
+    }
+    EXPECT_EQ(parsed(lines, modules, 4), text);
+  }
+}
+
+TEST(Layout, FillsMixedPlacement) {
+  // Explicit offsets first; the others take ranks that are free.
+  EXPECT_EQ(parsed({{"vision", "dp1"}, {"audio", "dp2@0"}, {"language", "tp2,dp1@0"}}, three, 3),
+            "vision=tp1,dp1@2 audio=tp1,dp2@0 language=tp2,dp1@0");
+  // The missing dp: what is free, wherever others share ranks.
+  EXPECT_EQ(parsed({{"vision", "dp2@0"}, {"audio", "dp2@1"}, {"language", "tp2"}}, three, 7),
+            "vision=tp1,dp2@0 audio=tp1,dp2@1 language=tp2,dp2@3");
+  // From its offset on, ranks of others too ...
+  EXPECT_EQ(parsed({{"vision", "dp4@0"}, {"language", "tp2@2"}}, two, 4),
+            "vision=tp1,dp4@0 language=tp2,dp1@2");
+  EXPECT_EQ(parsed({{"vision", "dp4@0"}, {"language", "tp2@2"}}, two, 6),
+            "vision=tp1,dp4@0 language=tp2,dp2@2");
+  EXPECT_EQ(parsed({{"vision", "dp3@0"}, {"audio", "dp1"}, {"language", "@2"}}, three, 6),
+            "vision=tp1,dp3@0 audio=tp1,dp1@5 language=tp1,dp3@2");
+  // ... and where several begin there, those of the widest.
+  EXPECT_EQ(parsed({{"vision", "dp1@0"}, {"audio", "dp4@0"}, {"language", "tp2@0"}}, three, 4),
+            "vision=tp1,dp1@0 audio=tp1,dp4@0 language=tp2,dp2@0");
 }
 
 TEST(Layout, DefaultRunsOnAnyNumberOfRanks) {
@@ -59,7 +96,6 @@ TEST(Layout, DefaultRunsOnAnyNumberOfRanks) {
   EXPECT_EQ(parsed({}, three, 3), "vision=tp1,dp1@0 audio=tp1,dp1@1 language=tp1,dp1@2");
   EXPECT_EQ(parsed({}, three, 5), "vision=tp1,dp5@0 audio=tp1,dp5@0 language=tp1,dp5@0");
   EXPECT_EQ(parsed({}, {"language"}, 3), "language=tp1,dp3@0");
-  EXPECT_EQ(parse_layout({}, two, 1).placement(), Placement::colocated);
 }
 
 TEST(Layout, PrintsWhatItReads) {
@@ -176,23 +212,11 @@ const std::vector<Bad> kBad = {
         two,
         3,
         {"[layout.language]", "no room", "found 1"}},
-    Bad{"PartialOverlap",
-        {{"vision", "dp3@0"}, {"language", "tp2,dp1@2"}},
+    Bad{"DpOfSharedRanksDoesNotDivide",
+        {{"vision", "dp4@0"}, {"language", "tp2@3"}},
         two,
-        4,
-        {"[layout.language]", "overlap in part", "ranks of vision (ranks 0 to 2", "found ranks 2 to 3",
-         "@3"}},
-    Bad{"Contained",
-        {{"vision", "dp4@0"}, {"language", "dp2@0"}},
-        two,
-        4,
-        {"[layout.language]", "overlap in part"}},
-    Bad{"Mixed",
-        {{"vision", "dp2@0"}, {"audio", "dp2@0"}, {"language", "dp2@2"}},
-        three,
-        4,
-        {"[layout]", "mixed placement is not supported yet", "vision and audio on ranks 0 to 1",
-         "language on ranks 2 to 3"}},
+        6,
+        {"[layout.language]", "tp*cp*pp = 2 ranks, found 3", "leave of 6, with 1 of theirs from rank 3"}},
     Bad{"LeadingGap",
         {{"vision", "dp1@1"}, {"language", "dp1@2"}},
         two,
@@ -212,7 +236,12 @@ const std::vector<Bad> kBad = {
         {{"vision", "dp2@0"}, {"language", "dp2@0"}},
         two,
         3,
-        {"[layout]", "none on rank 2"}}};
+        {"[layout]", "none on rank 2"}},
+    Bad{"SharedUncovered",
+        {{"vision", "dp2@0"}, {"language", "dp2@1"}},
+        two,
+        4,
+        {"[layout]", "none on rank 3", "vision on ranks 0 to 1", "language on ranks 1 to 2"}}};
 INSTANTIATE_TEST_SUITE_P(All, BadLayout, testing::ValuesIn(kBad),
                          [](const auto& row) { return row.param.name; });
 
