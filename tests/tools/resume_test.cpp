@@ -29,6 +29,7 @@ const Layout kLayouts[] = {
     {"dp2", 2, "--layout.vision=dp2@0 --layout.language=dp2@0"},
     {"tp2", 2, "--layout.vision=tp2,dp1@0 --layout.language=tp2,dp1@0"},
     {"pp2", 3, "--layout.vision=dp1@0 --layout.language=pp2,dp1@1"},
+    {"overlap", 3, "--layout.vision=dp2@0 --layout.language=tp2,dp1@1"},
 };
 
 // Dataset and configuration, and the uninterrupted course of one process with a checkpoint after step 10.
