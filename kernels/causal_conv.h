@@ -38,7 +38,7 @@ struct CausalConvBackward {
   const T* dstate_out;  // or null
   T* dx;
   int64_t dx_ld;
-  acc_t<T>*dweight, *dbias;  // added to; dbias null where bias is, both null: frozen
+  acc_t<T>*dweight, *dbias;  // added to; each null where frozen, dbias also where bias is
   T* dstate_in;              // or null, overwritten
 };
 

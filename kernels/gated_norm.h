@@ -38,7 +38,7 @@ struct GatedNormBackward {
   int64_t dy_ld;
   T* dz;
   int64_t dz_ld;
-  acc_t<T>* dw;  // added to; or null
+  acc_t<T>* dw;  // [cols], added to; null where frozen
 };
 
 MIMO_CONTRACT(GatedNorm);

@@ -9,7 +9,8 @@
 // - Row-major. A 2-D operand `x` has its row stride `x_ld` in elements; rows start on 16-byte boundaries on
 // CUDA.
 // - T is the storage type; sums are taken in acc_t<T>. Weights of norms and linear layers are T; gradients of
-//   parameters are acc_t<T> and are added to (+=); gradients of activations are T and are overwritten.
+//   parameters are acc_t<T> and are added to (+=), each null by itself where its parameter is frozen;
+//   gradients of activations are T and are overwritten.
 // - No argument may alias another. Size-0 operands are ordinary and return before a launch.
 // - run never allocates, synchronises or reads back. Scratch is ws, of at least workspace(context, op) bytes.
 // - `cu` arrays (cu[0] = 0, length n+1) give the first row of each of n packed sequences; no op crosses a

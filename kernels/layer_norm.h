@@ -32,7 +32,7 @@ struct LayerNormBackward {
   int64_t dy_ld;
   T* dx;
   int64_t dx_ld;
-  acc_t<T>*dw, *db;  // [cols], added to; or both null (frozen)
+  acc_t<T>*dw, *db;  // [cols], added to; each null where frozen
 };
 
 MIMO_CONTRACT(LayerNorm);

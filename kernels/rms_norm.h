@@ -31,7 +31,7 @@ struct RmsNormBackward {
   int64_t dy_ld;
   T* dx;
   int64_t dx_ld;
-  acc_t<T>* dw;  // [cols], added to; or null (frozen)
+  acc_t<T>* dw;  // [cols], added to; null where frozen
 };
 
 MIMO_CONTRACT(RmsNorm);

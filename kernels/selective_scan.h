@@ -63,8 +63,9 @@ struct SelectiveScanBackward {
   int64_t dc_ld;
   T* dz;  // null where z is
   int64_t dz_ld;
-  acc_t<T>*ddelta_bias, *da_log, *dd;  // added to; ddelta_bias null where delta_bias is, all null: frozen
-  acc_t<T>* dstate_in;                 // or null, overwritten
+  acc_t<T>*ddelta_bias, *da_log,
+      *dd;              // added to; each null where frozen, ddelta_bias also where delta_bias is
+  acc_t<T>* dstate_in;  // or null, overwritten
 };
 
 MIMO_CONTRACT(SelectiveScan);

@@ -64,7 +64,7 @@ struct SsdBackward {
   int64_t dc_ld;
   T* ddt;  // gradient of the raw dt
   int64_t ddt_ld;
-  acc_t<T>*ddt_bias, *da_log, *dd;  // [heads], added to; all null: frozen
+  acc_t<T>*ddt_bias, *da_log, *dd;  // [heads], added to; each null where frozen
   acc_t<T>* dstate_in;              // or null, overwritten
 };
 

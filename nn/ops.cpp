@@ -119,7 +119,7 @@ Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter& bias, double ep
         });
         accumulate(node, dx);
       },
-      weight.trainable);
+      any_trainable({&weight, &bias}));
 }
 
 Tensor activation(const Tensor& x, ActivationKind kind) {

@@ -206,7 +206,7 @@ Tensor mamba2(const Tensor& zxbcdt, const Mamba2Shape& s, const Mamba2Parameters
         convolve_backward(xbc_of(zxbcdt, s), *p.conv_weight, *p.conv_bias, seqs, dxbc, xbc_of(d, s));
         accumulate(node, d);
       },
-      p.norm_weight->trainable);
+      any_trainable({p.conv_weight, p.conv_bias, p.dt_bias, p.a_log, p.d, p.norm_weight}));
 }
 
 Tensor causal_conv(const Tensor& x, Parameter& weight, Parameter& bias, const Sequences& seqs) {
@@ -217,7 +217,7 @@ Tensor causal_conv(const Tensor& x, Parameter& weight, Parameter& bias, const Se
         convolve_backward(x, *w, *b, seqs, dy, dx);
         accumulate(node, dx);
       },
-      weight.trainable);
+      any_trainable({&weight, &bias}));
 }
 
 Tensor selective_scan(const Tensor& u, const Tensor& delta, const Tensor& b, const Tensor& c, const Tensor& z,
@@ -301,7 +301,7 @@ Tensor selective_scan(const Tensor& u, const Tensor& delta, const Tensor& b, con
         accumulate(nc, dc);
         accumulate(nz, dz);
       },
-      a_log.trainable);
+      any_trainable({&delta_bias, &a_log, &d}));
 }
 
 }  // namespace mimo

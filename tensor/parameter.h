@@ -1,6 +1,8 @@
 // One description of a parameter serves initialisation, reductions, the optimizer, checkpoints and
 // conversion.
 #pragma once
+#include <algorithm>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -31,6 +33,10 @@ struct Parameter {
 // is the same in every layout and, but for rounding, in every dtype; allocates p.grad (zeros), undefined
 // unless trainable.
 void materialize(Parameter& p, DType dtype, uint64_t seed);
+
+inline bool any_trainable(std::initializer_list<const Parameter*> parameters) {
+  return std::any_of(parameters.begin(), parameters.end(), [](const Parameter* p) { return p->trainable; });
+}
 
 // What a kernel adds the gradient of p, stored as T, to; null where p is frozen.
 template <class T>

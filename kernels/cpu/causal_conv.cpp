@@ -159,9 +159,9 @@ void backward(const CausalConvBackward<T>& op, acc_t<T>* partial) {
     T* out = op.dstate_in + s * size;
     op.dstate_out ? std::copy_n(op.dstate_out + s * size, size, out) : std::fill_n(out, size, T(0.f));
   }
-  if (!op.dweight) return;
   const int64_t ld = int64_t{W + 1} * op.channels;
   if (op.dbias) add_partial_sums(blocks.count, op.channels, partial + int64_t{W} * op.channels, ld, op.dbias);
+  if (!op.dweight) return;
   parallel_for(tiles, blocks.count * ld * int64_t{sizeof(A)}, [&](int64_t i) {
     for (int k = 0; k < W; ++k) {
       A sum[kTile] = {};

@@ -36,7 +36,7 @@ Moments<acc_t<T>> moments(const T* x, int cols, acc_t<T> eps, acc_t<T>& half_mea
   return {2 * (double(half_mean) + rest), inverse_root<A>(variance + double(eps))};
 }
 
-// One row of the backward; dw and db are this block's partial sums, or null.
+// One row of the backward; dw and db are this block's partial sums, each or null.
 template <class T>
 void backward_row(int cols, Row<T> row, const T* w, const T* dy, acc_t<T> rstd, T* dx, acc_t<T>* dw,
                   acc_t<T>* db) {
@@ -49,12 +49,12 @@ void backward_row(int cols, Row<T> row, const T* w, const T* dy, acc_t<T> rstd, 
   const A mean_g = A(sum.first / cols), mean_gx = A(sum.second * double(row.twice_rstd) / cols);
 #pragma omp simd
   for (int c = 0; c < cols; ++c) dx[c] = rstd * (A(w[c]) * A(dy[c]) - mean_g - row.xhat(c) * mean_gx);
-  if (!dw) return;
+  if (dw)
 #pragma omp simd
-  for (int c = 0; c < cols; ++c) {
-    dw[c] += A(dy[c]) * row.xhat(c);
-    db[c] += A(dy[c]);
-  }
+    for (int c = 0; c < cols; ++c) dw[c] += A(dy[c]) * row.xhat(c);
+  if (db)
+#pragma omp simd
+    for (int c = 0; c < cols; ++c) db[c] += A(dy[c]);
 }
 
 }  // namespace
@@ -76,7 +76,7 @@ void run(const Cpu&, const LayerNorm<T>& op) {
 
 template <class T>
 int64_t workspace(const Cpu&, const LayerNormBackward<T>& op) {
-  return op.dw ? 2 * Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+  return op.dw || op.db ? 2 * Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
 }
 
 template <class T>
@@ -84,17 +84,17 @@ void run(const Cpu& cpu, const LayerNormBackward<T>& op) {
   using A = acc_t<T>;
   const Blocks blocks(op.rows);
   const int64_t ld = 2 * op.cols;  // of a block's partial sums: dw, then db
-  A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
+  A* partial = static_cast<A*>(cpu.ws.data);
   parallel_for(blocks.count, op.rows * op.cols * int64_t{3 * sizeof(T)}, [&](int64_t b) {
-    A* dw = partial ? partial + b * ld : nullptr;
-    if (dw) std::fill_n(dw, ld, A(0));
+    A *dw = op.dw ? partial + b * ld : nullptr, *db = op.db ? partial + b * ld + op.cols : nullptr;
+    if (dw) std::fill_n(dw, op.cols, A(0));
+    if (db) std::fill_n(db, op.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
       backward_row<T>(op.cols, {op.x + i * op.x_ld, op.mean[i] / 2, op.rstd[i] * 2}, op.w,
-                      op.dy + i * op.dy_ld, op.rstd[i], op.dx + i * op.dx_ld, dw, dw + op.cols);
+                      op.dy + i * op.dy_ld, op.rstd[i], op.dx + i * op.dx_ld, dw, db);
   });
-  if (!partial) return;
-  add_partial_sums(blocks.count, op.cols, partial, ld, op.dw);
-  add_partial_sums(blocks.count, op.cols, partial + op.cols, ld, op.db);
+  if (op.dw) add_partial_sums(blocks.count, op.cols, partial, ld, op.dw);
+  if (op.db) add_partial_sums(blocks.count, op.cols, partial + op.cols, ld, op.db);
 }
 
 MIMO_CPU_KERNEL(LayerNorm);

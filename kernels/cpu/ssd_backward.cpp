@@ -339,11 +339,9 @@ void run(const Cpu& cpu, const SsdBackward<T>& op) {
     Backward<T> backward(op, layout, partial, scratch);
     loop([&](int64_t i) { backward(SsdTask(op, tiles, order, i)); });
   });
-  if (op.dd) {
-    add_partial_sums(op.sequences, op.heads, partial.ddt_bias, op.heads, op.ddt_bias);
-    add_partial_sums(op.sequences, op.heads, partial.da_log, op.heads, op.da_log);
-    add_partial_sums(op.sequences, op.heads, partial.dd, op.heads, op.dd);
-  }
+  if (op.ddt_bias) add_partial_sums(op.sequences, op.heads, partial.ddt_bias, op.heads, op.ddt_bias);
+  if (op.da_log) add_partial_sums(op.sequences, op.heads, partial.da_log, op.heads, op.da_log);
+  if (op.dd) add_partial_sums(op.sequences, op.heads, partial.dd, op.heads, op.dd);
   if (partial.db) {
     const int cols = op.groups * op.state;
     cpu::sum_blocks(tiles.blocks, op.tokens, cols, partial.db, op.db, op.db_ld);

@@ -88,7 +88,7 @@ struct ConvBackward {
   }
 };
 
-// partial: [strips, channels * (W + 1)], or null where weight and bias are frozen.
+// partial: [strips, channels * (W + 1)], or null where weight and bias are both frozen.
 template <class T, int W, int N>
 __global__ void __launch_bounds__(kConvThreads, W <= 4 ? 3 : 2)
     causal_conv_backward(CausalConvBackward<T> op, int rows, float* partial) {
@@ -140,7 +140,7 @@ struct ConvBackwardShape {
 
 template <class T>
 int64_t workspace(const Cuda& context, const CausalConvBackward<T>& op) {
-  if (!op.dweight) return 0;
+  if (!op.dweight && !op.dbias) return 0;
   return cuda::ConvBackwardShape<T>(context, op).strips(op.tokens) * (op.width + 1) * op.channels *
          int64_t{sizeof(float)};
 }
@@ -150,7 +150,7 @@ void run(const Cuda& context, const CausalConvBackward<T>& op) {
   using namespace cuda;
   const ConvBackwardShape<T> shape(context, op);
   const int64_t strips = shape.strips(op.tokens);
-  float* partial = op.dweight ? static_cast<float*>(context.ws.data) : nullptr;
+  float* partial = op.dweight || op.dbias ? static_cast<float*>(context.ws.data) : nullptr;
   const dim3 grid(static_cast<unsigned>(strips),
                   static_cast<unsigned>(ceil_div(shape.threads, kConvThreads)));
   with_conv_width(op.width, [&]<int W>() {
@@ -165,9 +165,8 @@ void run(const Cuda& context, const CausalConvBackward<T>& op) {
     cuda::launch<causal_conv_empty<T>>(context, dim3(static_cast<unsigned>(ceil_div(n, kConvThreads))),
                                        kConvThreads, op);
   }
-  if (!op.dweight) return;
   const int64_t weights = int64_t{op.width} * op.channels, ld = weights + op.channels;
-  add_partial_sums(context, strips, weights, partial, ld, op.dweight);
+  if (op.dweight) add_partial_sums(context, strips, weights, partial, ld, op.dweight);
   if (op.dbias) add_partial_sums(context, strips, op.channels, partial + weights, ld, op.dbias);
 }
 

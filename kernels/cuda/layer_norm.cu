@@ -74,15 +74,16 @@ __global__ void __launch_bounds__(Team::kMostThreads) layer_norm_forward(LayerNo
 template <class T>
 constexpr int kLayerNormSmThreads = sizeof(T) == 2 ? 768 : 512;
 
-// partial: [gridDim.x, 2 cols], of dw, then of db; or null.
+// partial: [gridDim.x, 2 cols], of dw, then of db, each where it is wanted.
 template <class T, class Team>
 __global__ void __launch_bounds__(kLayerNormSmThreads<T>)
     layer_norm_backward(LayerNormBackward<T> op, float* partial) {
   MIMO_SHARED(ColumnSumsOfTeams<Team>, s);
   constexpr int N = Team::template kVectorOf<T>;
   Team team(s.team);
-  float* mine = partial ? partial + int64_t{blockIdx.x} * 2 * op.cols : nullptr;
-  ColumnSums<T, Team> dw(team, op.cols, mine), db(team, op.cols, mine ? mine + op.cols : nullptr);
+  const int64_t at = int64_t{blockIdx.x} * 2 * op.cols;
+  ColumnSums<T, Team> dw(team, op.cols, op.dw ? partial + at : nullptr),
+      db(team, op.cols, op.db ? partial + at + op.cols : nullptr);
   for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.rows;
        first += int64_t{gridDim.x} * team.kTeams) {
     const int64_t row = first + team.index();
@@ -155,21 +156,20 @@ int64_t workspace(const Cuda& context, const LayerNormBackward<T>& op) {
     bytes = row_slices<Team>(context, op.rows, 1, threads, kLayerNormSmThreads<T>) * 2 * op.cols *
             int64_t{sizeof(float)};
   });
-  return op.dw ? bytes : 0;
+  return op.dw || op.db ? bytes : 0;
 }
 
 template <class T>
 void run(const Cuda& context, const LayerNormBackward<T>& op) {
   using namespace cuda;
   if (op.rows == 0 || op.cols == 0) return;
-  float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
+  float* partial = static_cast<float*>(context.ws.data);
   with_team<T>(op.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
     const int64_t slices = row_slices<Team>(context, op.rows, 1, threads, kLayerNormSmThreads<T>);
     cuda::launch<layer_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
         context, dim3(static_cast<unsigned>(slices)), threads, op, partial);
-    if (!partial) return;
-    add_column_sums(context, slices, op.cols, partial, 2 * int64_t{op.cols}, op.dw);
-    add_column_sums(context, slices, op.cols, partial + op.cols, 2 * int64_t{op.cols}, op.db);
+    if (op.dw) add_column_sums(context, slices, op.cols, partial, 2 * int64_t{op.cols}, op.dw);
+    if (op.db) add_column_sums(context, slices, op.cols, partial + op.cols, 2 * int64_t{op.cols}, op.db);
   });
 }
 

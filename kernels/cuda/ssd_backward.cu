@@ -214,18 +214,19 @@ __global__ void __launch_bounds__(kSsdRowWarps* kWarp)
   grad.sums_HC[2 * hc + to] = dd;
 }
 
-// A warp a parameter.
+// A warp a parameter, those that are frozen left out.
 template <class T>
 __global__ void __launch_bounds__(kSsdRowWarps* kWarp)
     ssd_backward_parameters(SsdProblem<T> p, SsdGradients<T> grad) {
   const SsdLane l;
   const int i = static_cast<int>(blockIdx.x) * kSsdRowWarps + l.warp;
   if (i >= 3 * p.heads) return;
+  float* out = i < p.heads ? grad.ddt_bias : i < 2 * p.heads ? grad.da_log : grad.dd;
+  if (!out) return;
   const int chunks = p.first_chunk[p.sequences];
   float sum = 0;
   for (int c = l.lane; c < chunks; c += kWarp) sum += grad.sums_HC[int64_t{i} * p.chunks + c];
   sum = warp_sum(sum);
-  float* out = i < p.heads ? grad.ddt_bias : i < 2 * p.heads ? grad.da_log : grad.dd;
   if (l.lane == 0) out[i % p.heads] += sum;
 }
 
@@ -260,7 +261,7 @@ void run(const Cuda& context, const SsdBackward<T>& op) {
   cuda::launch<ssd_backward_steps<T>>(context,
                                       dim3(chunks, static_cast<unsigned>(ceil_div(p.heads, kSsdRowWarps))),
                                       kSsdRowWarps * kWarp, p, grad);
-  if (op.dd)
+  if (op.ddt_bias || op.da_log || op.dd)
     cuda::launch<ssd_backward_parameters<T>>(context,
                                              dim3(static_cast<unsigned>(ceil_div(3 * p.heads, kSsdRowWarps))),
                                              kSsdRowWarps * kWarp, p, grad);

@@ -9,7 +9,8 @@ struct Shape {
   int channels, width;
   std::vector<int> lengths;
   int64_t pad = 0;  // of x and dy
-  bool bias = true, states = true, frozen = false;
+  bool bias = true, states = true;
+  unsigned frozen = 0;  // 1: the weight, 2: the bias
 
   int sequences() const { return static_cast<int>(lengths.size()); }
   int64_t tokens() const { return cu().back(); }
@@ -30,10 +31,10 @@ std::vector<Shape> shapes() {
     all.push_back({5, width, lengths, 0});
     all.push_back({16, width, {37, 20}, 1, false, false});  // rows do not start on 16 bytes
   }
-  all.push_back({2056, 4, {3, 5}});                  // several blocks of channels, in vectors
-  all.push_back({300, 3, {4, 0, 2}, 0, true});       // and not
-  all.push_back({2056, 4, {100, 190}});              // strips of 32 and 64 rows with two multiprocessors
-  all.push_back({8, 4, {40}, 0, true, true, true});  // frozen
+  all.push_back({2056, 4, {3, 5}});             // several blocks of channels, in vectors
+  all.push_back({300, 3, {4, 0, 2}, 0, true});  // and not
+  all.push_back({2056, 4, {100, 190}});         // strips of 32 and 64 rows with two multiprocessors
+  for (const unsigned frozen : {1, 2, 3}) all.push_back({8, 4, {40}, 0, true, true, frozen});
   all.push_back({8, 4, {0, 0}});
   all.push_back({8, 4, {}});
   all.push_back({0, 4, {3}});
@@ -80,8 +81,8 @@ TEST(CudaCausalConv, Backward) {
       const T* dy = c.in("dy", t, C, s.pad);
       const T* dout = s.states ? c.in("dstate_out", s.states_rows(), C) : nullptr;
       T* dx = c.out("dx", t, C, 8);
-      auto* dweight = s.frozen ? nullptr : c.sum("dweight", C, s.width);
-      auto* dbias = s.frozen || !s.bias ? nullptr : c.sum("dbias", C);
+      auto* dweight = s.frozen & 1 ? nullptr : c.sum("dweight", C, s.width);
+      auto* dbias = s.frozen & 2 || !s.bias ? nullptr : c.sum("dbias", C);
       T* din = s.bias ? c.out("dstate_in", s.states_rows(), C) : nullptr;
       return CausalConvBackward<T>{s.sequences(), cu, t,     s.channels, s.width, x,
                                    C + s.pad,     w,  bias,  in,         dy,      C + s.pad,

@@ -9,8 +9,9 @@ struct Shape {
   int channels, state;
   std::vector<int> lengths;
   int64_t pad = 8;  // of every operand with rows
-  bool gate = true, bias = true, states = true, frozen = false;
+  bool gate = true, bias = true, states = true;
   double delta_low = -2, delta_high = 1;
+  unsigned frozen = 0;  // 1: the bias, 2: a_log, 4: D
 
   int sequences() const { return static_cast<int>(lengths.size()); }
   int64_t tokens() const { return cu().back(); }
@@ -29,18 +30,25 @@ struct Shape {
 
 // Chunks are 256 rows: sequences end within them and reach over three. Blocks have 8 channels, and 64 in
 // backward; states come by 16.
-const Shape kShapes[] = {
-    {8, 8, {0, 1, 7, 530, 0, 9}},
-    {11, 1, {40, 0, 230, 2}, 1},                             // no vectors, a part of a block
-    {72, 1, {30, 0, 5}},                                     // two blocks in backward
-    {8, 40, {20, 1}},                                        // three loads of states
-    {5, 17, {3, 20}, 3, false, false, false},                // and not in vectors
-    {16, 2, {50, 3}, 0, true, false, false, true},           // frozen
-    {8, 2, {100, 100}, 0, false, true, true, false, 5, 25},  // large steps
-    {8, 4, {0, 0}},
-    {8, 4, {}},
-    {0, 4, {3}},
-};
+const std::vector<Shape> kShapes = [] {
+  std::vector<Shape> all = {
+      {8, 8, {0, 1, 7, 530, 0, 9}},
+      {11, 1, {40, 0, 230, 2}, 1},                      // no vectors, a part of a block
+      {72, 1, {30, 0, 5}},                              // two blocks in backward
+      {8, 40, {20, 1}},                                 // three loads of states
+      {5, 17, {3, 20}, 3, false, false, false},         // and not in vectors
+      {8, 2, {100, 100}, 0, false, true, true, 5, 25},  // large steps
+      {8, 4, {0, 0}},
+      {8, 4, {}},
+      {0, 4, {3}},
+  };
+  for (unsigned frozen = 1; frozen < 8; ++frozen) {
+    all.push_back(all[2]);
+    all.back().frozen = frozen;
+  }
+  return all;
+}();
+
 // What errors of functions are to the inputs, in units of float's last place:
 // - delta = softplus(x) = max(x, 0) + log1p(exp(-|x|)): expf's is one of x; log1pf's, relative to delta, is
 // one
@@ -118,9 +126,9 @@ TEST(CudaSelectiveScan, Backward) {
           T *du = m.out("du", in.t, in.C, in.pad), *ddelta = m.out("ddelta", in.t, in.C, in.pad);
           T *db = m.out("db", in.t, in.N, in.pad), *dc = m.out("dc", in.t, in.N, in.pad);
           T* dz = s.gate ? m.out("dz", in.t, in.C, in.pad) : nullptr;
-          auto* dbias = s.bias && !s.frozen ? m.sum("ddelta_bias", in.C) : nullptr;
-          auto* da_log = s.frozen ? nullptr : m.sum("da_log", in.C, in.N);
-          auto* dd = s.frozen ? nullptr : m.sum("dd", in.C);
+          auto* dbias = s.bias && !(s.frozen & 1) ? m.sum("ddelta_bias", in.C) : nullptr;
+          auto* da_log = s.frozen & 2 ? nullptr : m.sum("da_log", in.C, in.N);
+          auto* dd = s.frozen & 4 ? nullptr : m.sum("dd", in.C);
           auto* din = s.frozen ? nullptr : m.acc_out("dstate_in", in.S, in.C * in.N);
           return SelectiveScanBackward<T>{
               s.sequences(), in.cu, in.t, s.channels, s.state, in.u,  c_ld,    in.delta, c_ld,

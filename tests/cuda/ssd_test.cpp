@@ -7,12 +7,14 @@
 namespace mimo::op_test {
 namespace {
 
+constexpr unsigned kAll = 7;  // parameters
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Problem {
   int heads, head_dim, groups, state;
   std::vector<int> lengths;
-  bool states = true, parameters = true;
+  bool states = true;
+  unsigned frozen = 0;       // 1: dt_bias, 2: a_log, 4: D
   int64_t pad = 8, odd = 3;  // of the rows of x, B, C and their like, and of dt
   double dt_low = -2, dt_high = 1, dt_min = 0, dt_max = kInfinity;
 
@@ -71,11 +73,9 @@ SsdBackward<T> backward(const Problem& q, Case<T>& c) {
   op.db = c.out("db", t, gn, q.pad), op.db_ld = gn + q.pad;
   op.dc = c.out("dc", t, gn, q.pad), op.dc_ld = gn + q.pad;
   op.ddt = c.out("ddt", t, q.heads, q.odd), op.ddt_ld = q.heads + q.odd;
-  if (q.parameters) {
-    op.ddt_bias = c.sum("ddt_bias", q.heads);
-    op.da_log = c.sum("da_log", q.heads);
-    op.dd = c.sum("dd", q.heads);
-  }
+  if (!(q.frozen & 1)) op.ddt_bias = c.sum("ddt_bias", q.heads);
+  if (!(q.frozen & 2)) op.da_log = c.sum("da_log", q.heads);
+  if (!(q.frozen & 4)) op.dd = c.sum("dd", q.heads);
   if (q.states) op.dstate_in = c.acc_out("dstate_in", q.state_rows(), q.state);
   return op;
 }
@@ -115,6 +115,9 @@ TEST(CudaSsd, Backward) {
   check_backward({6, 16, 2, 16, {70, 0, 5, 200}});
   check_backward({4, 16, 4, 16, {30, 64}, false});
 }
+TEST(CudaSsd, FrozenParameters) {
+  for (unsigned frozen = 1; frozen <= kAll; ++frozen) check_backward({4, 16, 4, 16, {30, 64}, false, frozen});
+}
 // Every padded head_dim, and three slices of the state.
 TEST(CudaSsd, ForwardShapes) {
   check_forward({2, 64, 1, 24, {70}});
@@ -125,15 +128,15 @@ TEST(CudaSsd, ForwardShapes) {
 // Without the parameters: the sum of a head's ddt does not depend on the shape, and over so few heads its
 // terms may happen to cancel, and their roundings not.
 TEST(CudaSsd, BackwardShapes) {
-  check_backward({2, 64, 1, 24, {70}, true, false});
-  check_backward({2, 80, 1, 16, {70}, true, false});
-  check_backward({2, 128, 1, 24, {66}, true, false});
-  check_backward({3, 8, 1, 130, {70}, true, false});
+  check_backward({2, 64, 1, 24, {70}, true, kAll});
+  check_backward({2, 80, 1, 16, {70}, true, kAll});
+  check_backward({2, 128, 1, 24, {66}, true, kAll});
+  check_backward({3, 8, 1, 130, {70}, true, kAll});
 }
 TEST(CudaSsd, Unaligned) {
-  check_forward({4, 12, 2, 20, {33, 65}, true, true, 3});
-  check_backward({4, 12, 2, 20, {33, 65}, true, false, 3});
-  check_backward({2, 37, 1, 7, {70}, false, true, 1});
+  check_forward({4, 12, 2, 20, {33, 65}, true, 0, 3});
+  check_backward({4, 12, 2, 20, {33, 65}, true, kAll, 3});
+  check_backward({2, 37, 1, 7, {70}, false, 0, 1});
 }
 TEST(CudaSsd, Empty) {
   for (const std::vector<int>& lengths : {std::vector<int>{}, {0, 0}}) {
@@ -143,14 +146,14 @@ TEST(CudaSsd, Empty) {
 }
 // s down to -1e3 in a chunk; steps of all sizes; clamped steps.
 TEST(CudaSsd, ForwardSteps) {
-  check_forward({4, 16, 2, 16, {70}, true, true, 8, 0, 5, 25});
-  check_forward({4, 16, 2, 16, {70}, true, true, 8, 0, -8, 12});
-  check_forward({4, 16, 2, 16, {70}, true, true, 8, 0, -2, 1, 0.4, 0.9});
+  check_forward({4, 16, 2, 16, {70}, true, 0, 8, 0, 5, 25});
+  check_forward({4, 16, 2, 16, {70}, true, 0, 8, 0, -8, 12});
+  check_forward({4, 16, 2, 16, {70}, true, 0, 8, 0, -2, 1, 0.4, 0.9});
 }
 TEST(CudaSsd, BackwardSteps) {
-  check_backward({4, 16, 2, 16, {70}, true, true, 8, 0, 5, 25});
-  check_backward({4, 16, 2, 16, {70}, true, true, 8, 0, -8, 12});
-  check_backward({4, 16, 2, 16, {70}, true, true, 8, 0, -2, 1, 0.4, 0.9});
+  check_backward({4, 16, 2, 16, {70}, true, 0, 8, 0, 5, 25});
+  check_backward({4, 16, 2, 16, {70}, true, 0, 8, 0, -8, 12});
+  check_backward({4, 16, 2, 16, {70}, true, 0, 8, 0, -2, 1, 0.4, 0.9});
 }
 
 TEST(CudaSsd, RefusesBadShapes) {

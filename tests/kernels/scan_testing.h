@@ -113,6 +113,27 @@ inline void expect_same_bits(const Values& got, const Values& want, const std::s
         << name << "[" << i << "]: " << got[i] << " and " << want[i];
 }
 
+// Which parameters are trainable: bit i is that of the i-th.
+constexpr unsigned everything = ~0u;
+
+// For each choice of trainable `parameters`, named by their gradients, of results(trainable): a frozen one
+// gets no gradient, and nothing else changes.
+template <class F>
+void expect_frozen_changes_nothing_else(const std::vector<std::string>& parameters, F&& results) {
+  const auto free = results(everything);
+  for (unsigned trainable = 0; trainable < 1u << parameters.size(); ++trainable) {
+    const auto some = results(trainable);
+    for (size_t i = 0; i < free.all().size(); ++i) {
+      const auto [name, values] = some.all()[i];
+      const auto at = std::find(parameters.begin(), parameters.end(), name) - parameters.begin();
+      if (at < static_cast<ptrdiff_t>(parameters.size()) && !(trainable >> at & 1))
+        EXPECT_EQ(*values, Values(values->size(), 0.0)) << name << " of " << trainable;
+      else
+        expect_same_bits(*values, *free.all()[i].second, name + " of " + std::to_string(trainable));
+    }
+  }
+}
+
 // d loss / d x by central differences: x is changed in place and restored.
 inline Values central_differences(Values& x, const std::function<double()>& loss, double step = 1e-5) {
   Values g;

@@ -220,13 +220,14 @@ struct Result {
   bool recorded = false;
 };
 
-Parameters make_parameters(const Op& op, const Values& v, DType dtype, bool trainable) {
+// trainable: bit i is parameter i's.
+Parameters make_parameters(const Op& op, const Values& v, DType dtype, unsigned trainable) {
   Parameters w(op.parameters.size());
   for (size_t i = 0; i < w.size(); ++i) {
     w[i].name = "w" + std::to_string(i);
     w[i].shape = op.parameters[i];
     w[i].shard = whole(w[i].shape);
-    w[i].trainable = trainable;
+    w[i].trainable = trainable >> i & 1;
     materialize(w[i], is_full(op, i) ? acc_of(dtype) : dtype, 0);
     w[i].value = tensor_of(v.parameters[i], w[i].shape, w[i].value.dtype());
   }
@@ -234,7 +235,7 @@ Parameters make_parameters(const Op& op, const Values& v, DType dtype, bool trai
 }
 
 struct Run {
-  bool trainable = true;
+  unsigned trainable = ~0u;
   bool leaves = true;    // inputs want gradients
   bool strided = false;  // inputs are column slices
 };
@@ -277,7 +278,7 @@ Values random_values(const Op& op) {
   for (const Dims& d : op.inputs) v.inputs.push_back(random_column(numel(d), seed++));
   for (const Dims& d : op.parameters) v.parameters.push_back(random_column(numel(d), seed++));
   v.dy = {};
-  const Result r = run(op, DType::f64, v, {.trainable = false, .leaves = false});
+  const Result r = run(op, DType::f64, v, {.trainable = 0, .leaves = false});
   v.dy = random_column(static_cast<int64_t>(r.y.size()), seed);
   return v;
 }
@@ -314,7 +315,7 @@ TEST_P(Ops, GradientsAreCentralDifferences) {
     const Result r = run(op, DType::f64, v);
     Values at = v;
     const auto functional = [&] {
-      const Column y = run(op, DType::f64, at, {.trainable = false, .leaves = false}).y;
+      const Column y = run(op, DType::f64, at, {.trainable = 0, .leaves = false}).y;
       double sum = 0;
       for (size_t i = 0; i < y.size(); ++i) sum += v.dy[i] * y[i];
       return sum;
@@ -357,14 +358,20 @@ TEST_P(Ops, LowPrecisionIsAsGoodAsRounding) {
 
 TEST_P(Ops, FrozenParametersTakeNothingAndChangeNothing) {
   for_each([](const Op& op, const Values& v) {
-    const Result free = run(op, DType::f32, v), frozen = run(op, DType::f32, v, {.trainable = false});
-    EXPECT_EQ(frozen.y, free.y);
-    EXPECT_EQ(frozen.inputs, free.inputs);
-    EXPECT_TRUE(frozen.parameters.empty());
-    EXPECT_FALSE(run(op, DType::f32, v, {.trainable = false, .leaves = false}).recorded);
-    const Result only_parameters = run(op, DType::f32, v, {.leaves = false});
-    EXPECT_EQ(only_parameters.recorded, !op.parameters.empty());
-    EXPECT_EQ(only_parameters.parameters, free.parameters);
+    const Result free = run(op, DType::f32, v);
+    for (unsigned trainable = 0; trainable < 1u << op.parameters.size(); ++trainable) {
+      SCOPED_TRACE(trainable);
+      std::vector<Column> wanted;
+      for (size_t i = 0; i < op.parameters.size(); ++i)
+        if (trainable >> i & 1) wanted.push_back(free.parameters[i]);
+      const Result some = run(op, DType::f32, v, {.trainable = trainable});
+      EXPECT_EQ(some.y, free.y);
+      EXPECT_EQ(some.inputs, free.inputs);
+      EXPECT_EQ(some.parameters, wanted);
+      const Result alone = run(op, DType::f32, v, {.trainable = trainable, .leaves = false});
+      EXPECT_EQ(alone.recorded, trainable != 0);
+      EXPECT_EQ(alone.parameters, wanted);
+    }
   });
 }
 
@@ -385,7 +392,7 @@ INSTANTIATE_TEST_SUITE_P(Batches, Ops,
 
 TEST(OpShapes, RefuseWhatDoesNotFit) {
   Values none{{}, {Column(35, 0.0)}, {}};
-  Parameters w = make_parameters({"linear", {}, {{7, 5}}, {}}, none, DType::f32, true);
+  Parameters w = make_parameters({"linear", {}, {{7, 5}}, {}}, none, DType::f32, 1);
   const Tensor x = Tensor::zeros({3, 4}, DType::f32), y = Tensor::zeros({2, 4}, DType::f32);
   EXPECT_ANY_THROW(linear(x, w[0]));
   EXPECT_ANY_THROW(add(x, y));
