@@ -5,6 +5,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include "data/image.h"
@@ -467,8 +468,9 @@ class TrainingRun {
     const int64_t n = e.samples;
     std::vector<int64_t> ids;
     for (int64_t i = 0; i < n && ids.size() < 24; i += std::max<int64_t>(1, n / 24)) ids.push_back(i);
+    const std::set<int64_t> there(ids.begin(), ids.end());
     for (int64_t i = 0; i < n && ids.size() < 36; ++i)
-      if (!e.right[static_cast<size_t>(i)]) ids.push_back(i);
+      if (!e.right[static_cast<size_t>(i)] && !there.contains(i)) ids.push_back(i);
     return ids;
   }
   std::vector<std::vector<int32_t>> sample_readings(Trainer& trainer, const Evaluation& e) {
