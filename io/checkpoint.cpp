@@ -15,6 +15,7 @@
 #include "io/file.h"
 #include "io/hdf5.h"
 #include "parallel/agreement.h"
+#include "parallel/buffers.h"
 #include "parallel/heartbeat.h"
 #include "tensor/error.h"
 
@@ -36,24 +37,6 @@ std::string file_name(int rank) {
   char name[40];
   std::snprintf(name, sizeof name, "rank_%05d.h5", rank);
   return name;
-}
-
-std::vector<std::string> all_gather(Communicator& comm, const std::string& mine) {
-  Stream& stream = current_stream();
-  int64_t length = static_cast<int64_t>(mine.size());
-  std::vector<int64_t> lengths(static_cast<size_t>(comm.size())), ones(lengths.size(), 1);
-  comm.all_gather({&length, 1, DType::i64}, {lengths.data(), comm.size(), DType::i64}, ones, stream).wait();
-  int64_t total = 0;
-  for (int64_t n : lengths) total += n;
-  std::string bytes(static_cast<size_t>(total), '\0'), in = mine;
-  comm.all_gather({in.data(), length, DType::u8}, {bytes.data(), total, DType::u8}, lengths, stream).wait();
-  std::vector<std::string> all;
-  size_t begin = 0;
-  for (int64_t n : lengths) {
-    all.push_back(bytes.substr(begin, static_cast<size_t>(n)));
-    begin += static_cast<size_t>(n);
-  }
-  return all;
 }
 
 // Runs f on every rank and returns what each rank's f did. Where it throws on some, all throw the lowest of
@@ -320,18 +303,6 @@ void check_extra(Communicator& comm, const fs::path& directory, const Json& tabl
                         "tensor not in the model: expected none, found " +
                             describe(entry.at("shape").get<Dims>(), entry.at("dtype").get<std::string>()),
                         "the checkpoint is of another model or configuration");
-}
-
-std::optional<Box> intersect(const Box& a, const Box& b) {
-  Box c;
-  for (size_t i = 0; i < a.start.size(); ++i) {
-    const int64_t begin = std::max(a.start[i], b.start[i]);
-    const int64_t end = std::min(a.start[i] + a.count[i], b.start[i] + b.count[i]);
-    if (begin >= end) return std::nullopt;
-    c.start.push_back(begin);
-    c.count.push_back(end - begin);
-  }
-  return c;
 }
 
 // A read: the part of a stored box that lies in one box of a wanted shard.

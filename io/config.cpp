@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/utf8.h"
 #include "tensor/error.h"
+#include "tensor/text.h"
 
 namespace mimo {
 namespace {
@@ -75,30 +76,10 @@ std::string shown(std::string_view text) {
   return std::string(text.substr(0, end)) + "... (" + std::to_string(text.size()) + " bytes)";
 }
 
-std::string joined(std::span<const std::string> words) {
-  std::string s;
-  for (const std::string& w : words) s += (s.empty() ? "" : ", ") + w;
-  return s;
-}
-
 bool plain_name(std::string_view s) {
   return !s.empty() && s.size() <= kLongestName && std::all_of(s.begin(), s.end(), [](unsigned char c) {
     return std::isalnum(c) || c == '_' || c == '-';
   });
-}
-
-// Edit distance with neighbours swapped as one edit (optimal string alignment).
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
-  for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-  for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
-  for (size_t i = 1; i <= a.size(); ++i)
-    for (size_t j = 1; j <= b.size(); ++j) {
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-    }
-  return d[a.size()][b.size()];
 }
 
 std::string_view section_of(std::string_view key) {
@@ -111,21 +92,6 @@ std::string_view leaf_of(std::string_view key) {
 }
 
 }  // namespace
-
-std::string nearest(std::string_view word, std::span<const std::string> candidates) {
-  std::string best;
-  const size_t letters = leaf_of(word).size();
-  size_t least = std::min(letters, std::max<size_t>(2, letters / 3) + 1);  // not all letters are other ones
-  for (const std::string& c : candidates) {
-    const auto [shorter, longer] = std::minmax({word.size(), c.size()});
-    if (longer - shorter >= least) continue;  // so many letters are missing; long words cost their square
-    if (const size_t d = distance(word, c); d < least) {
-      least = d;
-      best = c;
-    }
-  }
-  return best;
-}
 
 // Schema
 
@@ -606,7 +572,7 @@ class ConfigReader {
       if (near.empty() && leaf_of(key) == leaf_of(path)) near = key;
     if (const std::string n = nearest(path, known); !n.empty()) near = n;
     throw ConfigError(g.place, "unknown key: expected one that exists" + of_kind + ", found " + shown(path),
-                      near.empty() ? "--help lists all keys" : "did you mean " + near + "?");
+                      did_you_mean(near, "--help lists all keys"));
   }
 
   void set(Config& config, const std::string& name, const Key& key) const {
@@ -649,7 +615,7 @@ class ConfigReader {
     for (const auto& [other, choice] : key.synonyms)
       if (other == word) meant = choice;
     throw ConfigError(g.place, "wrong value: expected " + key.expected() + ", found " + shown(found),
-                      meant.empty() ? meant : "did you mean " + meant + "?");
+                      did_you_mean(meant));
   }
 
   // A whole number that was written with a point.

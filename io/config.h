@@ -174,7 +174,4 @@ Config read_config(const Schema&, const std::filesystem::path& file,
 Config parse_config(const Schema&, std::string_view text, const std::string& name,
                     std::span<const std::string> overrides = {});
 
-// The candidate with the smallest edit distance, where it is near enough to be meant; else empty.
-std::string nearest(std::string_view word, std::span<const std::string> candidates);
-
 }  // namespace mimo

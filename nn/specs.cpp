@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tensor/text.h"
+
 namespace mimo {
 namespace {
 
@@ -15,12 +17,9 @@ VitOptions vit_options(const Config::Section& s, const DataSpec& data, int64_t o
   VitOptions o;
   const std::string& modality = s.get<std::string>("modality");
   const auto found = std::find(data.modalities.begin(), data.modalities.end(), modality);
-  if (found == data.modalities.end()) {
-    std::string have;
-    for (const std::string& m : data.modalities) have += (have.empty() ? "" : ", ") + m;
-    refuse(s.place("modality"),
-           "no such modality in the dataset: expected one of " + have + ", found " + modality);
-  }
+  if (found == data.modalities.end())
+    refuse(s.place("modality"), "no such modality in the dataset: expected one of " +
+                                    joined(data.modalities) + ", found " + modality);
   o.modality = static_cast<int>(found - data.modalities.begin());
   o.hidden = s.get<int64_t>("hidden");
   o.layers = to_int(s, "layers");

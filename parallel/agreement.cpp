@@ -43,20 +43,11 @@ void check_same(const Fact& fact, int rank, const std::string& expected) {
 bool agree(Communicator& world, const std::string& error) {
   Watchdog watchdog(world, start_timeout(), nullptr, "MIMO_START_TIMEOUT");
   watchdog.begin("the agreement of all ranks at start");
-  Stream& stream = current_stream();
-  const std::vector<int64_t> one_each(world.size(), 1);
-  std::vector<int64_t> lengths(world.size());
-  int64_t mine = static_cast<int64_t>(error.size());
-  world.all_gather({&mine, 1, DType::i64}, {lengths.data(), world.size(), DType::i64}, one_each, stream)
-      .wait();
-  const auto first = std::find_if(lengths.begin(), lengths.end(), [](int64_t n) { return n > 0; });
-  if (first == lengths.end()) return true;
-  std::string message = error;
-  message.resize(*first);
-  world.broadcast({message.data(), *first, DType::u8}, static_cast<int>(first - lengths.begin()), stream)
-      .wait();
+  const std::vector<std::string> errors = all_gather(world, error);
+  const auto first = std::find_if(errors.begin(), errors.end(), [](const auto& e) { return !e.empty(); });
+  if (first == errors.end()) return true;
   if (world.rank() == 0) {
-    std::fprintf(stderr, "error: %s\n", message.c_str());
+    std::fprintf(stderr, "error: %s\n", first->c_str());
     std::fflush(stderr);
   }
   return false;

@@ -1,6 +1,7 @@
 #include "parallel/buffers.h"
 
 #include <cstring>
+#include <numeric>
 
 #include "tensor/cuda.h"
 
@@ -48,6 +49,23 @@ std::string broadcast(Communicator& comm, std::string text, int root) {
   text.resize(static_cast<size_t>(length));
   comm.broadcast({text.data(), length, DType::u8}, root, current_stream()).wait();
   return text;
+}
+
+std::vector<std::string> all_gather(Communicator& comm, std::string text) {
+  Stream& stream = current_stream();
+  int64_t length = static_cast<int64_t>(text.size());
+  std::vector<int64_t> lengths(static_cast<size_t>(comm.size())), ones(lengths.size(), 1);
+  comm.all_gather({&length, 1, DType::i64}, {lengths.data(), comm.size(), DType::i64}, ones, stream).wait();
+  const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  std::string bytes(static_cast<size_t>(total), '\0');
+  comm.all_gather({text.data(), length, DType::u8}, {bytes.data(), total, DType::u8}, lengths, stream).wait();
+  std::vector<std::string> all;
+  size_t begin = 0;
+  for (int64_t n : lengths) {
+    all.push_back(bytes.substr(begin, static_cast<size_t>(n)));
+    begin += static_cast<size_t>(n);
+  }
+  return all;
 }
 
 }  // namespace mimo

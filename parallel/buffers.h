@@ -18,7 +18,8 @@ void* cuda_stream(const Stream&);  // checks that it is one
 // In any direction, of as many elements: between buffers of the host at once, else queued.
 void copy(const Buffer& from, const Buffer& to, Stream&);
 
-// The root's text on every rank; collective.
+// Collective: the root's text on every rank; every rank's texts, by rank.
 std::string broadcast(Communicator&, std::string text, int root);
+std::vector<std::string> all_gather(Communicator&, std::string text);
 
 }  // namespace mimo

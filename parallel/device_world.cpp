@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 
+#include "parallel/buffers.h"
 #include "tensor/cuda.h"
 
 namespace mimo {
@@ -36,21 +37,13 @@ RankPlace this_place(Device device) {
 std::vector<RankPlace> gather(Communicator& world, const RankPlace& mine) {
   std::string text = mine.machine + '\0' + mine.host + '\0' + mine.pci + '\0' + std::to_string(mine.device) +
                      '\0' + mine.why_no_nccl + '\0';
-  Stream& stream = current_stream();
-  const size_t n = static_cast<size_t>(world.size());
-  int64_t length = static_cast<int64_t>(text.size());
-  std::vector<int64_t> lengths(n), ones(n, 1);
-  world.all_gather({&length, 1, DType::i64}, {lengths.data(), world.size(), DType::i64}, ones, stream).wait();
-  int64_t total = 0;
-  for (int64_t l : lengths) total += l;
-  std::string all(static_cast<size_t>(total), ' ');
-  world.all_gather({text.data(), length, DType::u8}, {all.data(), total, DType::u8}, lengths, stream).wait();
-  std::vector<RankPlace> places(n);
-  size_t at = 0;
-  for (RankPlace& p : places) {
+  std::vector<RankPlace> places;
+  for (const std::string& line : all_gather(world, text)) {
+    RankPlace& p = places.emplace_back();
     std::string device;
+    size_t at = 0;
     for (std::string* field : {&p.machine, &p.host, &p.pci, &device, &p.why_no_nccl}) {
-      *field = all.c_str() + at;
+      *field = line.c_str() + at;
       at += field->size() + 1;
     }
     p.device = std::stoi(device);
@@ -130,12 +123,6 @@ std::map<std::pair<std::string, std::string>, std::vector<int>> by_gpu(std::span
   return gpus;
 }
 
-std::string list(const std::vector<int>& ranks) {
-  std::string s;
-  for (size_t i = 0; i < ranks.size(); ++i) s += (i ? ", " : "") + std::to_string(ranks[i]);
-  return s;
-}
-
 }  // namespace
 
 bool uses_nccl(std::span<const RankPlace> places, bool share) {
@@ -152,7 +139,7 @@ std::string describe_transport(std::span<const RankPlace> places, bool share) {
     if (!places[r].why_no_nccl.empty()) without.push_back(static_cast<int>(r));
   if (!without.empty())
     return ranks + ": staged through host memory" +
-           (without.size() < places.size() ? " in groups with ranks " + list(without) + ", which lack NCCL"
+           (without.size() < places.size() ? " in groups with " + to_string(without) + ", without NCCL"
                                            : "") +
            " (" + places[static_cast<size_t>(without[0])].why_no_nccl + ")";
   const auto gpus = by_gpu(places);
@@ -161,8 +148,8 @@ std::string describe_transport(std::span<const RankPlace> places, bool share) {
   for (const auto& [gpu, sharers] : gpus) {
     if (sharers.size() == 1) continue;
     const RankPlace& p = places[static_cast<size_t>(sharers[0])];
-    s += (s.empty() ? "" : "; ") + std::to_string(sharers.size()) + " ranks (" + list(sharers) +
-         ") share GPU " + std::to_string(p.device) + " of " + p.host;
+    s += (s.empty() ? "" : "; ") + to_string(sharers) + " share GPU " + std::to_string(p.device) + " of " +
+         p.host;
   }
   if (share) return s + ": NCCL over loopback sockets, for tests (MIMO_NCCL_SHARE_GPU)";
   return s + ": staged through host memory" + (gpus.size() > 1 ? "; NCCL in groups with a GPU each" : "");

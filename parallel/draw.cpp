@@ -6,6 +6,9 @@
 #include <cstdio>
 #include <set>
 
+#include "parallel/svg.h"
+#include "tensor/text.h"
+
 namespace mimo {
 namespace {
 
@@ -43,18 +46,6 @@ std::vector<Group> groups_of(const PlanGraph& graph) {
   return groups;
 }
 
-std::string label(const Ranks& ranks) {
-  std::string s(ranks.size() == 1 ? "rank" : "ranks");
-  for (size_t i = 0; i < ranks.size();) {
-    size_t j = i;
-    while (j + 1 < ranks.size() && ranks[j + 1] == ranks[j] + 1) ++j;
-    s += text("%s%d", i ? "," : " ", ranks[i]);
-    if (j > i) s += text("-%d", ranks[j]);
-    i = j + 1;
-  }
-  return s;
-}
-
 std::string label(const PlanGraph& graph, int n) {
   const PlanGraph::Node& node = graph.nodes()[n];
   std::string s = graph.modules()[node.module];
@@ -64,34 +55,13 @@ std::string label(const PlanGraph& graph, int n) {
 }
 
 std::string summary(const Plan& plan, const PlanGraph& graph, const Timeline& time, const TimeUnit& unit) {
-  return text("%d wave%s on %d rank%s, length %.*g%s%s, %.1f %% of the ranks' time idle", plan.waves,
-              plan.waves == 1 ? "" : "s", graph.world(), graph.world() == 1 ? "" : "s",
-              unit.name.empty() ? 6 : 3, unit.scale * time.makespan, unit.name.empty() ? "" : " ",
-              unit.name.c_str(), 100 * time.bubbles);
+  return counted(plan.waves, "wave") + " on " + counted(graph.world(), "rank") +
+         text(", length %.*g%s%s, %.1f %% of the ranks' time idle", unit.name.empty() ? 6 : 3,
+              unit.scale * time.makespan, unit.name.empty() ? "" : " ", unit.name.c_str(),
+              100 * time.bubbles);
 }
 
 bool computes(const Action& a) { return a.kind == Kind::forward || a.kind == Kind::backward; }
-
-// 1, 2 or 5 times a power of ten, about a tenth of the whole.
-double tick(double whole) {
-  const double power = std::pow(10, std::floor(std::log10(whole / 10)));
-  for (double k : {1, 2, 5})
-    if (whole / (k * power) <= 14) return k * power;
-  return 10 * power;
-}
-
-std::string escaped(const std::string& s) {
-  std::string out;
-  for (char c : s) {
-    if (c == '<')
-      out += "&lt;";
-    else if (c == '&')
-      out += "&amp;";
-    else
-      out += c;
-  }
-  return out;
-}
 
 }  // namespace
 
@@ -123,12 +93,12 @@ std::string draw_text(const Plan& plan, const PlanGraph& graph, const Timeline& 
 
   const std::vector<Group> groups = groups_of(graph);
   size_t ranks_width = 0, names_width = 0;
-  for (const Group& g : groups) ranks_width = std::max(ranks_width, label(g.ranks).size());
+  for (const Group& g : groups) ranks_width = std::max(ranks_width, to_string(g.ranks).size());
   for (size_t n = 0; n < lines.size(); ++n)
     names_width = std::max(names_width, label(graph, static_cast<int>(n)).size());
   std::string out = summary(plan, graph, time, unit) + "\n";
   for (const Group& g : groups) {
-    std::string left = label(g.ranks);
+    std::string left = to_string(g.ranks);
     for (int n : g.nodes) {
       left.resize(ranks_width, ' ');
       std::string name = label(graph, n);
@@ -150,7 +120,7 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
 
   const std::vector<Group> groups = groups_of(graph);
   size_t longest = 0;
-  for (const Group& g : groups) longest = std::max(longest, label(g.ranks).size());
+  for (const Group& g : groups) longest = std::max(longest, to_string(g.ranks).size());
   const double left = 16 + 7.2 * static_cast<double>(longest), top = 66, row = 30, box = 24, chart = 1100;
   const double bottom = top + row * static_cast<double>(groups.size());
   const double per_unit = time.makespan > 0 ? chart / time.makespan : 0;
@@ -179,7 +149,7 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
       x, x + 36);
 
   if (time.makespan > 0) {
-    const double step = tick(unit.scale * time.makespan) / unit.scale;
+    const double step = tick(unit.scale * time.makespan, 14) / unit.scale;
     for (double t = 0; t <= time.makespan * (1 + 1e-9); t += step)
       s += text(
           "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%.1f\" "
@@ -194,7 +164,8 @@ std::string draw_svg(const Plan& plan, const PlanGraph& graph, const Timeline& t
   const auto y_of = [&](size_t g) { return top + row * static_cast<double>(g); };
   for (size_t g = 0; g < groups.size(); ++g) {
     for (int r : groups[g].ranks) group_of[r] = g;
-    s += text("<text x=\"8\" y=\"%.1f\">%s</text>\n", y_of(g) + box / 2 + 4, label(groups[g].ranks).c_str());
+    s += text("<text x=\"8\" y=\"%.1f\">%s</text>\n", y_of(g) + box / 2 + 4,
+              to_string(groups[g].ranks).c_str());
   }
   for (size_t i = 0; i < plan.order.size(); ++i) {
     const Action& a = plan.order[i];

@@ -1,8 +1,10 @@
 #include "parallel/grid.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "tensor/error.h"
+#include "tensor/text.h"
 
 namespace mimo {
 namespace {
@@ -34,6 +36,14 @@ Ranks group_at(const Grid& g, const Coord& at, const Chosen& is) {
 }
 
 }  // namespace
+
+Ranks consecutive(int begin, int end) {
+  Ranks all(end - begin);
+  std::iota(all.begin(), all.end(), begin);
+  return all;
+}
+
+std::string to_string(const Ranks& ranks) { return (ranks.size() == 1 ? "rank " : "ranks ") + ranges(ranks); }
 
 int Grid::rank(const Coord& c) const {
   MIMO_CHECK(

@@ -8,6 +8,8 @@
 namespace mimo {
 
 using Ranks = std::vector<int>;  // world ranks
+Ranks consecutive(int begin, int end);
+std::string to_string(const Ranks&);  // "rank 3", "ranks 0-2,5"
 
 enum class Axis { tp, cp, dp, pp };
 

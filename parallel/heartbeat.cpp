@@ -11,13 +11,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <optional>
 #include <random>
 #include <sstream>
 
 #include "parallel/buffers.h"
+#include "tensor/clock.h"
 
 namespace mimo {
 namespace {
@@ -27,10 +27,6 @@ constexpr double kConnectSeconds = 10;  // for all ranks
 
 std::atomic<int64_t> steps{0};
 std::atomic<int> waiting{0};
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // What a rank says when it connects, and rank 0 answers: that both are of this job.
 struct Hello {

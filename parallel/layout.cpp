@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cctype>
-#include <numeric>
 
 #include "tensor/error.h"
+#include "tensor/text.h"
 
 namespace mimo {
 namespace {
@@ -31,46 +31,10 @@ struct Request {
 
 std::string quoted(std::string_view s) { return "\"" + std::string(s) + "\""; }
 
-std::string list(const Names& names) {
-  std::string s;
-  for (const std::string& n : names) s += (s.empty() ? "" : ", ") + n;
-  return s;
-}
-
-std::string count(int64_t n, const char* what) {
-  return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
-}
-
-std::string span(int64_t begin, int64_t end) {
-  return end - begin == 1 ? "rank " + std::to_string(begin)
-                          : "ranks " + std::to_string(begin) + " to " + std::to_string(end - 1);
-}
-
 std::string trim(std::string_view s) {
   while (!s.empty() && std::isspace(static_cast<unsigned char>(s.front()))) s.remove_prefix(1);
   while (!s.empty() && std::isspace(static_cast<unsigned char>(s.back()))) s.remove_suffix(1);
   return std::string(s);
-}
-
-// Edits that turn a into b.
-int distance(const std::string& a, const std::string& b) {
-  std::vector<int> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int diagonal = row[0]++;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int keep = diagonal + (a[i] != b[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({keep, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
-const std::string& nearest(const std::string& name, const Names& known) {
-  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
-    return distance(name, a) < distance(name, b);
-  });
 }
 
 int number(const std::string& place, const std::string& field, const std::string& digits, int least) {
@@ -123,8 +87,8 @@ void check_names(const std::vector<std::pair<std::string, std::string>>& lines, 
   for (const auto& [name, text] : lines) {
     if (std::find(modules.begin(), modules.end(), name) == modules.end())
       throw ConfigError("layout." + name,
-                        "unknown module: expected one of " + list(modules) + ", found " + name,
-                        "did you mean " + nearest(name, modules) + "?");
+                        "unknown module: expected one of " + joined(modules) + ", found " + name,
+                        did_you_mean(nearest(name, modules)));
     if (std::find(given.begin(), given.end(), name) != given.end())
       throw ConfigError("layout." + name, "the module is given twice: expected one line a module");
     given.push_back(name);
@@ -133,7 +97,7 @@ void check_names(const std::vector<std::pair<std::string, std::string>>& lines, 
     if (std::find(given.begin(), given.end(), m) == given.end())
       throw ConfigError(
           "layout." + m,
-          "missing: expected a line for each of " + list(modules) + ", found lines for " + list(given),
+          "missing: expected a line for each of " + joined(modules) + ", found lines for " + joined(given),
           "add " + m + " = \"dp1\", or give no layout at all for the default");
 }
 
@@ -235,13 +199,14 @@ void check_cover(const std::vector<Request>& requests, int world) {
   const int64_t first = gap - taken.begin(), last = std::find(gap, taken.end(), true) - taken.begin();
   std::string sizes;
   for (const Request& r : requests)
-    sizes +=
-        (sizes.empty() ? "" : "; ") + r.module + " on " + span(*r.offset, end(r)) + ", " + r.arithmetic();
-  throw ConfigError("layout",
-                    "idle ranks: expected a module on each of the " + count(world, "rank") +
-                        ", found none on " + span(first, last) + " (" + sizes + ")",
-                    last == world ? "run mpirun -n " + std::to_string(first) + ", or raise a dp"
-                                  : "close the gap: leave out the offsets, or raise a dp");
+    sizes += (sizes.empty() ? "" : "; ") + r.module + " on " +
+             to_string(consecutive(*r.offset, static_cast<int>(end(r)))) + ", " + r.arithmetic();
+  throw ConfigError(
+      "layout",
+      "idle ranks: expected a module on each of the " + counted(world, "rank") + ", found none on " +
+          to_string(consecutive(static_cast<int>(first), static_cast<int>(last))) + " (" + sizes + ")",
+      last == world ? "run mpirun -n " + std::to_string(first) + ", or raise a dp"
+                    : "close the gap: leave out the offsets, or raise a dp");
 }
 
 // Where every rank has a part of all modules, none waits for one whose module is dearer than it is wide.

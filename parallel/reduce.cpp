@@ -19,12 +19,6 @@ std::vector<Ranks> groups_of(std::span<Parameter* const> parameters) {
   return out;
 }
 
-std::string to_string(const Ranks& ranks) {
-  std::string s;
-  for (int r : ranks) s += (s.empty() ? "" : " ") + std::to_string(r);
-  return "[" + s + "]";
-}
-
 void reduce_bucket(std::span<Parameter* const> bucket, Communicator& group) {
   Stream& stream = current_stream();
   int64_t count = 0;
@@ -60,7 +54,7 @@ Groups::Groups(World& world, std::span<Parameter* const> parameters) : Groups(wo
 
 Communicator& Groups::at(const Ranks& ranks) const {
   const auto found = made_.find(ranks);
-  MIMO_CHECK(found != made_.end(), "no communicator of ranks " + to_string(ranks));
+  MIMO_CHECK(found != made_.end(), "no communicator of " + to_string(ranks));
   return *found->second;
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/cpu/threads.h"
 #include "parallel/launcher.h"
 #include "tensor/error.h"
+#include "tensor/text.h"
 
 namespace mimo {
 namespace {
@@ -53,18 +54,6 @@ double quota() {
   double granted = -1;
   if (v1 >> granted && v1_period >> period && granted > 0) return granted / period;
   return INFINITY;
-}
-
-std::string list(const std::vector<int>& cores) {
-  std::string s;
-  for (size_t i = 0; i < cores.size();) {
-    size_t j = i;
-    while (j + 1 < cores.size() && cores[j + 1] == cores[j] + 1) ++j;
-    s += (s.empty() ? "" : ",") + std::to_string(cores[i]);
-    if (j > i) s += "-" + std::to_string(cores[j]);
-    i = j + 1;
-  }
-  return s;
 }
 
 }  // namespace
@@ -118,11 +107,10 @@ CoreShare share_cores(int node_rank, int node_size) {
   for (int c : share.cores) set.add(c);
   const bool bound = sched_setaffinity(0, set.bytes(), set.get()) == 0;
   set_thread_count(share.threads);
-  share.description = std::to_string(node_size) + (node_size == 1 ? " rank on " : " ranks on ") +
-                      std::to_string(usable) + (usable == 1 ? " core, " : " cores, ") +
-                      std::to_string(share.threads) + (share.threads == 1 ? " thread" : " threads") +
-                      " a rank" + set_by + ", rank " + std::to_string(node_rank) + " on core" +
-                      (share.cores.size() == 1 ? " " : "s ") + list(share.cores);
+  share.description = counted(node_size, "rank") + " on " + counted(usable, "core") + ", " +
+                      counted(share.threads, "thread") + " a rank" + set_by + ", rank " +
+                      std::to_string(node_rank) + " on core" + (share.cores.size() == 1 ? " " : "s ") +
+                      ranges(share.cores);
   if (!bound) share.description += std::string(" (not bound: ") + std::strerror(errno) + ")";
   return share;
 }

@@ -1,7 +1,6 @@
 #include "tensor/device.h"
 
-#include <chrono>
-
+#include "tensor/clock.h"
 #include "tensor/cuda.h"
 
 namespace mimo {
@@ -35,7 +34,7 @@ Event::Event(const Stream& stream, bool timing) {
     event_ = {cuda::create_event(timing), cuda::destroy_event};
     cuda::record(event_.get(), stream.handle());
   } else if (timing) {
-    at_ = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    at_ = now();
   }
 }
 

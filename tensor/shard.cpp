@@ -32,16 +32,6 @@ void cut_box(const Box& box, size_t axis, int64_t begin, int64_t end, Shard& out
   if (last * inner < end) cut_box(indices(last, last + 1), axis + 1, 0, end - last * inner, out);
 }
 
-Box intersect(const Box& a, const Box& b) {
-  Box x = a;
-  for (size_t i = 0; i < a.count.size(); ++i) {
-    x.start[i] = std::max(a.start[i], b.start[i]);
-    x.count[i] =
-        std::max<int64_t>(0, std::min(a.start[i] + a.count[i], b.start[i] + b.count[i]) - x.start[i]);
-  }
-  return x;
-}
-
 // Appends the runs of x, a part of both boxes, from `axis` on; the storages of the indices fixed so far begin
 // at a_at and b_at. A run spans the axes on which x is all of either box, and the indices of the axis before
 // them.
@@ -70,6 +60,20 @@ void append_runs(const Box& x, const Box& a, const Box& b, size_t axis, int64_t 
 }  // namespace
 
 Shard whole(const Dims& shape) { return {Box{Dims(shape.size(), 0), shape}}; }
+
+std::optional<Box> intersect(const Box& a, const Box& b) {
+  MIMO_CHECK(a.count.size() == b.count.size(),
+             "boxes of different tensors: " + to_string(a.count) + " and " + to_string(b.count));
+  Box x;
+  for (size_t i = 0; i < a.count.size(); ++i) {
+    const int64_t begin = std::max(a.start[i], b.start[i]);
+    const int64_t end = std::min(a.start[i] + a.count[i], b.start[i] + b.count[i]);
+    if (begin >= end) return std::nullopt;
+    x.start.push_back(begin);
+    x.count.push_back(end - begin);
+  }
+  return x;
+}
 
 int64_t numel(const Shard& shard) {
   int64_t n = 0;
@@ -152,10 +156,7 @@ std::vector<Run> overlap(const Shard& a, const Shard& b) {
   for (const Box& p : a) {
     int64_t b_offset = 0;
     for (const Box& q : b) {
-      MIMO_CHECK(p.count.size() == q.count.size(),
-                 "shards of different tensors: boxes " + to_string(p.count) + " and " + to_string(q.count));
-      const Box x = intersect(p, q);
-      if (numel(x.count) > 0) append_runs(x, p, q, 0, a_offset, b_offset, runs);
+      if (const auto x = intersect(p, q)) append_runs(*x, p, q, 0, a_offset, b_offset, runs);
       b_offset += numel(q.count);
     }
     a_offset += numel(p.count);

@@ -3,6 +3,7 @@
 // so slices of an optimizer's state are Shards too.
 #pragma once
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -14,6 +15,8 @@ struct Box {
   bool operator==(const Box&) const = default;
 };
 using Shard = std::vector<Box>;
+
+std::optional<Box> intersect(const Box&, const Box&);  // of one tensor; nullopt: no element in common
 
 Shard whole(const Dims& shape);
 int64_t numel(const Shard&);

@@ -10,6 +10,7 @@
 #include "parallel/launcher.h"
 #include "parallel/threads.h"
 #include "parallel/watchdog.h"
+#include "tensor/text.h"
 #include "tools/commands.h"
 #include "tools/job.h"
 #include "tools/options.h"
@@ -30,12 +31,6 @@ constexpr const char* kExamples =
     "  ./mimo plan --ranks=4 --layout.vision=dp2@0 --layout.language=pp2@2 --svg plan.svg\n"
     "  ./mimo train --help                             all configuration keys";
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string s;
-  for (const std::string& w : words) s += (s.empty() ? "" : ", ") + w;
-  return s;
-}
-
 // What CLI11 left over: overrides. A word that is none may be a command or an option with a slip in it.
 std::vector<std::string> overrides_of(const CLI::App& app) {
   std::vector<const CLI::App*> levels = {&app};
@@ -47,7 +42,7 @@ std::vector<std::string> overrides_of(const CLI::App& app) {
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
     commands.push_back(sub->get_name());
   const auto hint = [](const std::string& meant) {
-    return meant.empty() ? "--help lists what there is" : "did you mean " + meant + "?";
+    return did_you_mean(meant, "--help lists what there is");
   };
   for (const CLI::App* level : levels)
     for (const std::string& word : level->remaining()) {

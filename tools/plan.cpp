@@ -62,7 +62,7 @@ int show_plan(const CommandLine& line, World& running) {
   for (size_t m = 0; m < job.model.modules.size(); ++m) {
     const ModuleSpec& spec = job.model.modules[m];
     const Grid& g = job.layout.modules[m].second;
-    fmt::print("  {:10} {:16} ranks {} to {}", spec.name, to_string(g), g.offset, g.end() - 1);
+    fmt::print("  {:10} {:16} {}", spec.name, to_string(g), to_string(consecutive(g.offset, g.end())));
     for (int s = 0; s < g.pp && g.pp > 1; ++s) {
       const auto [begin, end] = stage_layers(spec, s, g.pp);
       fmt::print("{} layers {}-{}", s == 0 ? "; stages" : ",", begin, end - 1);

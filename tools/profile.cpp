@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "parallel/buffers.h"
+#include "tensor/text.h"
+
 namespace mimo {
 
 void StepProfile::add(const LaunchProfile& launches, const std::vector<double>& clock, double wall,
@@ -69,18 +72,8 @@ std::string StepProfile::table(int rank, const std::vector<std::string>& modules
 }
 
 std::string StepProfile::tables(Communicator& world, const std::vector<std::string>& modules) const {
-  std::string mine = table(world.rank(), modules), all;
-  const std::vector<int64_t> ones(static_cast<size_t>(world.size()), 1);
-  std::vector<int64_t> counts(ones.size());
-  int64_t count = static_cast<int64_t>(mine.size());
-  Stream& stream = current_stream();
-  world.all_gather({&count, 1, DType::i64}, {counts.data(), world.size(), DType::i64}, ones, stream).wait();
-  all.resize(static_cast<size_t>(std::accumulate(counts.begin(), counts.end(), int64_t{0})));
-  world
-      .all_gather({mine.data(), count, DType::u8}, {all.data(), static_cast<int64_t>(all.size()), DType::u8},
-                  counts, stream)
-      .wait();
-  return world.rank() == 0 ? all : "";
+  const std::vector<std::string> all = all_gather(world, table(world.rank(), modules));
+  return world.rank() == 0 ? joined(all, "") : "";
 }
 
 }  // namespace mimo

@@ -7,21 +7,18 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
+#include "tensor/clock.h"
+
 namespace mimo {
 namespace {
 
 constexpr size_t kUsualWidth = 80;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // The terminal on which people see our output as it comes; -1 where none does. mpirun gives its ranks a
 // pseudo-terminal, which has no size, wherever its own output goes; so under it the question is what its

@@ -7,25 +7,10 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "parallel/svg.h"
+
 namespace mimo {
 namespace {
-
-std::string escape(const std::string& s) {
-  std::string out;
-  for (char c : s) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '"')
-      out += "&quot;";
-    else
-      out += c;
-  }
-  return out;
-}
 
 std::string base64(const std::vector<uint8_t>& bytes) {
   static const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -39,14 +24,6 @@ std::string base64(const std::vector<uint8_t>& bytes) {
     out += left > 2 ? digits[v & 63] : '=';
   }
   return out;
-}
-
-// A round step that cuts `span` into about five parts.
-double tick(double span) {
-  const double raw = span / 5, magnitude = std::pow(10, std::floor(std::log10(raw)));
-  for (double m : {1.0, 2.0, 5.0})
-    if (raw <= m * magnitude) return m * magnitude;
-  return 10 * magnitude;
 }
 
 enum class Scale { linear, logarithmic };
@@ -68,7 +45,7 @@ struct Axis {
 Axis axis(Scale scale, double low, double high) {
   Axis a{scale, low, high, {}};
   if (scale == Scale::linear) {
-    const double step = tick(high > low ? high - low : 1);
+    const double step = tick(high > low ? high - low : 1, 5);
     const double first = std::floor(low / step + 1e-9),
                  last = std::max(std::ceil(high / step - 1e-9), first + 1);
     for (double k = first; k <= last; ++k) a.ticks.push_back(k * step);
@@ -101,10 +78,10 @@ std::string chart(const std::string& title, const std::vector<Series>& series, S
   const auto px = [&](double x) { return left + x / end * (width - left - right); };
   const auto py = [&](double y) { return top + (1 - ys.place(y)) * (height - top - bottom); };
 
-  std::string out = fmt::format("<figure><figcaption>{}", escape(title));
+  std::string out = fmt::format("<figure><figcaption>{}", escaped(title));
   for (size_t i = 0; i < series.size() && series.size() > 1; ++i)
     out += fmt::format("<span class=\"key\"><i style=\"background:{}\"></i>{}</span>", kColours[i % 3],
-                       escape(series[i].name));
+                       escaped(series[i].name));
   out += fmt::format("</figcaption><svg class=\"chart\" viewBox=\"0 0 {} {}\" role=\"img\">", width, height);
   for (double y : ys.ticks)
     out += fmt::format(
@@ -137,12 +114,12 @@ std::string bars(const std::string& title, const std::vector<std::pair<std::stri
                  const std::string& format) {
   double most = 0;
   for (const auto& [name, value] : rows) most = std::max(most, value);
-  std::string out = fmt::format("<figure><figcaption>{}</figcaption><table class=\"bars\">", escape(title));
+  std::string out = fmt::format("<figure><figcaption>{}</figcaption><table class=\"bars\">", escaped(title));
   for (const auto& [name, value] : rows)
     out += fmt::format(
         "<tr><td>{}</td><td class=\"bar\"><span style=\"width:{:.1f}%\"></span></td><td "
         "class=\"n\">{}</td></tr>",
-        escape(name), most > 0 ? 100 * value / most : 0, fmt::format(fmt::runtime(format), value));
+        escaped(name), most > 0 ? 100 * value / most : 0, fmt::format(fmt::runtime(format), value));
   return out + "</table></figure>";
 }
 
@@ -172,9 +149,9 @@ std::string cards(const std::vector<ReadImage>& images, bool right) {
     if (i.right() != right) continue;
     h += fmt::format("<div class=\"card{}\">", right ? "" : " wrong");
     for (const auto& png : i.png)
-      h += fmt::format("<img alt=\"{}\" src=\"data:image/png;base64,{}\">", escape(i.expected), base64(png));
-    h += fmt::format("{}<b>{}</b>{}</div>", i.png.empty() ? escape(i.prompt) + " " : "", escape(i.reading),
-                     right ? "" : ", is <b>" + escape(i.expected) + "</b>");
+      h += fmt::format("<img alt=\"{}\" src=\"data:image/png;base64,{}\">", escaped(i.expected), base64(png));
+    h += fmt::format("{}<b>{}</b>{}</div>", i.png.empty() ? escaped(i.prompt) + " " : "", escaped(i.reading),
+                     right ? "" : ", is <b>" + escaped(i.expected) + "</b>");
   }
   return h.empty() ? h : "<div class=\"images\">" + h + "</div>";
 }
@@ -186,12 +163,12 @@ void write_report(const Report& r, const std::filesystem::path& file) {
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">"
       "<meta name=\"viewport\" content=\"width=device-width\"><title>{}</title><style>{}</style></head>"
       "<body><h1>{}</h1><div class=\"figures\">",
-      escape(r.title), kStyle, escape(r.title));
+      escaped(r.title), kStyle, escaped(r.title));
   for (const auto& [name, value] : r.figures)
-    h += fmt::format("<div><b>{}</b><span>{}</span></div>", escape(value), escape(name));
+    h += fmt::format("<div><b>{}</b><span>{}</span></div>", escaped(value), escaped(name));
   h += "</div><table class=\"facts\">";
   for (const auto& [key, value] : r.facts)
-    h += fmt::format("<tr><td>{}</td><td>{}</td></tr>", escape(key), escape(value));
+    h += fmt::format("<tr><td>{}</td><td>{}</td></tr>", escaped(key), escaped(value));
   h += "</table><h2>Training</h2><div class=\"two\">";
   h += chart("Loss per counted token",
              r.held_out.points.empty() ? std::vector{r.loss} : std::vector{r.loss, r.held_out},
@@ -201,8 +178,8 @@ void write_report(const Report& r, const std::filesystem::path& file) {
   if (!r.by_length.empty()) h += bars("Held-out exact match by length of the answer", r.by_length, "{:.3f}");
   h += "</div><h2>Layout and plan</h2><p>";
   for (const auto& [name, grid] : r.layout)
-    h += fmt::format("<code>{} = {}</code>", escape(name), escape(grid));
-  h += fmt::format("</p><p>{}</p><div class=\"plan\">{}</div>", escape(r.plan_note), r.plan_svg);
+    h += fmt::format("<code>{} = {}</code>", escaped(name), escaped(grid));
+  h += fmt::format("</p><p>{}</p><div class=\"plan\">{}</div>", escaped(r.plan_note), r.plan_svg);
   if (!r.images.empty()) {
     const std::string right = cards(r.images, true), wrong = cards(r.images, false);
     h += "<h2>Held-out samples</h2>";

@@ -5,6 +5,7 @@
 
 #include "io/checkpoint.h"
 #include "io/file.h"
+#include "tensor/text.h"
 
 namespace mimo {
 namespace {
@@ -75,11 +76,9 @@ void refuse(const std::vector<Difference>& changes, const std::vector<std::strin
   const auto& allowed = config.get<std::vector<std::string>>("resume.allow");
   const std::vector<std::string> known = config.keys();
   for (const std::string& key : allowed)
-    if (!has(known, key)) {
-      const std::string near = nearest(key, known);
+    if (!has(known, key))
       throw ConfigError(config.place("resume.allow"), "expected keys of the configuration, found " + key,
-                        near.empty() ? near : "did you mean " + near + "?");
-    }
+                        did_you_mean(nearest(key, known)));
   std::string what, keys;
   for (const Difference& d : changes) {
     if (!has(fixed, d.fixes) || has(allowed, d.key)) continue;

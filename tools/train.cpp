@@ -15,6 +15,7 @@
 #include "parallel/agreement.h"
 #include "parallel/buffers.h"
 #include "parallel/draw.h"
+#include "tensor/clock.h"
 #include "tools/commands.h"
 #include "tools/planned.h"
 #include "tools/profile.h"
@@ -25,10 +26,6 @@
 
 namespace mimo {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match",
                      *kHeldOutSamples = "held_out_samples", *kSkipped = "skipped";

@@ -404,13 +404,5 @@ TEST(Config, HelpListsEveryKey) {
   EXPECT_CONTAINS(help, "width: an integer from 8 (required)\n");
 }
 
-TEST(Nearest, IsTheWordThatWasMeantOrNone) {
-  const Strings words = {"train.steps", "train.seed", "eval.every"};
-  EXPECT_EQ(nearest("train.stpes", words), "train.steps");
-  EXPECT_EQ(nearest("train.sed", words), "train.seed");
-  EXPECT_EQ(nearest("completely-different-thing", words), "");
-  EXPECT_EQ(nearest("", words), "");
-}
-
 }  // namespace
 }  // namespace mimo

@@ -115,20 +115,18 @@ TEST(DeviceWorld, NcclIsForGroupsWithAGpuEach) {
   EXPECT_FALSE(uses_nccl(shared, false));
   EXPECT_TRUE(uses_nccl(std::span(shared).first(3), false));
   EXPECT_TRUE(uses_nccl(shared, true));
-  EXPECT_EQ(
-      describe_transport(shared, false),
-      "3 ranks (1, 3, 4) share GPU 1 of alpha: staged through host memory; NCCL in groups with a GPU each");
-  EXPECT_EQ(
-      describe_transport(shared, true),
-      "3 ranks (1, 3, 4) share GPU 1 of alpha: NCCL over loopback sockets, for tests (MIMO_NCCL_SHARE_GPU)");
+  EXPECT_EQ(describe_transport(shared, false),
+            "ranks 1,3-4 share GPU 1 of alpha: staged through host memory; NCCL in groups with a GPU each");
+  EXPECT_EQ(describe_transport(shared, true),
+            "ranks 1,3-4 share GPU 1 of alpha: NCCL over loopback sockets, for tests (MIMO_NCCL_SHARE_GPU)");
   EXPECT_EQ(describe_transport(std::vector<RankPlace>{a, a}, false),
-            "2 ranks (0, 1) share GPU 0 of alpha: staged through host memory");
+            "ranks 0-1 share GPU 0 of alpha: staged through host memory");
   RankPlace without = b;
   without.why_no_nccl = "no library";
   const std::vector<RankPlace> some = {a, without};
   EXPECT_FALSE(uses_nccl(some, true));
   EXPECT_EQ(describe_transport(some, false),
-            "2 ranks: staged through host memory in groups with ranks 1, which lack NCCL (no library)");
+            "2 ranks: staged through host memory in groups with rank 1, without NCCL (no library)");
 }
 
 }  // namespace

@@ -10,6 +10,12 @@ namespace {
 
 using Groups = std::vector<Ranks>;
 
+TEST(Grid, RanksHaveNames) {
+  EXPECT_EQ(to_string(Ranks{3}), "rank 3");
+  EXPECT_EQ(to_string(Ranks{0, 1, 2, 5}), "ranks 0-2,5");
+  EXPECT_EQ(consecutive(2, 5), (Ranks{2, 3, 4}));
+}
+
 TEST(Grid, GroupsOfTwoByTwoByTwo) {
   const Grid g{.offset = 0, .tp = 2, .dp = 2, .pp = 2};
   EXPECT_EQ(g.groups({Axis::tp}), (Groups{{0, 1}, {2, 3}, {4, 5}, {6, 7}}));

@@ -222,16 +222,12 @@ const std::vector<Bad> kBad = {
         two,
         3,
         {"[layout]", "idle ranks", "none on rank 0"}},
-    Bad{"MiddleGap",
-        {{"vision", "dp1@0"}, {"language", "dp1@3"}},
-        two,
-        4,
-        {"[layout]", "none on ranks 1 to 2"}},
+    Bad{"MiddleGap", {{"vision", "dp1@0"}, {"language", "dp1@3"}}, two, 4, {"[layout]", "none on ranks 1-2"}},
     Bad{"Uncovered",
         {{"vision", "dp1@0"}, {"language", "tp2,dp1@1"}},
         two,
         5,
-        {"[layout]", "on each of the 5 ranks", "none on ranks 3 to 4", "2*1*1*1 = 2", "mpirun -n 3"}},
+        {"[layout]", "on each of the 5 ranks", "none on ranks 3-4", "2*1*1*1 = 2", "mpirun -n 3"}},
     Bad{"ColocatedUncovered",
         {{"vision", "dp2@0"}, {"language", "dp2@0"}},
         two,
@@ -241,7 +237,7 @@ const std::vector<Bad> kBad = {
         {{"vision", "dp2@0"}, {"language", "dp2@1"}},
         two,
         4,
-        {"[layout]", "none on rank 3", "vision on ranks 0 to 1", "language on ranks 1 to 2"}}};
+        {"[layout]", "none on rank 3", "vision on ranks 0-1", "language on ranks 1-2"}}};
 INSTANTIATE_TEST_SUITE_P(All, BadLayout, testing::ValuesIn(kBad),
                          [](const auto& row) { return row.param.name; });
 

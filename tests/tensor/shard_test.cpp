@@ -343,7 +343,7 @@ TEST(Shard, BadInputIsRefusedByName) {
   expect([] { split({6, 2}, 0, {6}, 2, 2); }, "part 2 of 2");
   expect([] { split({6, 2}, 0, {8, -2}, 0, 2); }, "negative block");
   expect([] { cut(whole({2, 3}), 2, 7); }, "cut [2, 7) of a shard of 6 elements");
-  expect([] { overlap(whole({2, 3}), whole({6})); }, "shards of different tensors");
+  expect([] { overlap(whole({2, 3}), whole({6})); }, "boxes of different tensors");
   expect(
       [] {
         for_each_run(whole({2, 3}), {2, 2}, [](int64_t, int64_t, int64_t) {});

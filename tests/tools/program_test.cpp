@@ -153,7 +153,7 @@ TEST_F(Mimo, RefusesBadInputOnceBeforeItWritesAnything) {
       {0, "--run.dir=" + path("file/run"), {"run.dir", "expected a directory", "file/run"}},
       {2, "--run.dir=" + path("file"), {"run.dir", "expected a directory", "file"}},
       // the layout
-      {4, vision + "dp2@0" + language + "dp2@1", {"layout", "none on rank 3", "language on ranks 1 to 2"}},
+      {4, vision + "dp2@0" + language + "dp2@1", {"layout", "none on rank 3", "language on ranks 1-2"}},
       {3, vision + "dp1@0" + language + "dp1@2", {"layout", "rank 1"}},
       {3, vision + "dp1@0" + language + "dp1@1", {"layout", "rank 2"}},
       {2, vision + "dp1@0" + language + "dp4@1", {"layout.language"}},

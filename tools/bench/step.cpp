@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "nn/costs.h"
 #include "parallel/optimizer.h"
 #include "parallel/reduce.h"
+#include "tensor/clock.h"
 #include "tensor/cuda.h"
 #include "tensor/profile.h"
 #include "tools/bench/bench.h"
@@ -20,10 +20,6 @@
 
 namespace mimo::bench {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // C-RADIOv2-H (652 million parameters) before a language model of 1.6 thousand million in the manner of
 // Nemotron-H, half the width of its 8 thousand million; or small ones with layers of the same kinds.
