@@ -56,12 +56,6 @@ void Optimizer::zero_gradients() {
     if (s.parameter->grad.numel() > 0) fill(s.parameter->grad, 0);
 }
 
-void Optimizer::masters_to_parameters() {
-  for (State& s : states_)
-    if (s.master.dtype() != s.parameter->value.dtype())
-      copy_into(s.parameter->value, cast(s.master, s.parameter->value.dtype()));
-}
-
 double learning_rate(const Schedule& s, int64_t step) {
   if (step < s.warmup) return s.lr * static_cast<double>(step + 1) / static_cast<double>(s.warmup);
   if (s.kind == Schedule::Kind::constant || s.steps - 1 <= s.warmup) return s.lr;

@@ -27,8 +27,6 @@ class Optimizer {
     Tensor master, m, v;
   };
   std::vector<State>& states() { return states_; }
-  // After `master` was loaded: rounds it to the parameters.
-  void masters_to_parameters();
 
  private:
   AdamOptions options_;
