@@ -1,75 +1,27 @@
 // Device memory through the host: a copy to pinned memory, the host communicator's operation, a copy back.
 // The host waits for the first copy and for the operation, never for the copy back.
-#include <bit>
 #include <exception>
-#include <map>
-#include <mutex>
 
 #include "parallel/buffers.h"
 #include "tensor/cuda.h"
+#include "tensor/pinned.h"
 
 namespace mimo {
 namespace {
 
-// Pinning memory takes milliseconds: blocks are kept, and used again when the copies from them are done.
-class PinnedMemory {
- public:
-  struct Block {
-    void* data;
-    int64_t bytes;
-    void* copied;  // an event; done where no copy is under way
-  };
-  static PinnedMemory& instance() {
-    static PinnedMemory* all = new PinnedMemory;  // never destroyed: the driver may be gone by then
-    return *all;
-  }
-
-  std::shared_ptr<Block> take(int64_t bytes) {
-    const int64_t size = std::bit_ceil(static_cast<uint64_t>(std::max(bytes, kSmallest)));
-    return {find(size), [this](Block* block) { give_back(block); }};
-  }
-
- private:
-  static constexpr int64_t kSmallest = 4096;
-
-  Block* find(int64_t size) {
-    {
-      std::lock_guard lock(mutex_);
-      auto& blocks = free_[size];
-      for (size_t i = 0; i < blocks.size(); ++i)
-        if (cuda::done(blocks[i]->copied)) {
-          Block* block = blocks[i];
-          blocks.erase(blocks.begin() + static_cast<std::ptrdiff_t>(i));
-          return block;
-        }
-    }
-    void* data = cuda::allocate_pinned(size);
-    if (!data)
-      throw std::runtime_error("no pinned host memory for messages: " + std::to_string(size) + " bytes");
-    return new Block{data, size, cuda::create_event()};
-  }
-  void give_back(Block* block) {
-    std::lock_guard lock(mutex_);
-    free_[block->bytes].push_back(block);
-  }
-
-  std::mutex mutex_;
-  std::map<int64_t, std::vector<Block*>> free_;  // by size
-};
-
 // A host buffer for what a device buffer holds.
 struct Staged {
-  std::shared_ptr<PinnedMemory::Block> block;
+  std::shared_ptr<PinnedBlock> block;
   Buffer host;
 
-  Staged(DType dtype, int64_t count) : block(PinnedMemory::instance().take(count * size_of(dtype))) {
-    host = Buffer(block->data, count, dtype, Device{}, block);
+  Staged(DType dtype, int64_t count) : block(pinned_block(count * size_of(dtype))) {
+    host = Buffer(block->data(), count, dtype, Device{}, block);
   }
   explicit Staged(const Buffer& device) : Staged(device.dtype, device.count) {}
 
   void store(const Buffer& from, const Buffer& to, Stream& stream) const {
     copy(from, to, stream);
-    cuda::record(block->copied, cuda_stream(stream));
+    block->in_use(stream);
   }
   void store(const Buffer& to, Stream& stream) const { store(host, to, stream); }
 };

@@ -2,8 +2,13 @@
 // work as late as it may and whose device memory the host cannot touch.
 #include "communicator_cases.h"
 
+#include <numeric>
+#include <set>
+
 #include "parallel/device_world.h"
 #include "parallel/watchdog.h"
+#include "tensor/pinned.h"
+#include "tensor/transfer.h"
 
 const char* const kRanks = "1 2 3 4";
 
@@ -79,6 +84,36 @@ TEST(Staged, PinnedMemoryIsReusedWhenItsCopiesAreDone) {
   const int64_t n = comm->size();
   for (int64_t i = 0; i < 20; ++i)
     EXPECT_EQ(x[i].get(), std::vector<int64_t>(100, n == 1 ? i : i * n * (n + 1) / 2));
+}
+
+TEST(Pinned, BlocksComeBackWhenTheirCopiesAreDone) {
+  constexpr int64_t kBytes = int64_t{1} << 20;
+  const Data<int64_t> x(1, 0);
+  const auto used = [&](const std::shared_ptr<PinnedBlock>& block) {
+    for (int i = 0; i < 10; ++i) cuda::copy(Buffer(x).data, block->data(), 8, stream().handle());
+    block->in_use(stream());
+    return block->data();
+  };
+  const char *first = used(pinned_block(kBytes)), *second = used(pinned_block(kBytes - 1));
+  EXPECT_NE(first, second);
+  EXPECT_EQ(pinned_block(kBytes, 2)->data(), first);  // two wait: the host does, for the older
+  synchronize(stream());
+  const auto a = pinned_block(kBytes), b = pinned_block(kBytes), c = pinned_block(kBytes);
+  EXPECT_EQ((std::set<const char*>{a->data(), b->data()}), (std::set<const char*>{first, second}));
+  EXPECT_NE(c->data(), first);
+  EXPECT_NE(c->data(), second);
+}
+
+// More than may wait in pinned memory.
+TEST(Transfer, LargeOnesArriveWhole) {
+  std::vector<int64_t> values(int64_t{9} << 20), back(values.size());
+  std::iota(values.begin(), values.end(), test_comm().rank());
+  const int64_t bytes = static_cast<int64_t>(values.size() * sizeof(int64_t));
+  void* device = cuda::allocate_device(bytes, 0);
+  upload(device, values.data(), bytes, stream());
+  download(back.data(), device, bytes, stream());
+  cuda::free_device(device, 0);
+  EXPECT_TRUE(back == values);
 }
 
 TEST(DeviceWorld, StagesAndSaysSo) {
