@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "parallel/reduce.h"
+#include "parallel/gradients.h"
 
 namespace mimo {
 namespace {

@@ -27,6 +27,8 @@ struct Parameter {
   std::vector<std::vector<int>> partial;  // groups of world ranks whose gradients add
   Initializer init;
   bool decay = true, trainable = true;
+
+  bool has_gradient() const { return trainable && grad.defined() && grad.numel() > 0; }
 };
 
 // Allocates p.value of local_shape(p.shard) and fills it from (seed, name, global index), so that an element

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "parallel/gradients.h"
+#include "parallel/step_sums.h"
 #include "parallel/verify.h"
 #include "tensor/cuda.h"
 #include "tools/progress.h"
@@ -39,6 +41,20 @@ struct Predictions : Observer {
     if (a.kind == Action::Kind::forward && a.module == module && a.stage == stage) done(a);
   }
 };
+
+// All groups that a rank has a part in.
+std::vector<Group> groups_of(const Job& job, int rank) {
+  std::vector<Group> groups = {{Purpose::transfers_forward, consecutive(0, job.layout.world)},
+                               {Purpose::transfers_backward, consecutive(0, job.layout.world)}};
+  for (size_t m = 0; m < job.model.modules.size(); ++m) {
+    const Grid& grid = job.layout.modules[m].second;
+    if (!grid.contains(rank)) continue;
+    if (grid.tp > 1) groups.push_back({Purpose::layers, grid.group(rank, {Axis::tp})});
+    const auto stage = describe_stage(job.model, static_cast<int>(m), grid, grid.coord(rank));
+    for (Group& g : gradient_groups(stage->parameters())) groups.push_back(std::move(g));
+  }
+  return groups;
+}
 
 Schedule schedule_of(const Config& c) {
   Schedule s;
@@ -92,10 +108,12 @@ struct Trainer::Pass {
   Executor executor;
 
   Pass(const Job& job, const std::vector<SampleSizes>& step, bool forward_only, int rank,
-       const std::map<std::pair<int, int>, Stage*>& stages, Communicator& forward, Communicator& backward)
+       const std::map<std::pair<int, int>, Stage*>& stages, const Groups& groups)
       : graph(job_graph(job, step, forward_only, given_rates(job.config))),
         plan(plan_step(graph, job.waves)),
-        executor(graph, plan, edges(job), rank, stages, forward, backward) {
+        executor(graph, plan, edges(job), rank, stages,
+                 groups.at(Purpose::transfers_forward, consecutive(0, job.layout.world)),
+                 groups.at(Purpose::transfers_backward, consecutive(0, job.layout.world))) {
     verify(plan, graph);
     for (const Action& a : restrict_to(plan, rank, graph).order)
       if (a.kind == Action::Kind::forward) forwards.push_back(a);
@@ -120,30 +138,22 @@ Trainer::Trainer(const Job& job, World& host)
   watchdog_ = std::make_unique<Watchdog>(world_, c.get<double>("run.hang_timeout"),
                                          [this](const Action& a) { return train_->graph.describe(a); });
   watchdog_->begin("setting up the run");
-  std::vector<int> everyone(static_cast<size_t>(world_.world().size()));
-  for (size_t i = 0; i < everyone.size(); ++i) everyone[i] = static_cast<int>(i);
-  transfers_forward_ = world_.create(everyone);
-  transfers_backward_ = world_.create(everyone);
+  groups_ = std::make_unique<Groups>(world_, groups_of(job_, rank_));
 
   std::map<std::pair<int, int>, Stage*> pointers;
   for (size_t m = 0; m < job_.model.modules.size(); ++m) {
     const Grid& grid = job_.layout.modules[m].second;
-    std::shared_ptr<Communicator> mine;
-    if (grid.tp > 1)
-      for (const Ranks& group : grid.groups({Axis::tp}))
-        if (auto made = world_.create(group)) mine = made;
-    tp_.push_back(mine);
     if (!grid.contains(rank_)) continue;
     const Coord coord = grid.coord(rank_);
     const MemoryLabel label(job_.model.modules[m].name);
-    auto stage = make_stage(job_.model, static_cast<int>(m), grid, coord, mine.get());
+    Communicator* tp = grid.tp > 1 ? &groups_->at(Purpose::layers, grid.group(rank_, {Axis::tp})) : nullptr;
+    auto stage = make_stage(job_.model, static_cast<int>(m), grid, coord, tp);
     if (static_cast<int>(m) == job_.model.language() && coord.pp == grid.pp - 1)
       last_ = static_cast<LanguageStage*>(stage.get());
     pointers[{static_cast<int>(m), coord.pp}] = stage.get();
     stages_[{static_cast<int>(m), coord.pp}] = std::move(stage);
   }
   const std::vector<Parameter*> all = parameters();
-  groups_ = std::make_unique<Groups>(world_, all);
   {
     const MemoryLabel label("optimizer");
     optimizer_ = std::make_unique<Optimizer>(
@@ -152,8 +162,7 @@ Trainer::Trainer(const Job& job, World& host)
   }
   const std::vector<SampleSizes> typical = typical_sizes(job_);
   const auto pass = [&](bool forward_only) {
-    return std::make_unique<Pass>(job_, typical, forward_only, rank_, pointers, *transfers_forward_,
-                                  *transfers_backward_);
+    return std::make_unique<Pass>(job_, typical, forward_only, rank_, pointers, *groups_);
   };
   train_ = pass(false);
   eval_ = pass(true);

@@ -9,8 +9,8 @@
 #include "data/loader.h"
 #include "io/checkpoint.h"
 #include "parallel/execute.h"
+#include "parallel/groups.h"
 #include "parallel/optimizer.h"
-#include "parallel/reduce.h"
 #include "parallel/simulate.h"
 #include "parallel/watchdog.h"
 #include "tools/measure.h"
@@ -108,11 +108,9 @@ class Trainer {
   std::unique_ptr<World> devices_;  // decorates the world where ranks compute on GPUs
   World& world_;
   int rank_;
-  std::vector<std::shared_ptr<Communicator>> tp_;  // by module, null where this rank has none
-  std::shared_ptr<Communicator> transfers_forward_, transfers_backward_;
+  std::unique_ptr<Groups> groups_;
   std::map<std::pair<int, int>, std::unique_ptr<Stage>> stages_;
   LanguageStage* last_ = nullptr;  // the stage with the loss, if held here
-  std::unique_ptr<Groups> groups_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Pass> train_, eval_;
   std::unique_ptr<Watchdog> watchdog_;

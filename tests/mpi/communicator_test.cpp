@@ -3,7 +3,7 @@
 
 #include <random>
 
-#include "parallel/reduce.h"
+#include "parallel/groups.h"
 
 const char* const kRanks = "1 2 3 5";
 
@@ -52,25 +52,67 @@ TEST(World, GroupsKeepTheOrderOfTheirRanks) {
   }
 }
 
-TEST(World, OverlappingGroupsInOneOrderDoNotWaitForEachOther) {
+// A world that counts what it creates.
+struct Creations : World {
+  std::vector<Ranks> made;
+  Communicator& world() override { return test_comm(); }
+  std::shared_ptr<Communicator> create(const Ranks& ranks, const Limits& limits) override {
+    made.push_back(ranks);
+    return test_world().create(ranks, limits);
+  }
+  int node_rank() const override { return 0; }
+  int node_size() const override { return 1; }
+};
+
+TEST(Groups, OverlappingOnesInOneOrderDoNotWaitForEachOther) {
   const int n = test_comm().size(), me = test_comm().rank();
-  std::vector<Ranks> groups;  // every interval of ranks
+  std::vector<Group> groups;  // every interval of ranks, of two purposes, some of them twice
   for (int a = 0; a < n; ++a)
-    for (int b = a + 2; b <= n; ++b) {
+    for (int b = a + 1; b <= n; ++b) {
       Ranks g;
       for (int r = a; r < b; ++r) g.push_back(r);
-      if (a <= me && me < b) groups.push_back(g);
+      groups.push_back({Purpose::gradients, g});
+      if (a % 2) groups.push_back({Purpose::gradients, g});
+      groups.push_back({Purpose::layers, g});
     }
   std::this_thread::sleep_for(std::chrono::milliseconds(5 * ((7 * me) % n)));
   std::shuffle(groups.begin(), groups.end(), std::mt19937(me));
-  const Groups made(test_world(), groups);
+  Creations world;
+  const Groups made(world, groups);
+  const size_t with_me = 2 * static_cast<size_t>((me + 1) * (n - me));
+  EXPECT_EQ(world.made.size(), with_me) << "each once, and those of this rank alone";
+  EXPECT_TRUE(std::is_sorted(world.made.begin(), world.made.begin() + with_me / 2));
+  EXPECT_TRUE(std::is_sorted(world.made.begin() + with_me / 2, world.made.end()));
   std::sort(groups.begin(), groups.end());
-  for (const Ranks& g : groups) {
+  for (const auto& [purpose, g] : groups) {
+    if (std::find(g.begin(), g.end(), me) == g.end()) continue;
     int64_t sum = me;
-    made.at(g).all_reduce({&sum, 1, DType::i64}, ReduceOp::sum, stream()).wait();
+    made.at(purpose, g).all_reduce({&sum, 1, DType::i64}, ReduceOp::sum, stream()).wait();
     EXPECT_EQ(sum, int64_t{g.front() + g.back()} * static_cast<int64_t>(g.size()) / 2);
   }
-  EXPECT_THROW(made.at({n, n + 1}), std::logic_error);
+  EXPECT_THROW(made.at(Purpose::layers, {n, n + 1}), std::logic_error);
+  EXPECT_THROW(made.at(Purpose::transfers_forward, {me}), std::logic_error);
+}
+
+// Two purposes among the same ranks, which each rank begins in an order of its own.
+TEST(Groups, PurposesDoNotMeetEachOther) {
+  const int n = test_comm().size(), me = test_comm().rank();
+  if (n == 1) return;
+  const Ranks all = test_comm().ranks();
+  const Groups made(test_world(), {{Purpose::layers, all}, {Purpose::gradients, all}});
+  const Purpose purposes[] = {Purpose::layers, Purpose::gradients};
+  int64_t sent[2] = {10 + me, 20 + me}, got[2] = {};
+  Work work[2];
+  for (int k = 0; k < 2; ++k) {
+    const int i = (k + me) % 2;
+    const P2P messages[] = {{true, (me + 1) % n, {&sent[i], 1, DType::i64}},
+                            {false, (me + n - 1) % n, {&got[i], 1, DType::i64}}};
+    work[i] = made.at(purposes[i], all).exchange(messages, stream());
+  }
+  work[0].wait();
+  work[1].wait();
+  EXPECT_EQ(got[0], 10 + (me + n - 1) % n);
+  EXPECT_EQ(got[1], 20 + (me + n - 1) % n);
 }
 
 TEST(World, KnowsItsMachine) {

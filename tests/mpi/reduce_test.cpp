@@ -1,5 +1,6 @@
 // Collectives with gradients, gradient reduction and the step reduction, against sums made by hand.
-#include "parallel/reduce.h"
+#include "parallel/gradients.h"
+#include "parallel/step_sums.h"
 
 #include <cmath>
 #include <deque>
@@ -143,7 +144,7 @@ TEST(ReduceGradients, SumsOverTheirGroupsInBucketsOfAnySize) {
     // Every rank may list them as it likes.
     if (me % 2) std::reverse(parameters.begin(), parameters.end());
     const auto list = pointers(parameters);
-    const Groups groups(test_world(), list);
+    const Groups groups(test_world(), gradient_groups(list));
     reduce_gradients(list, groups, bucket);
     for (const Parameter& p : parameters) {
       const bool stays = p.name == "alone" || p.name == "one" || p.name == "frozen";
@@ -165,7 +166,7 @@ TEST(ReduceGradients, PartialGroupsInTurn) {
   parameters.push_back(parameter("norm", 6, {tp, dp}, me));
   parameters.push_back(parameter("embedding", 6, {dp, tied}, me));
   const auto list = pointers(parameters);
-  reduce_gradients(list, Groups(test_world(), list));
+  reduce_gradients(list, Groups(test_world(), gradient_groups(list)));
   const auto sum_of = [](const Ranks& ranks) {
     std::vector<double> out(6, 0);
     for (int r : ranks)

@@ -1,5 +1,6 @@
 // The messages that a plan charges for are those that a step sends, in number and in bytes.
 #include <numeric>
+#include <set>
 
 #include "tests/mpi/main.h"
 #include "tools/planned.h"
@@ -57,16 +58,17 @@ class Counting : public Communicator {
 class CountingWorld : public World {
  public:
   explicit CountingWorld(World& inner) : inner_(inner), world_(inner.world()) {}
-  struct Group {
+  struct Made {
     std::shared_ptr<Communicator> inner;
-    std::shared_ptr<Counting> counting;  // null on ranks outside of it
+    std::shared_ptr<Counting> counting;
   };
-  std::vector<Group> groups;  // in the order of creation
+  std::vector<Made> groups;  // of this rank, in the order of creation
 
   Counting& world() override { return world_; }
   std::shared_ptr<Communicator> create(const Ranks& ranks, const Limits& limits = {}) override {
-    Group g{inner_.create(ranks, limits), nullptr};
-    if (g.inner) g.counting = std::make_shared<Counting>(*g.inner);
+    Made g{inner_.create(ranks, limits), nullptr};
+    if (!g.inner) return nullptr;
+    g.counting = std::make_shared<Counting>(*g.inner);
     groups.push_back(g);
     return g.counting;
   }
@@ -96,11 +98,14 @@ const Case kCases[] = {
     {2, "dp2@0", "dp2@0"},
     {2, "dp2@0", "tp2,dp1@0"},
     {3, "dp1@0", "tp2,dp1@1"},
+    {3, "tp2,dp1@0", "tp2,dp1@1"},
+    {3, "dp2@0", "pp2,dp1@1"},
     {3, "tp2,dp1@0", "dp1@2"},
     {3, "dp1@0", "pp2,dp1@1"},
     {3, "dp2@0", "dp1@2"},
     {3, "dp1@0", "dp2@1", {"--train.micro_batch=1"}},  // waves without an image
     {4, "dp4@0", "tp2,dp2@0"},
+    {4, "dp3@0", "tp2,dp1@2"},
     {4, "tp2,dp1@0", "tp2,dp1@2", {"--train.micro_batch=1"}},
     {4, "dp4@0", "tp2,pp2,dp1@0"},
     {4, "tp2,dp2@0", "pp2,dp2@0", {"--module.vision.freeze=true"}},
@@ -137,20 +142,20 @@ TEST(Traffic, OfAPlanIsThatOfAStep) {
     // One message of the step's sums, as planned_step charges.
     EXPECT_EQ(world.world().reduced.messages, before.messages + 1);
     EXPECT_EQ(world.world().reduced.bytes, before.bytes + 8 * (3 + std::ssize(job.layout.modules)));
-    // The trainer makes the two of the transfers, then those of tensor parallelism, then those of gradients.
-    size_t tensor = 2;
+    // A trainer's groups of this rank come by purpose: those of layers, of gradients, and two of transfers.
+    std::set<Ranks> tensor;
     for (const auto& [name, grid] : job.layout.modules)
-      if (grid.tp > 1) tensor += grid.groups({Axis::tp}).size();
+      if (grid.tp > 1 && grid.contains(comm.rank())) tensor.insert(grid.group(comm.rank(), {Axis::tp}));
+    const size_t transfers = world.groups.size() - 2;
     StepTraffic mine;
     for (size_t i = 0; i < world.groups.size(); ++i) {
-      const Counting* group = world.groups[i].counting.get();
-      if (!group) continue;
-      if (i < 2) {
-        mine.transfers += group->sent;
-        EXPECT_EQ(group->reduced.messages, 0);
+      const Counting& group = *world.groups[i].counting;
+      if (i >= transfers) {
+        mine.transfers += group.sent;
+        EXPECT_EQ(group.reduced.messages, 0);
       } else {
-        (i < tensor ? mine.tensor : mine.gradients) += group->reduced;
-        EXPECT_EQ(group->sent.messages, 0);
+        (i < tensor.size() ? mine.tensor : mine.gradients) += group.reduced;
+        EXPECT_EQ(group.sent.messages, 0);
       }
     }
     std::vector<int64_t> all = numbers(mine);

@@ -11,7 +11,7 @@
 #include "kernels/cpu/threads.h"
 #include "nn/costs.h"
 #include "parallel/optimizer.h"
-#include "parallel/reduce.h"
+#include "parallel/step_sums.h"
 #include "tensor/clock.h"
 #include "tensor/cuda.h"
 #include "tensor/profile.h"
