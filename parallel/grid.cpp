@@ -1,6 +1,7 @@
 #include "parallel/grid.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "tensor/error.h"
@@ -9,30 +10,28 @@
 namespace mimo {
 namespace {
 
-// Axis by axis, fastest first.
-std::array<int, 4> sizes_of(const Grid& g) { return {g.tp, g.cp, g.dp, g.pp}; }
-std::array<int, 4> as_array(const Coord& c) { return {c.tp, c.cp, c.dp, c.pp}; }
-Coord as_coord(const std::array<int, 4>& c) { return {c[0], c[1], c[2], c[3]}; }
+// Axes whose sizes multiply to that of the grid, fastest first.
+using View = std::array<Axis, 4>;
+constexpr View kDense{Axis::tp, Axis::cp, Axis::dp, Axis::pp};
+constexpr View kExperts{Axis::etp, Axis::ep, Axis::edp, Axis::pp};
 
-using Chosen = std::array<bool, 4>;
+bool contains(const View& view, Axis a) { return std::find(view.begin(), view.end(), a) != view.end(); }
 
-Chosen chosen(const std::vector<Axis>& axes) {
-  Chosen is{};
-  for (Axis a : axes) is[static_cast<int>(a)] = true;
-  return is;
+const View& view_of(const Grid& g, const std::vector<Axis>& axes) {
+  const auto has_all = [&](const View& view) {
+    return std::all_of(axes.begin(), axes.end(), [&](Axis a) { return contains(view, a); });
+  };
+  if (has_all(kDense)) return kDense;
+  MIMO_CHECK(has_all(kExperts), "a group over axes of different views of " + to_string(g));
+  g.edp();  // that the view exists
+  return kExperts;
 }
 
-// The ranks with every coordinate of the chosen axes and, on the others, those of `at`: in ascending order.
-Ranks group_at(const Grid& g, const Coord& at, const Chosen& is) {
-  Ranks out;
-  const auto fixed = as_array(at), sizes = sizes_of(g);
-  std::array<int, 4> from, to;
-  for (int a = 0; a < 4; ++a) from[a] = is[a] ? 0 : fixed[a], to[a] = is[a] ? sizes[a] : fixed[a] + 1;
-  for (int pp = from[3]; pp < to[3]; ++pp)
-    for (int dp = from[2]; dp < to[2]; ++dp)
-      for (int cp = from[1]; cp < to[1]; ++cp)
-        for (int tp = from[0]; tp < to[0]; ++tp) out.push_back(g.rank({tp, cp, dp, pp}));
-  return out;
+// Of an axis: how far apart its neighbours are.
+int stride_of(const Grid& g, const View& view, Axis axis) {
+  int stride = 1;
+  for (size_t i = 0; view[i] != axis; ++i) stride *= g.size(view[i]);
+  return stride;
 }
 
 }  // namespace
@@ -53,42 +52,80 @@ int Grid::rank(const Coord& c) const {
 }
 
 Coord Grid::coord(int rank) const {
-  MIMO_CHECK(contains(rank), "rank " + std::to_string(rank) + " is not in " + to_string(*this));
-  std::array<int, 4> c{};
-  int rest = rank - offset;
-  const auto n = sizes_of(*this);
-  for (int a = 0; a < 4; ++a) {
-    c[a] = rest % n[a];
-    rest /= n[a];
+  return {coord(rank, Axis::tp), coord(rank, Axis::cp), coord(rank, Axis::dp), coord(rank, Axis::pp)};
+}
+
+int Grid::edp() const {
+  const int all = tp * cp * dp;
+  MIMO_CHECK(etp >= 1 && ep >= 1 && all % (etp * ep) == 0,
+             "etp " + std::to_string(etp) + " x ep " + std::to_string(ep) + " does not divide the " +
+                 std::to_string(all) + " ranks of a stage of " + to_string(*this));
+  return all / (etp * ep);
+}
+
+int Grid::size(Axis axis) const {
+  switch (axis) {
+    case Axis::tp:
+      return tp;
+    case Axis::cp:
+      return cp;
+    case Axis::dp:
+      return dp;
+    case Axis::pp:
+      return pp;
+    case Axis::etp:
+      return etp;
+    case Axis::ep:
+      return ep;
+    case Axis::edp:
+      return edp();
   }
-  return as_coord(c);
+  return 1;
+}
+
+int Grid::coord(int rank, Axis axis) const {
+  MIMO_CHECK(contains(rank), "rank " + std::to_string(rank) + " is not in " + to_string(*this));
+  return (rank - offset) / stride_of(*this, view_of(*this, {axis}), axis) % size(axis);
 }
 
 std::vector<Ranks> Grid::groups(const std::vector<Axis>& axes) const {
-  const Chosen is = chosen(axes);
   std::vector<Ranks> out;
-  for (int r = offset; r < end(); ++r) {
-    // Every group is met at its first rank, the one at 0 on the chosen axes.
-    const auto c = as_array(coord(r));
-    bool first = true;
-    for (int a = 0; a < 4; ++a) first = first && !(is[a] && c[a] != 0);
-    if (first) out.push_back(group_at(*this, coord(r), is));
-  }
+  for (int r = offset; r < end(); ++r)  // every group is met at its first rank, the one at 0 on its axes
+    if (std::all_of(axes.begin(), axes.end(), [&](Axis a) { return coord(r, a) == 0; }))
+      out.push_back(group(r, axes));
   return out;
 }
 
 Ranks Grid::group(int rank, const std::vector<Axis>& axes) const {
-  return group_at(*this, coord(rank), chosen(axes));
+  const View& view = view_of(*this, axes);
+  Ranks out{rank};
+  for (Axis a : view) {  // fastest first, so that what is there already goes round within the next
+    if (std::find(axes.begin(), axes.end(), a) == axes.end()) continue;
+    const int stride = stride_of(*this, view, a), at = coord(rank, a);
+    const size_t inner = out.size();
+    for (int& r : out) r -= at * stride;
+    for (int k = 1; k < size(a); ++k)
+      for (size_t i = 0; i < inner; ++i) out.push_back(out[i] + k * stride);
+  }
+  return out;
+}
+
+std::vector<int> Grid::stages_of(int rank) const {
+  std::vector<int> out;
+  for (int s = coord(rank, Axis::pp); s < stages(); s += pp) out.push_back(s);
+  return out;
 }
 
 Ranks Grid::block(int lane, int stage) const {
-  return group(rank({.dp = lane, .pp = stage}), {Axis::tp, Axis::cp});
+  MIMO_CHECK(stage >= 0 && stage < stages(), "no stage " + std::to_string(stage) + " in " + to_string(*this));
+  return group(rank({.dp = lane, .pp = stage % pp}), {Axis::tp, Axis::cp});
 }
 
 std::string to_string(const Grid& g) {
   std::string s = "tp" + std::to_string(g.tp);
   if (g.cp != 1) s += ",cp" + std::to_string(g.cp);
   if (g.pp != 1) s += ",pp" + std::to_string(g.pp);
+  if (g.vp != 1) s += ",vp" + std::to_string(g.vp);
   return s + ",dp" + std::to_string(g.dp) + "@" + std::to_string(g.offset);
 }
 

@@ -17,8 +17,18 @@ constexpr const char* kExample = "write \"tp2,pp2,dp1@4\": any of tp, cp, pp, dp
 // One line as it was written.
 struct Request {
   std::string module;
-  std::optional<int> tp, cp, pp, dp, offset;
+  std::optional<int> tp, cp, pp, dp, vp, etp, ep, offset;
 
+  std::optional<int>* size_of(std::string_view key) {
+    return key == "tp"    ? &tp
+           : key == "cp"  ? &cp
+           : key == "pp"  ? &pp
+           : key == "dp"  ? &dp
+           : key == "vp"  ? &vp
+           : key == "etp" ? &etp
+           : key == "ep"  ? &ep
+                          : nullptr;
+  }
   std::string place() const { return "layout." + module; }
   int64_t lane_size() const { return int64_t{tp.value_or(1)} * cp.value_or(1) * pp.value_or(1); }
   int64_t size() const { return lane_size() * dp.value_or(1); }
@@ -30,6 +40,8 @@ struct Request {
 };
 
 std::string quoted(std::string_view s) { return "\"" + std::string(s) + "\""; }
+
+bool is_letter(unsigned char c) { return std::isalpha(c); }
 
 std::string trim(std::string_view s) {
   while (!s.empty() && std::isspace(static_cast<unsigned char>(s.front()))) s.remove_prefix(1);
@@ -64,20 +76,17 @@ Request parse_line(const std::string& module, const std::string& text) {
     const size_t comma = std::min(sizes.find(',', begin), sizes.size());
     const std::string item = trim(sizes.substr(begin, comma - begin));
     begin = comma + 1;
-    std::string key = item.substr(0, 2);
+    const size_t digits = std::find_if_not(item.begin(), item.end(), is_letter) - item.begin();
+    std::string key = item.substr(0, digits);
     for (char& c : key) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    std::optional<int>* field = key == "tp"   ? &r.tp
-                                : key == "cp" ? &r.cp
-                                : key == "pp" ? &r.pp
-                                : key == "dp" ? &r.dp
-                                              : nullptr;
+    std::optional<int>* field = r.size_of(key);
     if (!field)
       throw ConfigError(r.place(),
                         "unknown size: expected tp, cp, pp or dp with a number, found " + quoted(item),
                         kExample);
     if (field->has_value())
       throw ConfigError(r.place(), key + " is given twice: expected it once, found " + quoted(text));
-    *field = number(r.place(), key, item.substr(2), 1);
+    *field = number(r.place(), key, item.substr(digits), 1);
   }
   return r;
 }
@@ -109,11 +118,18 @@ void check_sizes(const Request& r) {
     throw ConfigError(r.place(), "tp: expected a power of two, found " + std::to_string(tp),
                       "use tp" + std::to_string(below) + " or tp" + std::to_string(2 * below));
   }
-  if (r.cp.value_or(1) != 1)
-    throw ConfigError(
-        r.place(),
-        "cp: context parallelism is not supported yet: expected cp1, found cp" + std::to_string(*r.cp),
-        "use tp or pp for long sequences");
+  const auto not_yet = [&](const std::string& key, const std::optional<int>& size, const std::string& what,
+                           const std::string& hint) {
+    if (size.value_or(1) != 1)
+      throw ConfigError(r.place(),
+                        key + ": " + what + " not supported yet: expected " + key + "1, found " + key +
+                            std::to_string(*size),
+                        hint);
+  };
+  not_yet("cp", r.cp, "context parallelism is", "use tp or pp for long sequences");
+  not_yet("vp", r.vp, "virtual stages are", "use pp alone");
+  not_yet("ep", r.ep, "expert parallelism is", "use tp for wide layers");
+  not_yet("etp", r.etp, "expert parallelism is", "use tp for wide layers");
 }
 
 // Whether each rank of the world has a module already.

@@ -19,7 +19,8 @@ struct Layout {
 
 // Parses one "tpN,cpN,ppN,dpN@OFFSET" per module (any order and subset, missing sizes are 1, "tp" may be
 // written TP), fills in offsets over the free ranks (explicit ones first) and the one missing dp, and checks
-// everything that needs no model: positive sizes, tp a power of two, cp = 1 so far, a module on every rank.
+// everything that needs no model: positive sizes, tp a power of two, cp, vp, ep and etp 1 so far, a module on
+// every rank.
 // Modules share ranks as they like: all, some or none. The missing dp takes the ranks of the module (the
 // widest) at the same offset, else those that the others leave and, from its own offset on, those it shares
 // with them. An empty list is the default: as many ranks as modules, a rank for each; otherwise all modules

@@ -42,12 +42,12 @@ std::vector<StageEdge> stage_edges(const Layout& layout, const ModuleEdges& edge
   std::vector<StageEdge> out;
   const int modules = static_cast<int>(layout.modules.size());
   for (int m = 0; m < modules; ++m)
-    for (int s = 0; s + 1 < layout.modules[m].second.pp; ++s) out.push_back({m, s, m, s + 1});
+    for (int s = 0; s + 1 < layout.modules[m].second.stages(); ++s) out.push_back({m, s, m, s + 1});
   for (const ModuleEdge& e : edges) {
     MIMO_CHECK(e.src >= 0 && e.src < modules && e.dst >= 0 && e.dst < modules && e.src != e.dst,
                "edge " + std::to_string(e.src) + " -> " + std::to_string(e.dst) + " between " +
                    std::to_string(modules) + " modules");
-    out.push_back({e.src, layout.modules[e.src].second.pp - 1, e.dst, 0});
+    out.push_back({e.src, layout.modules[e.src].second.stages() - 1, e.dst, 0});
   }
   return out;
 }
@@ -253,11 +253,11 @@ PlanGraph step_graph(const Layout& layout, const ModuleEdges& module_edges, cons
     const auto& [name, grid] = layout.modules[m];
     names.push_back(name);
     MIMO_CHECK(costs.stages.empty() || (m < static_cast<int>(costs.stages.size()) &&
-                                        static_cast<int>(costs.stages[m].size()) == grid.pp),
-               "costs do not list the " + std::to_string(grid.pp) + " stages of " + name);
+                                        static_cast<int>(costs.stages[m].size()) == grid.stages()),
+               "costs do not list the " + std::to_string(grid.stages()) + " stages of " + name);
     MIMO_CHECK(costs.trainable.empty() || m < static_cast<int>(costs.trainable.size()),
                "not said whether " + name + " is trainable");
-    for (int s = 0; s < grid.pp; ++s) {
+    for (int s = 0; s < grid.stages(); ++s) {
       first[{m, s}] = static_cast<int>(nodes.size());
       StageCost c = costs.stages.empty() ? StageCost{} : costs.stages[m][s];
       c.forward = rounded(c.forward);

@@ -269,7 +269,7 @@ std::pair<PlanGraph, Layout> on_one_rank(const Problem& p, bool forward_only = f
   for (int m = 0; m < static_cast<int>(one.modules.size()); ++m) {
     names.push_back(one.modules[m].first);
     one.modules[m].second.dp = one.modules[m].second.tp = 1;
-    for (int s = 0; s < one.modules[m].second.pp; ++s) {
+    for (int s = 0; s < one.modules[m].second.stages(); ++s) {
       index[{m, s}] = static_cast<int>(nodes.size());
       nodes.push_back({m, s, 0, {0}, {}, p.trainable[m]});
     }

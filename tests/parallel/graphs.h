@@ -60,7 +60,8 @@ inline PlanGraph random_graph(std::mt19937& random, bool forward_only = false) {
 }
 
 // A random layout of one to three modules with edges into the last, and from the first to the second:
-// disjoint, on the same ranks, or each where it likes as long as no rank is left out.
+// disjoint, on the same ranks, or each where it likes as long as no rank is left out; some with virtual
+// stages.
 struct RandomStep {
   Layout layout;
   ModuleEdges edges;
@@ -81,10 +82,11 @@ inline RandomStep random_step(std::mt19937& random, int most_lanes = 4) {
     } else {
       g.offset = place == Place::disjoint ? world : below(world + 1);
     }
+    if (below(3) == 0) g.vp = 2;
     world = std::max(world, g.end());
     s.layout.modules.emplace_back(std::string("m").append(std::to_string(m)), g);
     auto& stages = s.costs.stages.emplace_back();
-    for (int i = 0; i < g.pp; ++i)
+    for (int i = 0; i < g.stages(); ++i)
       stages.push_back({.forward = 1 + below(3) * 0.5, .backward = 2 + below(3) * 0.5, .reduce = 0.25});
     s.costs.trainable.push_back(below(4) != 0);
   }

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <set>
 
 namespace mimo {
 namespace {
@@ -48,21 +47,79 @@ TEST(Grid, CoordAndRankAreInverse) {
   EXPECT_THROW(g.rank({.pp = -1}), std::logic_error);
 }
 
-TEST(Grid, GroupsOfAnyAxesPartitionTheGrid) {
-  const Grid g{.offset = 2, .tp = 2, .cp = 3, .dp = 2, .pp = 2};
+// Groups over any axes of a view hold every rank once.
+void expect_partitions(const Grid& g, const std::vector<Axis>& view) {
   for (int mask = 0; mask < 16; ++mask) {
     std::vector<Axis> axes;
+    int size = 1;
     for (int a = 0; a < 4; ++a)
-      if (mask >> a & 1) axes.push_back(static_cast<Axis>(a));
-    std::set<int> all;
+      if (mask >> a & 1) axes.push_back(view[a]), size *= g.size(view[a]);
+    Ranks all;
     for (const Ranks& ranks : g.groups(axes)) {
+      EXPECT_EQ(ranks.size(), static_cast<size_t>(size));
       EXPECT_TRUE(std::is_sorted(ranks.begin(), ranks.end()));
-      all.insert(ranks.begin(), ranks.end());
+      all.insert(all.end(), ranks.begin(), ranks.end());
       for (int r : ranks) EXPECT_EQ(g.group(r, axes), ranks);
     }
-    EXPECT_EQ(all.size(), static_cast<size_t>(g.size()));
-    EXPECT_EQ(g.groups(axes).size() * g.groups(axes)[0].size(), static_cast<size_t>(g.size()));
+    std::sort(all.begin(), all.end());
+    EXPECT_EQ(all, consecutive(g.offset, g.end()));
   }
+}
+
+TEST(Grid, GroupsOfAnyAxesPartitionTheGrid) {
+  expect_partitions({.offset = 2, .tp = 2, .cp = 3, .dp = 2, .pp = 2},
+                    {Axis::tp, Axis::cp, Axis::dp, Axis::pp});
+  for (const auto& [etp, ep] : {std::pair{1, 1}, {1, 4}, {2, 2}, {4, 1}, {1, 3}, {3, 4}, {2, 6}})
+    expect_partitions({.offset = 1, .tp = 2, .cp = 3, .dp = 4, .pp = 2, .etp = etp, .ep = ep},
+                      {Axis::etp, Axis::ep, Axis::edp, Axis::pp});
+}
+
+TEST(Grid, ExpertsSeeTheSameRanksAlongOtherAxes) {
+  const Grid g{.offset = 0, .tp = 2, .dp = 4, .pp = 2, .etp = 1, .ep = 4};
+  EXPECT_EQ(g.edp(), 2);
+  EXPECT_EQ(g.groups({Axis::ep}), (Groups{{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9, 10, 11}, {12, 13, 14, 15}}));
+  EXPECT_EQ(g.groups({Axis::edp})[1], (Ranks{1, 5}));
+  EXPECT_EQ(g.groups({Axis::edp, Axis::ep, Axis::etp}), g.groups({Axis::tp, Axis::cp, Axis::dp}));
+  // etp as wide as tp: experts are cut as the other layers are.
+  const Grid wide{.tp = 2, .dp = 4, .pp = 2, .etp = 2, .ep = 2};
+  EXPECT_EQ(wide.groups({Axis::etp}), wide.groups({Axis::tp}));
+  EXPECT_EQ(wide.groups({Axis::ep})[0], (Ranks{0, 2}));
+  EXPECT_EQ(wide.groups({Axis::edp})[0], (Ranks{0, 4}));
+  EXPECT_EQ(wide.coord(6, Axis::edp), 1);
+  EXPECT_EQ(wide.coord(6, Axis::ep), 1);
+  EXPECT_EQ(wide.coord(6, Axis::etp), 0);
+  // One expert of each kind a rank: the ranks of all lanes.
+  const Grid lanes{.offset = 3, .dp = 6, .etp = 1, .ep = 3};
+  EXPECT_EQ(lanes.groups({Axis::ep}), (Groups{{3, 4, 5}, {6, 7, 8}}));
+}
+
+TEST(Grid, RefusesViewsThatDoNotFit) {
+  const Grid g{.tp = 2, .dp = 3, .ep = 4};
+  EXPECT_THROW(g.edp(), std::logic_error);
+  EXPECT_THROW(g.groups({Axis::ep}), std::logic_error);
+  EXPECT_THROW(g.group(0, {Axis::etp}), std::logic_error);
+  EXPECT_THROW((Grid{.tp = 2, .ep = 0}.edp()), std::logic_error);
+  EXPECT_THROW((Grid{.tp = 2, .ep = 2}.groups({Axis::tp, Axis::ep})), std::logic_error);
+  EXPECT_EQ(g.groups({Axis::tp}).size(), 3u) << "where no expert is asked for";
+}
+
+TEST(Grid, StagesGoAroundTheRanks) {
+  const Grid g{.offset = 1, .tp = 2, .dp = 2, .pp = 3, .vp = 2};
+  EXPECT_EQ(g.stages(), 6);
+  EXPECT_EQ(g.size(), 12);
+  std::vector<int> holders(g.stages());
+  for (int r = g.offset; r < g.end(); ++r)
+    for (int s : g.stages_of(r)) {
+      ++holders[s];
+      const Ranks block = g.block(g.coord(r).dp, s);
+      EXPECT_TRUE(std::find(block.begin(), block.end(), r) != block.end());
+    }
+  EXPECT_EQ(holders, std::vector<int>(6, 4));
+  EXPECT_EQ(g.stages_of(1), (std::vector<int>{0, 3}));
+  EXPECT_EQ(g.stages_of(12), (std::vector<int>{2, 5}));
+  EXPECT_EQ(g.block(1, 4), g.block(1, 1));
+  EXPECT_EQ(to_string(g), "tp2,pp3,vp2,dp2@1");
+  EXPECT_THROW(g.block(0, 6), std::logic_error);
 }
 
 }  // namespace

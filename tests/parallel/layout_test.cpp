@@ -20,6 +20,8 @@ TEST(Layout, ReadsAnyOrderAndSubset) {
             "vision=tp1,dp2@0 language=tp2,pp2,dp1@2");
   EXPECT_EQ(parsed({{"vision", " DP2 , TP1 "}, {"language", "pp2,Tp2, dp1 @ 2"}}, two, 6),
             "vision=tp1,dp2@0 language=tp2,pp2,dp1@2");
+  EXPECT_EQ(parsed({{"vision", "vp1,etp1,ep1,cp1,dp1"}, {"language", "dp1"}}, two, 2),
+            "vision=tp1,dp1@0 language=tp1,dp1@1");
   EXPECT_EQ(parsed({{"language", "dp1@0"}, {"vision", "dp1@1"}}, two, 2),
             "language=tp1,dp1@0 vision=tp1,dp1@1")
       << "file order is kept";
@@ -160,6 +162,13 @@ const std::vector<Bad> kBad = {
         4,
         {"[layout.vision]", "tp: expected a power of two, found 3", "tp2 or tp4"}},
     Bad{"CpTwo", vision("cp2,dp1"), two, 3, {"[layout.vision]", "context parallelism", "found cp2"}},
+    Bad{"VirtualStages", vision("pp2,vp2,dp1"), two, 3, {"[layout.vision]", "virtual stages", "found vp2"}},
+    Bad{"Experts", vision("ep2,dp2"), two, 3, {"[layout.vision]", "ep: expert parallelism", "found ep2"}},
+    Bad{"ExpertsCut",
+        vision("etp2,dp2"),
+        two,
+        3,
+        {"[layout.vision]", "etp: expert parallelism", "found etp2"}},
     Bad{"UnknownModule",
         {{"vison", "dp1"}, {"language", "dp1"}},
         two,
