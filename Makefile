@@ -90,7 +90,7 @@ MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mp
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:  # keep the objects of the MPI tests
-.PHONY: all check-deps deps run test test-all test-asan tests cubin cubin-table gpu-tests gpu-mpi-tests lint format bench \
+.PHONY: all check-deps deps run test test-all test-asan test-mutants tests cubin cubin-table gpu-tests gpu-mpi-tests lint format bench \
   clean help report FORCE bundle bundled test-bundle gpu-check
 
 all: check-deps report $(PROGRAMS)
@@ -101,6 +101,7 @@ help:
 	@echo "make test-all the long checks too                 make lint   formatting and include rules"
 	@echo "make deps     install Debian packages             make clean  remove $(BUILD)*/ and the programs"
 	@echo "make test-asan CUDA kernels on the CPU, sanitized make cubin  registers, shared memory and spills of the kernels"
+	@echo "make test-mutants plants faults one at a time that tests have to catch (ARGS=words chooses some)"
 	@echo "make gpu-check checks and measures on a GPU       make bundle the same for a machine without a compiler, one file"
 	@echo "make gpu-tests build $(BUILD)/gpu/tests, the kernels' tests for a machine with a GPU"
 	@echo "variables: SANITIZE=address,undefined  BUILD=dir  MARCH=native  CUDA_HOME=dir  CUDA_ARCH=90a  NVCC= (without CUDA)  RANKS=4 (make run)"
@@ -284,6 +285,10 @@ test: deps
 test-all: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
 	@MIMO_TEST_ALL=1 tests/run.sh $(BUILD)/tests $(SCRIPTS)
+
+# Are the tests awake? An hour or so, as libraries and tests are built for each of some hundred faults.
+test-mutants: deps
+	@tests/mutants.sh $(ARGS)
 
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1

@@ -57,6 +57,26 @@ TEST(Hdf5, BoxesWriteTheirElementsOnly) {
   EXPECT_EQ(x.read<int32_t>(), (std::vector<int32_t>{0, 0, 2, 1, 1, 0, 1, 1, 0}));
 }
 
+// More than 16 MiB go in pieces of whole rows, here of four, four and one of eleven: none is where another
+// is.
+TEST(Hdf5, LargeBoxesGoInPieces) {
+  TempDir dir;
+  constexpr int64_t width = 1 << 20;
+  h5::File f = h5::File::create(dir / "a.h5");
+  h5::Dataset x = f.create_dataset("x", DType::f32, {11, width});
+  std::vector<float> values;
+  for (int64_t i = 0; i < 9 * width; ++i) values.push_back(static_cast<float>(i % 65537 + i / width));
+  x.write({{1, 0}, {9, width}}, DType::f32, values.data());
+  EXPECT_EQ(x.read<float>(Box{{1, 0}, {9, width}}), values);
+  for (int64_t row = 0; row < 11; ++row) {
+    const bool written = row >= 1 && row < 10;
+    const auto begin = values.begin() + (written ? (row - 1) * width : 0);
+    EXPECT_EQ(x.read<float>(Box{{row, 0}, {1, width}}),
+              written ? std::vector<float>(begin, begin + width) : std::vector<float>(width, 0))
+        << "row " << row;
+  }
+}
+
 TEST(Hdf5, Bf16IsAFloatThatOtherProgramsConvert) {
   TempDir dir;
   const std::vector<float> numbers = {0, -0.0f, 1, -2.5, 3.140625, 1e38f, 1e-38f, 9.2e-41f, INFINITY, NAN};

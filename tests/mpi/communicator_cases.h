@@ -83,11 +83,12 @@ class Data {
   std::shared_ptr<Memory> memory_;
 };
 
-// Element i of rank r: values over six octaves, whose sum depends on the order.
+// Element i of rank r: of one rank in three with 2^60 added, of one taken off, so that the sum of three
+// depends on its order in any type: what is added before the two have met is lost.
 double value(int r, int64_t i, DType t) {
   const uint64_t h = (static_cast<uint64_t>(i) * 8 + r + 1) * 0x9E3779B97F4A7C15u >> 40;  // 24 bits
   if (t == DType::f32 || t == DType::bf16 || t == DType::f64)
-    return std::ldexp(static_cast<double>(h % 2001) - 1000, static_cast<int>(h / 2001 % 6));
+    return static_cast<double>(h) - 0x1p23 + static_cast<double>((i + r) % 3 - 1) * 0x1p60;
   return static_cast<double>(h % 50);
 }
 
@@ -99,11 +100,12 @@ std::vector<T> values(int r, int64_t n) {
 }
 
 template <class T>
-std::vector<T> reduced(int ranks, int64_t n, ReduceOp op) {
+std::vector<T> reduced(int ranks, int64_t n, ReduceOp op, bool backwards = false) {
   using A = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
   std::vector<T> out;
   std::vector<std::vector<T>> all;
   for (int r = 0; r < ranks; ++r) all.push_back(values<T>(r, n));
+  if (backwards) std::reverse(all.begin(), all.end());
   for (int64_t i = 0; i < n; ++i) {
     A a = all[0][i];
     for (int r = 1; r < ranks; ++r) {
@@ -137,14 +139,15 @@ void expect_sums(const std::vector<T>& found, int ranks, int64_t begin, int64_t 
                            : std::is_same_v<T, float> ? std::ldexp(1, -24)
                                                       : std::ldexp(1, -53);
   for (size_t i = 0; i < found.size(); ++i) {
-    double sum = 0, magnitude = 0;
+    long double sum = 0, magnitude = 0;
     for (int r = 0; r < ranks; ++r) {
       const double v =
           static_cast<double>(static_cast<T>(value(r, begin + static_cast<int64_t>(i), dtype_of<T>())));
       sum += v, magnitude += std::abs(v);
     }
     // A rank more than n - 1: partial sums carry errors themselves.
-    ASSERT_NEAR(static_cast<double>(found[i]), sum, ranks * half_unit * magnitude)
+    ASSERT_NEAR(static_cast<double>(found[i]), static_cast<double>(sum),
+                static_cast<double>(ranks * half_unit * magnitude))
         << what << ": element " << i;
   }
 }
@@ -173,6 +176,22 @@ void check_all_reduce() {
         expect_equal_on_all_ranks(x.get());
       }
   }
+}
+
+template <class T>
+void expect_order_to_count() {
+  int other = 0;
+  const auto forwards = reduced<T>(3, 1000, ReduceOp::sum),
+             backwards = reduced<T>(3, 1000, ReduceOp::sum, true);
+  for (size_t i = 0; i < forwards.size(); ++i)
+    other += static_cast<double>(forwards[i]) != static_cast<double>(backwards[i]);
+  EXPECT_GT(other, 10) << name_of(dtype_of<T>());
+}
+
+TEST(Communicator, SumsOfTheseValuesDependOnTheirOrder) {
+  expect_order_to_count<float>();
+  expect_order_to_count<bf16>();
+  expect_order_to_count<double>();
 }
 
 TEST(Communicator, AllReduceSumsInRankOrder) {

@@ -289,6 +289,45 @@ TEST(Verify, NamesWhatIsWrong) {
   expect(p, "comes after the step reduction");
 }
 
+// Of every two actions of which one needs the other, that one moved behind.
+TEST(Verify, NamesWhatAnActionNeeds) {
+  GraphBuilder b;
+  b.chain({0, 1});
+  const PlanGraph g = b.build();
+  const Plan good = plan_step(g, 1);
+  using Kind = Action::Kind;
+  const auto position = [&](Kind kind, int module) {
+    const auto is = [&](const Action& a) { return a.kind == kind && (module < 0 || a.module == module); };
+    return std::find_if(good.order.begin(), good.order.end(), is) - good.order.begin();
+  };
+  struct Need {
+    Kind before;
+    int before_module;
+    Kind after;
+    int after_module;
+  };
+  for (const Need& n : std::vector<Need>{{Kind::forward, 0, Kind::send_forward, 0},
+                                         {Kind::send_forward, 0, Kind::forward, 1},
+                                         {Kind::forward, 1, Kind::backward, 1},
+                                         {Kind::backward, 1, Kind::send_backward, 0},
+                                         {Kind::send_backward, 0, Kind::backward, 0},
+                                         {Kind::backward, 0, Kind::reduce, 0},
+                                         {Kind::backward, 1, Kind::reduce, 1},
+                                         {Kind::reduce, 0, Kind::step_reduce, -1},
+                                         {Kind::reduce, 1, Kind::step_reduce, -1},
+                                         {Kind::step_reduce, -1, Kind::update, -1}}) {
+    const auto from = position(n.before, n.before_module), to = position(n.after, n.after_module);
+    ASSERT_LT(from, to);
+    ASSERT_LT(to, static_cast<std::ptrdiff_t>(good.order.size()));
+    Plan p = good;
+    std::rotate(p.order.begin() + from, p.order.begin() + from + 1, p.order.begin() + to + 1);
+    const std::string found = complaint(p, g);
+    EXPECT_NE(found.find("comes before " + g.describe(good.order[from]) + ", which it needs"),
+              std::string::npos)
+        << found;
+  }
+}
+
 TEST(Verify, ListsThatDisagreeDeadlock) {
   // A->B, A->L, B->L where L takes A's result before B's and A gives to L first: with one thing at a time and
   // no buffers B never gets its input.

@@ -24,6 +24,19 @@ TEST(Simulate, AccountsForEveryRank) {
     EXPECT_EQ(t.spans[i].end - t.spans[i].start, g.duration(plan.order[i]));
 }
 
+// What goes to and what comes fro do not wait for each other.
+TEST(Simulate, TransfersRunBesideEachOther) {
+  testing::GraphBuilder b;
+  b.node({0}, 1, 1), b.node({1}, 1, 1);
+  b.edge(0, 1, 3);
+  const PlanGraph g = b.build();
+  // There at 1 to 10, one after the other; forward and backward of the second node at 4, 7 and 10; back at 6
+  // to 15.
+  const Timeline t = simulate(plan_step(g, 3), g);
+  EXPECT_EQ(t.makespan, 16);
+  EXPECT_EQ(t.busy, (std::vector<double>{6, 6}));
+}
+
 TEST(Simulate, ColocatedNodesShareTheirRank) {
   testing::GraphBuilder b;
   b.chain({0, 0});

@@ -1,132 +1,15 @@
 // Training in plain double precision, written apart from the framework: what a step of a vision-language
-// model is, sample by sample and number by number.
+// model is. Trainer is held against it.
 #pragma once
-#include <algorithm>
 #include <cmath>
 #include <map>
 #include <numbers>
 #include <string>
 #include <vector>
 
+#include "tests/tools/plain_layers.h"
+
 namespace plain {
-
-// A number that knows how it came about: the tape lists every number of a step with the two that it was made
-// of and its derivatives by them, so that one walk back gives the derivative of the loss by each.
-struct Entry {
-  int a, b;
-  double da, db;
-};
-inline std::vector<Entry> tape;
-
-struct Number {
-  double value;
-  int at = -1;  // on the tape; -1: a constant
-  Number(double v = 0) : value(v) {}
-};
-// A number made of a and b, with its derivatives by them.
-inline Number made(double value, Number a, double da, Number b = 0, double db = 0) {
-  Number n(value);
-  n.at = static_cast<int>(tape.size());
-  tape.push_back({a.at, b.at, da, db});
-  return n;
-}
-inline Number operator+(Number a, Number b) { return made(a.value + b.value, a, 1, b, 1); }
-inline Number operator-(Number a, Number b) { return made(a.value - b.value, a, 1, b, -1); }
-inline Number operator*(Number a, Number b) { return made(a.value * b.value, a, b.value, b, a.value); }
-inline Number operator/(Number a, Number b) {
-  return made(a.value / b.value, a, 1 / b.value, b, -a.value / (b.value * b.value));
-}
-inline Number exp(Number a) { return made(std::exp(a.value), a, std::exp(a.value)); }
-inline Number log(Number a) { return made(std::log(a.value), a, 1 / a.value); }
-inline Number sqrt(Number a) { return made(std::sqrt(a.value), a, 0.5 / std::sqrt(a.value)); }
-inline Number relu2(Number a) { return a.value > 0 ? a * a : 0; }
-inline Number silu(Number a) { return a / (1 + exp(0 - a)); }
-
-// d loss / d (every number of the tape).
-inline std::vector<double> derivatives(Number loss) {
-  std::vector<double> d(tape.size(), 0);
-  if (loss.at >= 0) d[static_cast<size_t>(loss.at)] = 1;
-  for (size_t i = tape.size(); i-- > 0;) {
-    if (tape[i].a >= 0) d[static_cast<size_t>(tape[i].a)] += d[i] * tape[i].da;
-    if (tape[i].b >= 0) d[static_cast<size_t>(tape[i].b)] += d[i] * tape[i].db;
-  }
-  return d;
-}
-
-using Row = std::vector<Number>;
-using Rows = std::vector<Row>;
-
-inline Rows add(const Rows& a, const Rows& b) {
-  Rows c = a;
-  for (size_t i = 0; i < a.size(); ++i)
-    for (size_t k = 0; k < a[i].size(); ++k) c[i][k] = a[i][k] + b[i][k];
-  return c;
-}
-
-template <class F>
-Rows each(Rows x, F f) {
-  for (Row& row : x)
-    for (Number& n : row) n = f(n);
-  return x;
-}
-
-inline Number mean(const Row& x) {
-  Number sum;
-  for (Number n : x) sum = sum + n;
-  return sum / static_cast<double>(x.size());
-}
-
-// x W^T + b, W row by row.
-inline Rows linear(const Rows& x, const Row& w, const Row& b = {}) {
-  Rows y;
-  for (const Row& in : x) {
-    Row& out = y.emplace_back(w.size() / in.size());
-    for (size_t o = 0; o < out.size(); ++o) {
-      if (!b.empty()) out[o] = b[o];
-      for (size_t i = 0; i < in.size(); ++i) out[o] = out[o] + w[o * in.size() + i] * in[i];
-    }
-  }
-  return y;
-}
-
-inline Rows rms_norm(Rows x, const Row& w, double eps) {
-  for (Row& row : x) {
-    Row squares;
-    for (Number n : row) squares.push_back(n * n);
-    const Number scale = 1 / sqrt(mean(squares) + eps);
-    for (size_t k = 0; k < row.size(); ++k) row[k] = row[k] * scale * w[k];
-  }
-  return x;
-}
-
-inline Rows layer_norm(Rows x, const Row& w, const Row& b, double eps) {
-  for (Row& row : x) {
-    const Number middle = mean(row);
-    for (Number& n : row) n = n - middle;
-  }
-  return add(rms_norm(x, w, eps), Rows(x.size(), b));
-}
-
-// Columns q | k | v; query head h reads key-value head h / (heads / kv_heads).
-inline Rows attention(const Rows& qkv, size_t heads, size_t kv_heads, size_t dim, bool causal) {
-  Rows out(qkv.size(), Row(heads * dim));
-  for (size_t h = 0; h < heads; ++h) {
-    const size_t q = h * dim, k = (heads + h / (heads / kv_heads)) * dim, v = k + kv_heads * dim;
-    for (size_t i = 0; i < qkv.size(); ++i) {
-      Row weights;
-      Number sum;
-      for (size_t j = 0; j < (causal ? i + 1 : qkv.size()); ++j) {
-        Number score;
-        for (size_t c = 0; c < dim; ++c) score = score + qkv[i][q + c] * qkv[j][k + c];
-        weights.push_back(exp(score / std::sqrt(static_cast<double>(dim))));
-        sum = sum + weights.back();
-      }
-      for (size_t j = 0; j < weights.size(); ++j)
-        for (size_t c = 0; c < dim; ++c) out[i][q + c] = out[i][q + c] + weights[j] / sum * qkv[j][v + c];
-    }
-  }
-  return out;
-}
 
 struct Image {
   size_t height, width;        // in pixels
@@ -139,7 +22,8 @@ struct Sample {
 };
 
 struct Settings {
-  size_t patch = 2, grid = 4, vision_heads = 2, vision_dim = 8, heads = 2, kv_heads = 1, dim = 8;
+  std::string pattern;
+  size_t patch, grid, vision_heads, vision_dim, heads, kv_heads, dim, groups;
   double vision_eps = 1e-6, eps = 1e-5;
   double lr, min_lr, beta1, beta2, adam_eps, weight_decay, clip;
   int64_t warmup, steps;
@@ -252,6 +136,51 @@ class Trainer {
     return linear(each(joined, relu2), w("vision.projector.linear2.weight"));
   }
 
+  // A layer of the language model by its symbol.
+  Rows mix(char symbol, const std::string& name, const Rows& x) const {
+    const auto layer = [&](const Rows& in, const std::string& of) {
+      return linear(in, w(name + of + ".weight"));
+    };
+    const auto gate = [](Rows y, const Rows& z) {
+      for (size_t t = 0; t < y.size(); ++t)
+        for (size_t c = 0; c < y[t].size(); ++c) y[t][c] = y[t][c] * silu(z[t][c]);
+      return y;
+    };
+    const auto steps = [](Rows dt, const Row& bias) {
+      return each(add(dt, Rows(dt.size(), bias)), softplus);
+    };
+    if (symbol == '*')
+      return layer(attention(layer(x, "qkv_proj"), s_.heads, s_.kv_heads, s_.dim, true), "o_proj");
+    if (symbol == '-') return layer(each(layer(x, "up_proj"), relu2), "down_proj");
+    const Rows in = layer(x, "in_proj");
+    const Row &conv = w(name + "conv1d.weight"), &bias = w(name + "conv1d.bias"), &a_log = w(name + "A_log"),
+              &d = w(name + "D");
+    if (symbol == 'M') {  // z | x | B | C | dt, of which x | B | C pass the convolution
+      const Row& scale = w(name + "norm.weight");
+      const size_t inner = scale.size(), bc = (bias.size() - inner) / 2;
+      const Rows xbc = causal_conv(columns(in, inner, bias.size()), conv, bias);
+      const Rows dt = steps(columns(in, inner + bias.size(), d.size()), w(name + "dt_bias"));
+      const Rows y = gate(ssd(columns(xbc, 0, inner), columns(xbc, inner, bc), columns(xbc, inner + bc, bc),
+                              dt, a_log, d, s_.groups),
+                          columns(in, 0, inner));
+      Rows out(y.size());  // every group is normed by itself
+      for (size_t group = 0, width = inner / s_.groups; group < s_.groups; ++group) {
+        const Rows part =
+            rms_norm(columns(y, group * width, width), columns({scale}, group * width, width)[0], s_.eps);
+        for (size_t t = 0; t < y.size(); ++t) out[t].insert(out[t].end(), part[t].begin(), part[t].end());
+      }
+      return layer(out, "out_proj");
+    }
+    // 'S': x | z, and dt | B | C of the convolution's result
+    const size_t inner = d.size(), state = a_log.size() / inner;
+    const Rows u = causal_conv(columns(in, 0, inner), conv, bias), dbc = layer(u, "x_proj");
+    const size_t rank = dbc[0].size() - 2 * state;
+    const Rows delta = steps(layer(columns(dbc, 0, rank), "dt_proj"), w(name + "dt_proj.bias"));
+    const Rows y =
+        selective_scan(u, delta, columns(dbc, rank, state), columns(dbc, rank + state, state), a_log, d);
+    return layer(gate(y, columns(in, inner, inner)), "out_proj");
+  }
+
   // Sum of -ln p(next token) over the tokens that count; counted: their number is added.
   Number loss_of(const Sample& sample, double& counted) const {
     const Row& table = w("language.embeddings.weight");
@@ -270,17 +199,12 @@ class Trainer {
     const auto norm = [&](const Rows& in, const std::string& name) {
       return rms_norm(in, w("language." + name + ".weight"), s_.eps);
     };
-    const auto layer = [&](const Rows& in, const std::string& name) {
-      return linear(in, w("language." + name + ".weight"));
-    };
-    const Rows heard = attention(layer(norm(h, "layers.0.norm"), "layers.0.mixer.qkv_proj"), s_.heads,
-                                 s_.kv_heads, s_.dim, true);
-    h = add(h, layer(heard, "layers.0.mixer.o_proj"));
-    const Rows inner = each(layer(norm(h, "layers.1.norm"), "layers.1.mixer.up_proj"), relu2);
-    h = add(h, layer(inner, "layers.1.mixer.down_proj"));
-
+    for (size_t i = 0; i < s_.pattern.size(); ++i) {
+      const std::string at = "layers." + std::to_string(i);
+      h = add(h, mix(s_.pattern[i], "language." + at + ".mixer.", norm(h, at + ".norm")));
+    }
     Number loss;
-    const Rows logits = layer(norm(h, "norm_f"), "lm_head");
+    const Rows logits = linear(norm(h, "norm_f"), w("language.lm_head.weight"));
     for (size_t i = 0; i < labels.size(); ++i) {
       if (labels[i] < 0) continue;
       Number sum;
