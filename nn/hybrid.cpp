@@ -10,7 +10,7 @@ class HybridStage : public LanguageStage {
   HybridStage(const HybridOptions& o, const ModuleContext& context, int begin, int end, bool recompute)
       : o_(o), set_(context), recompute_(recompute) {
     const std::string symbols = layer_symbols(o.pattern);
-    const Cut vocabulary{0, {}, true};
+    const Cut vocabulary{.axis = 0, .uneven = true};
     if (begin == 0)
       embedding_ = &set_.make("embeddings.weight", {o.vocab, o.hidden}, vocabulary, normal(o.embedding_std));
     for (int i = begin; i < end; ++i) {

@@ -16,7 +16,7 @@ Tensor Linear::operator()(const Tensor& x) const {
 
 Linear column_linear(ParameterSet& set, const std::string& name, int64_t in, int64_t out, bool bias,
                      std::vector<int64_t> blocks) {
-  const Cut cut{0, std::move(blocks), false};
+  const Cut cut{.axis = 0, .blocks = std::move(blocks)};
   Linear l{&set.make(name + ".weight", {out, in}, cut, normal(set.context().std_of(in))), nullptr,
            set.group(), false};
   if (bias) l.bias = &set.make(name + ".bias", {out}, cut, constant(0));

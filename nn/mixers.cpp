@@ -56,7 +56,7 @@ class Mamba2Mixer : public Mixer {
       : shape_(mamba2_shape(o, set.tp())), eps_(o.eps) {
     const Mamba2Shape whole = mamba2_shape(o);
     const int64_t inner = whole.inner(), bc = int64_t{o.ssm_groups} * o.ssm_state;
-    const Cut conv{0, {inner, bc, bc}, false};
+    const Cut conv{.axis = 0, .blocks = {inner, bc, bc}};
     const double bound = 1 / std::sqrt(static_cast<double>(o.conv_width));
     const Initializer uniform{Distribution::uniform, -bound, bound};
     using P = ParameterSet::Precision;

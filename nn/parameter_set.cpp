@@ -14,18 +14,7 @@ Parameter& ParameterSet::make(const std::string& name, Dims shape, const Cut& cu
   Parameter p;
   p.name = c.module + "." + name;
   p.shape = shape;
-  const bool sharded = cut.axis >= 0 && c.grid.tp > 1;
-  if (sharded) {
-    const std::vector<int64_t> blocks =
-        cut.blocks.empty() ? std::vector<int64_t>{shape[cut.axis]} : cut.blocks;
-    p.shard = split(shape, cut.axis, blocks, c.coord.tp, c.grid.tp, cut.uneven);
-  } else {
-    p.shard = whole(shape);
-  }
-  const int rank = c.grid.rank(c.coord);
-  p.copies = c.grid.group(
-      rank, sharded ? std::vector{Axis::cp, Axis::dp} : std::vector{Axis::tp, Axis::cp, Axis::dp});
-  p.partial = {c.grid.group(rank, {Axis::cp, Axis::dp})};
+  place(p, cut, c.grid, c.coord);
   p.init = init;
   p.decay = shape.size() > 1 && !name.ends_with(".bias");
   p.trainable = c.trainable;

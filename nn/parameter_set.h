@@ -1,26 +1,14 @@
 // Where a module's parameters live, and how its layers make them: each layer asks for a parameter by name,
-// global shape and the way tensor parallelism cuts it; everything else (copies, reductions, values) follows
-// from the grid.
+// global shape and Cut; everything else (shard, copies, reductions, values) follows from the grid.
 #pragma once
 #include <deque>
 #include <string>
 #include <vector>
 
 #include "parallel/communicator.h"
-#include "parallel/grid.h"
-#include "tensor/parameter.h"
+#include "parallel/cut.h"
 
 namespace mimo {
-
-// How tp cuts a parameter: not at all, or along an axis made of blocks that are each cut tp ways.
-struct Cut {
-  int axis = -1;
-  std::vector<int64_t> blocks;  // empty: the whole axis is one block
-  bool uneven = false;          // rows that tp does not divide (vocabulary)
-};
-inline const Cut kReplicated{};
-inline const Cut kRows{0, {}, false};
-inline const Cut kColumns{1, {}, false};
 
 // What a stage of a module is on this rank.
 struct ModuleContext {
