@@ -40,7 +40,10 @@ MODULES := kernels/cpu tensor parallel io nn data
 ABSENT  := kernels/no_cuda.cpp tensor/no_cuda.cpp parallel/no_nccl.cpp
 LIB_SRC := $(filter-out $(ABSENT),$(foreach d,$(MODULES),$(wildcard $(d)/*.cpp)))
 LIB_OBJ := $(LIB_SRC:%.cpp=$(BUILD)/obj/%.o)
-LIB     := $(BUILD)/libmimo.a
+# Things that are found by name register themselves; nothing refers to their files, so the linker is given them as they are.
+REGISTERED := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard nn/kinds/*.cpp nn/mixers/*.cpp))
+ARCHIVE := $(BUILD)/libmimo.a
+LIB     := $(REGISTERED) $(ARCHIVE)
 CPU_OBJ := $(filter $(BUILD)/obj/kernels/cpu/%,$(LIB_OBJ))
 
 # The toolkit: nvcc in $CUDA_HOME, on the path or in the usual place, with headers and libraries beside it. NVCC= does without.
@@ -156,7 +159,7 @@ $(CUDA_DIR)/%.o: %.cpp Makefile
 	@echo "  C++  $<"
 	@$(CXX) $(CXXFLAGS) $(CUDA_INC) $(MPI_INC) -MMD -MP -c $< -o $@
 
-$(LIB): $(LIB_OBJ)
+$(ARCHIVE): $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
 # With or without CUDA, NCCL or an architecture: programs are linked again when that has changed, though objects have not.

@@ -100,6 +100,20 @@ ItemSize cut_item(const ItemCut& cut, int height, int width, std::string_view pl
   return {height / cut.patch, width / cut.patch, (height / side) * (width / side)};
 }
 
+SampleSizes sizes_of(const Sample& sample, const std::vector<ItemCut>& cuts,
+                     const std::vector<std::string>& modalities) {
+  SampleSizes s;
+  s.items.resize(cuts.size());
+  s.tokens = static_cast<int32_t>(sample.tokens.size()) - 1;  // the last is only a label
+  for (size_t t = 1; t < sample.tokens.size(); ++t) s.counted += sample.counted[t] != 0;
+  for (const Sample::Item& item : sample.items) {
+    const size_t m = static_cast<size_t>(item.modality);
+    s.items.at(m).push_back(cut_item(cuts.at(m), item.image.height, item.image.width, modalities.at(m)));
+    s.tokens += s.items[m].back().rows - 1;
+  }
+  return s;
+}
+
 FlatArray::FlatArray(const h5::Dataset& d, const std::filesystem::path& file, int64_t keep_bytes)
     : count_(numel(d.shape())), element_(size_of(d.dtype())) {
   const std::optional<int64_t> offset = d.file_offset();

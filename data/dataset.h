@@ -28,12 +28,6 @@
 
 namespace mimo {
 
-// How an encoder cuts the items of its modality: rows = patches, or a quarter of them with pixel_shuffle.
-struct ItemCut {
-  int patch = 1;
-  bool pixel_shuffle = false;
-};
-
 // The size of an item of height x width pixels. Throws ConfigError at `place` where patches (2 x 2 of them
 // with pixel_shuffle) do not divide it.
 ItemSize cut_item(const ItemCut&, int height, int width, std::string_view place);
@@ -49,6 +43,9 @@ struct Sample {
   std::vector<Item> items;
   int kind = 0, length = 0;
 };
+
+// Its size when items are cut so, by modality. Throws ConfigError as cut_item does.
+SampleSizes sizes_of(const Sample&, const std::vector<ItemCut>&, const std::vector<std::string>& modalities);
 
 struct DatasetHeader {
   int64_t vocab = 0;

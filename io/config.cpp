@@ -100,6 +100,10 @@ Key& Key::fallback(ConfigValue v) {
   value = std::move(v);
   return *this;
 }
+Key& Key::required() {
+  value.reset();
+  return *this;
+}
 Key& Key::range(double lo, double hi) {
   least = lo;
   most = hi;
@@ -167,14 +171,17 @@ std::string Key::expected() const {
   return zero ? "0 or " + s : s;
 }
 
+Key& Keys::add(Key key) {
+  MIMO_CHECK(!find(key.name), "key " + key.name + " is declared twice");
+  return keys_.emplace_back(std::move(key));
+}
 Key& Keys::add(std::string name, std::string help, ConfigValue type) {
-  MIMO_CHECK(!find(name), "key " + name + " is declared twice");
   Key key;
   key.name = std::move(name);
   key.help = std::move(help);
   key.type = std::move(type);
   key.fixes = fixes_;
-  return keys_.emplace_back(std::move(key));
+  return add(std::move(key));
 }
 Key& Keys::boolean(std::string name, std::string help) {
   return add(std::move(name), std::move(help), false);
@@ -301,6 +308,12 @@ void declare_run_keys(Schema& s) {
       .meaning("float", "f32")
       .meaning("bfloat16", "bf16")
       .fixing(kModel);
+  s.strings("train.freeze", "parameters that keep their values, by name; * stands for any text")
+      .fallback(std::vector<std::string>{})
+      .fixing(kModel);
+  s.strings("train.unfreeze", "of these, parameters that are trained nevertheless")
+      .fallback(std::vector<std::string>{})
+      .fixing(kModel);
   s.boolean("train.recompute", "keep only layer inputs and compute the rest again in backward")
       .fallback(false);
 
@@ -348,6 +361,14 @@ template const double& Config::get(std::string_view) const;
 template const std::string& Config::get(std::string_view) const;
 template const std::vector<int64_t>& Config::get(std::string_view) const;
 template const std::vector<std::string>& Config::get(std::string_view) const;
+
+std::vector<std::pair<std::string, std::vector<std::string>>> Config::edges() const {
+  std::vector<std::pair<std::string, std::vector<std::string>>> all;
+  for (const Entry& e : entries_)
+    if (e.key.starts_with("edges."))
+      all.emplace_back(e.key.substr(6), std::get<std::vector<std::string>>(e.value));
+  return all;
+}
 
 bool Config::given(std::string_view key) const { return entry(key).given; }
 std::string Config::place(std::string_view key) const { return entry(key).place; }
@@ -444,15 +465,24 @@ class ConfigReader {
   Config resolve() {
     find_modules();
     for (const Given& g : given_)
-      if (!g.key.starts_with("layout.") && !find_key(g.key)) refuse_unknown(g);
+      if (!g.key.starts_with("layout.") && !g.key.starts_with("edges.") && !find_key(g.key))
+        refuse_unknown(g);
     Config config;
     for (const Key& key : schema_.all()) set(config, key.name, key);
     for (const auto& [name, kind] : modules_) {
       config.modules_.push_back(name);
       for (const Key* key : schema_.keys_of_kind(kind)) set(config, "module." + name + "." + key->name, *key);
     }
-    Key line;
+    Key line, list;
     line.type = std::string();
+    list.type = std::vector<std::string>();
+    list.help = "modules that it feeds";
+    list.fixes = kModel;
+    for (const Given& g : given_)
+      if (g.key.starts_with("edges.")) {
+        if (!plain_name(g.key.substr(6))) refuse_name(g.key.substr(6), g.place);
+        set(config, g.key, list);
+      }
     for (const Given& g : given_)
       if (g.key.starts_with("layout.")) {
         const std::string module = g.key.substr(7);
@@ -499,7 +529,7 @@ class ConfigReader {
   }
 
   bool is_section(const std::string& path) const {
-    if (path == "layout" || (path == "module" && !schema_.kinds().empty())) return true;
+    if (path == "layout" || path == "edges" || (path == "module" && !schema_.kinds().empty())) return true;
     if (path.starts_with("module.")) return path.find('.', 7) == std::string::npos;
     const auto& keys = schema_.all();
     return std::any_of(keys.begin(), keys.end(),
@@ -566,7 +596,7 @@ class ConfigReader {
       for (const Key* key : schema_.keys_of_kind(kind)) add("module." + name + '.' + key->name);
     }
     for (const Key& key : schema_.all()) add(key.name);
-    if (!schema_.kinds().empty()) known.insert(known.end(), {"module", "layout"});
+    if (!schema_.kinds().empty()) known.insert(known.end(), {"module", "layout", "edges"});
     std::string near;
     for (const std::string& key : known)  // the right key of another section, or a key without its section
       if (near.empty() && leaf_of(key) == leaf_of(path)) near = key;
@@ -706,6 +736,7 @@ class ConfigReader {
       }
       default: {
         std::vector<std::string> v;
+        if (node.is_string()) return std::vector<std::string>{string(node)};
         for (const toml::node& n : items()) v.push_back(string(n));
         return v;
       }

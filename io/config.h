@@ -5,6 +5,7 @@
 //   train.steps             keys of fixed sections ("resume" and "device" are above all sections)
 //   module.NAME.KEY         modules in file order; their keys depend on module.NAME.kind
 //   layout.NAME = "tp2,..." one string per module, in file order
+//   edges.NAME = ["TO"]     which modules it feeds, or one string
 #pragma once
 #include <deque>
 #include <filesystem>
@@ -51,6 +52,7 @@ struct Key {
   Key& meaning(std::string word, std::string choice);  // for the hint alone
   Key& fixing(std::string what);
   Key& of_start();
+  Key& required();               // no fallback: it must be given
   std::string expected() const;  // "an integer from 1 to 8", "one of f32, bf16"
   // What is wrong with a number, to follow it in a message: " is too small". Real keys are used in single
   // precision, so a value must be within the bounds there too: 1e-50 is 0, 1e39 infinite, 1 - 1e-9 is 1.
@@ -68,6 +70,7 @@ class Keys {
   Key& string(std::string name, std::string help);
   Key& integers(std::string name, std::string help);
   Key& strings(std::string name, std::string help);
+  Key& add(Key);  // as it is, `fixes` too
   const Key* find(std::string_view name) const;
   const std::deque<Key>& all() const { return keys_; }
 
@@ -118,6 +121,8 @@ class Config {
   bool given(std::string_view key) const;         // by the file or the command line
   std::string place(std::string_view key) const;  // "FILE:LINE:COLUMN key", for errors found later
 
+  // Which modules each module feeds, as written: keys edges.NAME.
+  std::vector<std::pair<std::string, std::vector<std::string>>> edges() const;
   const std::vector<std::string>& modules() const { return modules_; }  // in file order
   const std::vector<std::pair<std::string, std::string>>& layout() const { return layout_; }
   void set_layout(std::vector<std::pair<std::string, std::string>> lines) { layout_ = std::move(lines); }
@@ -131,6 +136,10 @@ class Config {
       return config_->get<T>(prefix_ + std::string(key));
     }
     std::string place(std::string_view key) const { return config_->place(prefix_ + std::string(key)); }
+    std::string name() const {  // the last part of the prefix
+      const std::string whole = prefix_.substr(0, prefix_.size() - 1);
+      return whole.substr(whole.rfind('.') + 1);
+    }
 
    private:
     const Config* config_;

@@ -1,5 +1,5 @@
-// What a model costs: floating point operations, parameters, bytes, messages. The only place that counts
-// them; the planner, the cut of layers into stages and the memory report all ask here.
+// What a model costs: floating point operations, parameters, bytes, messages: the parts' own figures
+// (nn/module.h) added up for stages. The planner and the memory report ask here.
 #pragma once
 #include <vector>
 
@@ -8,19 +8,19 @@
 
 namespace mimo {
 
-// Forward operations of one layer per row, in a sequence of `length` rows. A causal product counts half.
-double layer_flops(char symbol, const HybridOptions&, double length);
-double vit_block_flops(const VitOptions&, double length);
-double head_flops(const HybridOptions&);  // per counted row
-
-// Forward operations of one stage for the given samples (whole, not divided by tp).
-double stage_flops(const ModelSpec&, int module, int stage, int stages, const std::vector<SampleSizes>&);
+// Operations of one stage for the given samples (whole, not divided by tp). Backward: of each part as many
+// for its trained weights, and as many for its input where a gradient passes; and forward again where it is
+// recomputed.
+struct StageFlops {
+  double forward = 0, backward = 0;
+};
+StageFlops stage_flops(const ModelSpec&, int module, int stage, int stages, const std::vector<SampleSizes>&);
 
 // What a rank needs for one stage; where tp does not divide the vocabulary, the rank with the most rows.
 struct StageMemory {
-  int64_t parameters = 0;  // elements on this rank
-  int64_t parameter_bytes =
-      0;  // value; trainable: gradient, moments, and a master copy where values are bf16
+  int64_t parameters = 0, trainable = 0;  // elements on this rank
+  // Of values; and of what is trained: gradient, moments, and a master copy where values are bf16.
+  int64_t parameter_bytes = 0;
   int64_t activation_bytes = 0;  // kept for backward while the given samples are in flight
 };
 StageMemory stage_memory(const ModelSpec&, int module, const Grid&, int stage,

@@ -197,6 +197,31 @@ Tensor place_rows(const Tensor& stream, const Tensor& features, const Tensor& ro
       });
 }
 
+Tensor add_rows(const Tensor& stream, const Tensor& features, const Tensor& rows) {
+  MIMO_CHECK(features.rows() == rows.numel(), std::to_string(features.rows()) + " feature rows for " +
+                                                  std::to_string(rows.numel()) +
+                                                  " places in the token stream");
+  const int64_t count = rows.numel(), cols = stream.cols();
+  Tensor y = empty_like(stream);
+  copy_into(y, stream);
+  dispatch(y.dtype(), [&]<class T>() {
+    launch(ScatterAddRows<T>{count, cols, rows.data<int32_t>(), features.data<T>(), features.ld(),
+                             y.data<T>(), y.ld()});
+  });
+  return record(y, "add_rows", {stream, features},
+                [s = stream.node(), f = features.node(), shape = features.shape(), rows, count,
+                 cols](const Tensor& dy) {
+                  accumulate(s, dy);
+                  if (!f) return;
+                  Tensor df = Tensor::empty(shape, dy.dtype(), dy.device());
+                  dispatch(dy.dtype(), [&]<class T>() {
+                    launch(GatherRows<T>{count, cols, rows.data<int32_t>(), dy.data<T>(), dy.ld(),
+                                         df.data<T>(), df.ld()});
+                  });
+                  accumulate(f, df);
+                });
+}
+
 Tensor gather_rows(const Tensor& x, const Tensor& rows) {
   const int64_t count = rows.numel(), cols = x.cols();
   Tensor y = Tensor::empty({count, cols}, x.dtype(), x.device());

@@ -70,6 +70,8 @@ Tensor embedding(const Tensor& ids, Parameter& weight, int64_t first);
 // Writes features over the given rows of stream, in its own storage (stream must be a fresh result that holds
 // zeros there).
 Tensor place_rows(const Tensor& stream, const Tensor& features, const Tensor& rows);
+// stream with the features added to the given rows (distinct ones).
+Tensor add_rows(const Tensor& stream, const Tensor& features, const Tensor& rows);
 Tensor gather_rows(const Tensor& x, const Tensor& rows);
 
 Tensor add_positions(const Tensor& x, Parameter& table, int grid, const ImageGrids&);

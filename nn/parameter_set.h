@@ -10,16 +10,32 @@
 
 namespace mimo {
 
+// Consecutive parts of a module (see nn/module.h) that a stage holds: [begin, end).
+struct Parts {
+  int begin = 0, end = 0;
+  bool contains(int part) const { return part >= begin && part < end; }
+  bool operator==(const Parts&) const = default;
+};
+
+// Which parameters keep their values: those whose name matches a pattern of `freeze` and none of `unfreeze`.
+// A pattern is a name in which * stands for any text.
+struct Freezing {
+  std::vector<std::string> freeze, unfreeze;
+  bool trainable(const std::string& parameter) const;
+};
+
 // What a stage of a module is on this rank.
 struct ModuleContext {
   std::string module;  // name, the prefix of all its parameters
+  Parts parts;
   Grid grid;
   Coord coord;
   Communicator* tp = nullptr;  // null where tp = 1
   DType dtype = DType::f32;
   uint64_t seed = 0;
-  bool trainable = true;
+  Freezing freezing;
   double init_std = 0.02;  // of linear layers; 0: 1 / sqrt(inputs)
+  bool recompute = false;  // layers keep their inputs alone
   bool values = true;      // false: parameters are described, not made: to count them
   double std_of(int64_t inputs) const;
 };
@@ -39,11 +55,16 @@ class ParameterSet {
   Parameter& make(const std::string& name, Dims shape, const Cut& cut, Initializer init,
                   Precision precision = Precision::compute);
 
+  // Whose parameters are made from here on; parts come in their order.
+  void begin_part(int part);
   std::vector<Parameter*> all();
+  std::vector<Parameter*> of_part(int part);
+  bool trainable(int part) const;  // any parameter of the part
 
  private:
   ModuleContext context_;
   std::deque<Parameter> parameters_;  // stable addresses
+  std::vector<size_t> begins_;        // of the parts from context_.parts.begin on: their first parameter
 };
 
 inline Initializer normal(double std) { return {Distribution::normal, 0, std}; }

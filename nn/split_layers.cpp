@@ -11,6 +11,7 @@ std::vector<int> split_layers(const std::vector<double>& cost, int stages) {
   const int n = static_cast<int>(cost.size());
   if (n < stages)
     throw std::invalid_argument(std::to_string(stages) + " stages for " + std::to_string(n) + " layers");
+  if (stages == 1) return {0, n};
   std::vector<double> sum(n + 1, 0);
   for (int i = 0; i < n; ++i) sum[i + 1] = sum[i] + cost[i];
   // best[s][i]: the least possible dearest stage when the first i layers fill s stages.

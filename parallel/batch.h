@@ -14,6 +14,13 @@ struct ItemSize {
   int32_t rows = 0;               // of the token stream
 };
 
+// How an encoder cuts the items of its modality: rows = patches, or a quarter of them with pixel_shuffle.
+struct ItemCut {
+  int patch = 1;
+  bool pixel_shuffle = false;
+  bool operator==(const ItemCut&) const = default;
+};
+
 struct SampleSizes {
   int32_t tokens = 0;                        // of the stream, item rows included
   int32_t counted = 0;                       // labels that count

@@ -10,15 +10,26 @@ namespace {
 
 using Kind = Action::Kind;
 
-int index_of(const std::vector<int>& list, int value) {
-  return static_cast<int>(std::find(list.begin(), list.end(), value) - list.begin());
+size_t index_of(const std::vector<int>& list, int value) {
+  return static_cast<size_t>(std::find(list.begin(), list.end(), value) - list.begin());
 }
 
-Tensor ones(DType dtype) {
-  const Tensor one = Tensor::of<double>({1.0});
-  if (dtype == DType::f64) return one;
-  const Tensor single = Tensor::of<float>({1.0f});
+void insert(std::vector<int>& sorted, int value) {
+  const auto at = std::lower_bound(sorted.begin(), sorted.end(), value);
+  if (at == sorted.end() || *at != value) sorted.insert(at, value);
+}
+
+Tensor scalar(double value, DType dtype) {
+  const Tensor exact = Tensor::of<double>({value});
+  if (dtype == DType::f64) return exact;
+  const Tensor single = Tensor::of<float>({static_cast<float>(value)});
   return dtype == DType::f32 ? single : cast(single, dtype);
+}
+
+void expect(const Tensor& t, const Dims& shape, DType dtype, const std::string& what) {
+  MIMO_CHECK(t.shape() == shape && t.dtype() == dtype, what + ": expected " + to_string(shape) + " " +
+                                                           name_of(dtype) + ", found " +
+                                                           to_string(t.shape()) + " " + name_of(t.dtype()));
 }
 
 }  // namespace
@@ -49,11 +60,13 @@ Executor::Executor(const PlanGraph& graph, const Plan& plan, std::vector<EdgeSpe
     for (int e : graph.in(n)) {
       const int edge = graph.edges()[e].stage_edge;
       if (local.in.empty() || local.in.back() != edge) local.in.push_back(edge);
+      insert(local.inputs, edges_[edge].edge.dst_port);
       local.transfers_in += carries_gradient_[edge];
     }
     for (int e : graph.out(n)) {
       const int edge = graph.edges()[e].stage_edge;
       if (local.out.empty() || local.out.back() != edge) local.out.push_back(edge);
+      insert(local.outputs, edges_[edge].edge.src_port);
       ++local.transfers_out;
     }
     for (const auto& [other, l] : local_)
@@ -62,16 +75,17 @@ Executor::Executor(const PlanGraph& graph, const Plan& plan, std::vector<EdgeSpe
   }
 }
 
-Statistics Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> sizes,
-                          const Batches& batches, const StepHooks& hooks, Observer& observer) {
+void Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> sizes, Sums& sums,
+                    StepHooks& hooks, Observer& observer, double scale) {
   MIMO_CHECK(
       static_cast<int>(waves.size()) == plan_.waves,
       "a plan of " + std::to_string(plan_.waves) + " waves for a step of " + std::to_string(waves.size()));
   waves_ = waves;
   sizes_ = sizes;
-  batches_ = &batches;
+  sums_ = &sums;
+  hooks_ = &hooks;
   observer_ = &observer;
-  statistics_ = {};
+  scale_ = scale;
   held_.clear();
   pending_.clear();
   bind_routes();
@@ -89,12 +103,12 @@ Statistics Executor::step(std::span<const Wave> waves, std::span<const SampleSiz
     }
     observer.begin(a);
     if (a.kind == Kind::reduce) {
-      if (hooks.reduce) hooks.reduce(a.module, a.stage);
+      hooks.reduce(a.module, a.stage);
     } else if (a.kind == Kind::step_reduce) {
-      statistics_.settle();
-      if (hooks.step_reduce) hooks.step_reduce(statistics_);
+      sums.settle();
+      hooks.step_reduce(sums);
     } else if (a.kind == Kind::update) {
-      if (hooks.update) hooks.update();
+      hooks.update();
     } else {
       transfer(a);
     }
@@ -102,8 +116,7 @@ Statistics Executor::step(std::span<const Wave> waves, std::span<const SampleSiz
   }
   wait_for([](const Pending&) { return true; });
   MIMO_CHECK(held_.empty(), "a step left activations behind");
-  statistics_.settle();
-  return statistics_;
+  sums.settle();
 }
 
 // Sizes are known to all ranks: what crosses every edge in every wave is computed, not negotiated.
@@ -165,40 +178,67 @@ void Executor::forward(const Action& a) {
   observer_->begin(a);
   const MemoryLabel label(graph_.modules()[a.module]);
   Held& held = held_[{n, a.wave}];
-  held.inputs.resize(local.in.size());
-  held.leaves.resize(local.in.size());
-  for (size_t i = 0; i < local.in.size(); ++i) {
-    const EdgeSpec& edge = edges_[local.in[i]];
-    Tensor& x = held.inputs[i];
-    if (!x.defined()) x = Tensor::empty({0, edge.width}, edge.dtype);
-    MIMO_CHECK(x.dim(0) == rows(local.in[i], a.wave, false, a.lane), "an input is not complete");
-    if (!carries_gradient_[local.in[i]]) continue;
-    x = leaf(x);
-    held.leaves[i] = x.node();
-  }
-  Tensor y;
+  const std::vector<Tensor> x = inputs(local, held, a);
+  held.arrived.clear();
+  held.step = std::make_unique<Step>(*sums_, scale_);
+  std::vector<Tensor> y;
   {
     std::optional<NoGrad> no_grad;
     if (!graph_.has_backward(n)) no_grad.emplace();
-    y = local.stage->forward(held.inputs, (*batches_)(a.module, a.wave), statistics_);
+    y = local.stage->forward(x, hooks_->batch(a.module, a.wave), *held.step);
   }
-  held.inputs.clear();
+  MIMO_CHECK(y.size() == local.outputs.size(), graph_.describe(a) + ": expected " +
+                                                   std::to_string(local.outputs.size()) + " outputs, found " +
+                                                   std::to_string(y.size()));
   for (int e : local.out) {
-    const Dims expected{rows(e, a.wave, true, a.lane), edges_[e].width};
-    MIMO_CHECK(y.shape() == expected && y.dtype() == edges_[e].dtype,
-               graph_.describe(a) + ": expected an output " + to_string(expected) + " " +
-                   name_of(edges_[e].dtype) + ", found " + to_string(y.shape()) + " " + name_of(y.dtype()));
+    const EdgeSpec& edge = edges_[e];
+    expect(y[index_of(local.outputs, edge.edge.src_port)], {rows(e, a.wave, true, a.lane), edge.width},
+           edge.dtype, graph_.describe(a) + ", its output");
   }
-  if (local.out.empty() && graph_.has_backward(n)) {
-    MIMO_CHECK(y.shape() == Dims{1},
-               graph_.describe(a) + ": expected the loss sum [1], found " + to_string(y.shape()));
-    held.gradients = {ones(y.dtype())};
-  }
-  held.node = y.node();
+  for (const Tensor& loss : held.step->losses())
+    MIMO_CHECK(loss.shape() == Dims{1},
+               graph_.describe(a) + ": expected a loss sum [1], found " + to_string(loss.shape()));
   held.transfers_left = local.transfers_out;
-  if (!local.out.empty()) held.output = contiguous(y);
+  for (const Tensor& t : y) {
+    held.nodes.push_back(t.node());
+    held.outputs.push_back(contiguous(t).detach());
+  }
   if (local.out.empty() && !graph_.has_backward(n)) held_.erase({n, a.wave});
   observer_->end(a);
+}
+
+// One tensor for each input port: what came along its edge, or the sum over its edges, in their order.
+std::vector<Tensor> Executor::inputs(const Local& local, Held& held, const Action& a) const {
+  std::vector<Tensor> x(local.inputs.size());
+  std::vector<bool> carries(local.inputs.size()), owned(local.inputs.size());
+  held.arrived.resize(local.in.size());
+  for (size_t i = 0; i < local.in.size(); ++i) {
+    const EdgeSpec& edge = edges_[local.in[i]];
+    const size_t port = index_of(local.inputs, edge.edge.dst_port);
+    Tensor& t = held.arrived[i];
+    if (!t.defined()) t = Tensor::empty({0, edge.width}, edge.dtype);
+    MIMO_CHECK(t.dim(0) == rows(local.in[i], a.wave, false, a.lane), "an input is not complete");
+    carries[port] = carries[port] || carries_gradient_[local.in[i]];
+    if (!x[port].defined()) {
+      x[port] = t;
+      continue;
+    }
+    expect(t, x[port].shape(), x[port].dtype(), graph_.describe(a) + ", inputs that add");
+    if (!owned[port]) {  // what arrived may be what another module gave away
+      const Tensor sum = empty_like(x[port]);
+      copy_into(sum, x[port]);
+      x[port] = sum;
+      owned[port] = true;
+    }
+    add_into(x[port], t);
+  }
+  held.leaves.assign(local.inputs.size(), nullptr);
+  for (size_t port = 0; port < x.size(); ++port) {
+    if (!carries[port] || !graph_.has_backward(graph_.node(a))) continue;
+    x[port] = leaf(x[port]);
+    held.leaves[port] = x[port].node();
+  }
+  return x;
 }
 
 void Executor::backward(const Action& a) {
@@ -210,33 +250,37 @@ void Executor::backward(const Action& a) {
   observer_->begin(a);
   const MemoryLabel label(graph_.modules()[a.module]);
   Held& held = held_.at({n, a.wave});
-  held.gradients.resize(std::max<size_t>(local.out.size(), 1));
-  NodePtr node = std::move(held.node);
-  std::vector<Tensor> gradients = std::move(held.gradients);
-  held.gradients.clear();
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    Tensor g = std::move(gradients[i]);
-    if (!g.defined()) g = Tensor::empty({0, edges_[local.out[i]].width}, edges_[local.out[i]].dtype);
-    if (!local.out.empty())
-      MIMO_CHECK(g.dim(0) == rows(local.out[i], a.wave, true, a.lane), "a gradient is not complete");
-    // The sum over consumers is taken in the order of edges.
-    if (!node) continue;
-    if (i + 1 < gradients.size())
-      accumulate(node, g);
-    else
-      mimo::backward(g.with_node(node), g);
+  held.returned.resize(local.out.size());
+  // Where several edges leave an output their gradients add, in the order of edges.
+  std::vector<Tensor> roots, gradients;
+  for (size_t i = 0; i < local.out.size(); ++i) {
+    const EdgeSpec& edge = edges_[local.out[i]];
+    Tensor g = std::move(held.returned[i]);
+    if (!g.defined()) g = Tensor::empty({0, edge.width}, edge.dtype);
+    MIMO_CHECK(g.dim(0) == rows(local.out[i], a.wave, true, a.lane), "a gradient is not complete");
+    roots.push_back(g.with_node(held.nodes[index_of(local.outputs, edge.edge.src_port)]));
+    gradients.push_back(std::move(g));
   }
-  node.reset();
-  held.input_gradients.resize(local.in.size());
+  for (const Tensor& loss : held.step->losses()) {
+    roots.push_back(loss);
+    gradients.push_back(scalar(held.step->scale, loss.dtype()));
+  }
+  held.returned.clear();
+  held.nodes.clear();
+  held.step->release();
+  mimo::backward(roots, gradients);
+  roots.clear();
+  gradients.clear();
+  held.step.reset();
+  held.input_gradients.resize(local.inputs.size());
   for (size_t i = 0; i < local.in.size(); ++i) {
-    if (!held.leaves[i]) continue;
     const EdgeSpec& edge = edges_[local.in[i]];
+    const size_t port = index_of(local.inputs, edge.edge.dst_port);
+    if (!held.leaves[port] || held.input_gradients[port].defined()) continue;
     const Dims shape{rows(local.in[i], a.wave, false, a.lane), edge.width};
-    const Tensor& g = held.leaves[i]->grad;
-    MIMO_CHECK(!g.defined() || (g.shape() == shape && g.dtype() == edge.dtype),
-               graph_.describe(a) + ": expected the gradient of an input " + to_string(shape) + " " +
-                   name_of(edge.dtype) + ", found " + to_string(g.shape()) + " " + name_of(g.dtype()));
-    held.input_gradients[i] = g.defined() ? contiguous(g) : Tensor::zeros(shape, edge.dtype);
+    const Tensor& g = held.leaves[port]->grad;
+    if (g.defined()) expect(g, shape, edge.dtype, graph_.describe(a) + ", the gradient of an input");
+    held.input_gradients[port] = g.defined() ? contiguous(g) : Tensor::zeros(shape, edge.dtype);
   }
   held.leaves.clear();
   held.transfers_left = local.transfers_in;
@@ -256,15 +300,17 @@ void Executor::transfer(const Action& a) {
   int64_t into_rows = 0;
   if (mine(from)) {
     const Held& held = held_.at({from, a.wave});
-    have = forward ? held.output : held.input_gradients[index_of(local_.at(from).in, e.stage_edge)];
+    const Local& local = local_.at(from);
+    have = forward ? held.outputs[index_of(local.outputs, edge.edge.src_port)]
+                   : held.input_gradients[index_of(local.inputs, edge.edge.dst_port)];
   }
   if (mine(to)) {
     const Local& local = local_.at(to);
     Held& held = held_[{to, a.wave}];
-    held.inputs.resize(forward ? local.in.size() : 0);
-    held.gradients.resize(forward ? 0 : local.out.size());
-    into = forward ? &held.inputs[index_of(local.in, e.stage_edge)]
-                   : &held.gradients[index_of(local.out, e.stage_edge)];
+    held.arrived.resize(forward ? local.in.size() : 0);
+    held.returned.resize(forward ? 0 : local.out.size());
+    into = forward ? &held.arrived[index_of(local.in, e.stage_edge)]
+                   : &held.returned[index_of(local.out, e.stage_edge)];
     into_rows = rows(e.stage_edge, a.wave, !forward, forward ? a.dst_lane : a.lane);
   }
 
@@ -301,7 +347,7 @@ void Executor::transfer(const Action& a) {
   if (!mine(from)) return;
   Held& held = held_.at({from, a.wave});
   if (--held.transfers_left > 0) return;
-  held.output = Tensor();
+  held.outputs.clear();
   held.input_gradients.clear();
   // Forward: a backward to come still needs the graph; backward: that was the last of the wave.
   if (!forward || !graph_.has_backward(from)) held_.erase({from, a.wave});

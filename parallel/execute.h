@@ -9,6 +9,7 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -22,20 +23,22 @@ namespace mimo {
 
 // What crosses a stage edge: tensors [rows, width], samples laid end to end.
 struct EdgeSpec {
+  StageEdge edge;
   int64_t width = 0;
   DType dtype = DType::f32;
   std::function<int64_t(const SampleSizes&)> rows;  // of one sample
 };
 
-// Called where the plan says so.
-struct StepHooks {
-  std::function<void(int module, int stage)> reduce;  // this rank's gradients of a stage, over its lanes
-  std::function<void(Statistics&)> step_reduce;       // sums the statistics (and norms) over the world
-  std::function<void()> update;
+// What the executor calls where the plan says so.
+class StepHooks {
+ public:
+  virtual ~StepHooks() = default;
+  // The samples of a wave that this rank's lane of a module owns; valid until the stage's forward returns.
+  virtual const PackedBatch& batch(int module, int wave) = 0;
+  virtual void reduce(int /*module*/, int /*stage*/) {}  // this rank's gradients of a stage, over its lanes
+  virtual void step_reduce(Sums&) {}                     // sums them (and norms) over the world
+  virtual void update() {}
 };
-
-// The samples of a wave that this rank's lane of a module owns; valid until the stage's forward returns.
-using Batches = std::function<const PackedBatch&(int module, int wave)>;
 
 class Executor {
  public:
@@ -48,27 +51,29 @@ class Executor {
            Communicator& transfers_backward);
 
   // One step. `waves` (as many as the plan has) say which lane owns which sample, `sizes` how large the
-  // step's samples are; with a forward-only plan nothing is recorded. The observer is told of every action
-  // when it begins and ends, and again of a transfer while the rank waits for it. Returns the statistics,
-  // after the hook has summed them.
-  Statistics step(std::span<const Wave> waves, std::span<const SampleSizes> sizes, const Batches& batches,
-                  const StepHooks& hooks, Observer& observer);
+  // step's samples are; with a forward-only plan nothing is recorded. `sums`: what the stages add to, and the
+  // hook sums over ranks. scale: the gradient of every loss. The observer is told of every action when it
+  // begins and ends, and again of a transfer while the rank waits for it.
+  void step(std::span<const Wave> waves, std::span<const SampleSizes> sizes, Sums& sums, StepHooks& hooks,
+            Observer& observer, double scale = 1);
 
  private:
   // A node this rank takes part in.
   struct Local {
     Stage* stage = nullptr;
     std::vector<int> in, out;                 // stage edges
+    std::vector<int> inputs, outputs;         // ports
     int transfers_in = 0, transfers_out = 0;  // of a wave: gradients sent to sources, outputs to destinations
   };
   // What a node keeps of a wave.
   struct Held {
-    std::vector<Tensor> inputs;           // [in], until forward
-    std::vector<NodePtr> leaves;          // [in], from forward to backward; null where no gradient is wanted
-    NodePtr node;                         // the output's, from forward to backward
-    Tensor output;                        // until the last of its transfers is posted
-    std::vector<Tensor> gradients;        // [out], of the output, until backward
-    std::vector<Tensor> input_gradients;  // [in], until the last of their transfers is posted
+    std::vector<Tensor> arrived;          // [in], until forward
+    std::vector<NodePtr> leaves;          // [input], from forward to backward; null: no gradient is wanted
+    std::unique_ptr<Step> step;           // from forward to backward
+    std::vector<NodePtr> nodes;           // [output], likewise
+    std::vector<Tensor> outputs;          // [output], until the last of their transfers is posted
+    std::vector<Tensor> returned;         // [out], gradients, until backward
+    std::vector<Tensor> input_gradients;  // [input], until the last of their transfers is posted
     int transfers_left = 0;
   };
   struct Pending {
@@ -79,6 +84,7 @@ class Executor {
 
   void forward(const Action&);
   void backward(const Action&);
+  std::vector<Tensor> inputs(const Local&, Held&, const Action&) const;
   void transfer(const Action&);
   void bind_routes();
   void progress();
@@ -97,9 +103,10 @@ class Executor {
   // Of the step in hand.
   std::span<const Wave> waves_;
   std::span<const SampleSizes> sizes_;
-  const Batches* batches_ = nullptr;
+  StepHooks* hooks_ = nullptr;
   Observer* observer_ = nullptr;
-  Statistics statistics_;
+  Sums* sums_ = nullptr;
+  double scale_ = 1;
   std::map<std::pair<int, int>, std::vector<Route>> routes_;  // (stage edge, wave)
   std::map<std::pair<int, int>, Held> held_;                  // (node, wave)
   std::vector<Pending> pending_;

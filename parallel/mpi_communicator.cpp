@@ -25,7 +25,9 @@
 namespace mimo {
 namespace {
 
-enum Tag { kCollective = 1, kExchange = 2 };  // an exchange may be in flight while collectives run
+// Several operations may be in flight, each of which takes its own turn to get on: collectives, which all
+// ranks start in the same order, each have a tag of their own (MPI has at least 2^15).
+constexpr int kExchange = 1, kCollective = 16, kCollectiveTags = 1 << 14;
 
 std::string error_text(int code) {
   char text[MPI_MAX_ERROR_STRING] = "";
@@ -93,11 +95,22 @@ void reduce_in_order(const std::vector<const void*>& in, int64_t count, void* ou
   }
 }
 
-void reduce_in_order(const std::vector<const void*>& in, Buffer out, ReduceOp op) {
-  if (out.dtype == DType::i32) return reduce_in_order<int32_t>(in, out.count, out.data, op);
-  if (out.dtype == DType::i64) return reduce_in_order<int64_t>(in, out.count, out.data, op);
-  if (out.dtype == DType::u8) return reduce_in_order<uint8_t>(in, out.count, out.data, op);
-  dispatch(out.dtype, [&]<class T>() { reduce_in_order<T>(in, out.count, out.data, op); });
+void reduce_in_order(const std::vector<const void*>& in, const Buffer& out, ReduceOp op) {
+  const auto of = [&]<class T>(T) { reduce_in_order<T>(in, out.count, out.data, op); };
+  switch (out.dtype) {
+    case DType::f32:
+      return of(float{});
+    case DType::bf16:
+      return of(bf16{});
+    case DType::f64:
+      return of(double{});
+    case DType::i32:
+      return of(int32_t{});
+    case DType::i64:
+      return of(int64_t{});
+    case DType::u8:
+      return of(uint8_t{});
+  }
 }
 
 // Messages in flight.
@@ -140,11 +153,7 @@ class Messages {
       if (code == MPI_SUCCESS && !done) return false;
       if (code == MPI_SUCCESS && p.is_receive) MPI_Get_count(&status, mpi_type(p.buffer.dtype), &got);
       if (code == MPI_SUCCESS && (!p.is_receive || got == p.buffer.count)) continue;
-      throw std::runtime_error(std::string(p.is_receive ? "message from" : "message to") + " rank " +
-                               std::to_string(p.peer) + " of the group: expected " +
-                               std::to_string(p.buffer.count) + " elements of " + name_of(p.buffer.dtype) +
-                               ", found " +
-                               (code == MPI_SUCCESS ? std::to_string(got) : "the error " + error_text(code)));
+      refuse(p, code, got);
     }
     return true;
   }
@@ -156,6 +165,13 @@ class Messages {
     int peer;
     bool is_receive;
   };
+  [[noreturn, gnu::noinline]] static void refuse(const Pending& p, int code, int got) {
+    throw std::runtime_error(std::string(p.is_receive ? "message from" : "message to") + " rank " +
+                             std::to_string(p.peer) + " of the group: expected " +
+                             std::to_string(p.buffer.count) + " elements of " + name_of(p.buffer.dtype) +
+                             ", found " +
+                             (code == MPI_SUCCESS ? std::to_string(got) : "the error " + error_text(code)));
+  }
   template <class F>
   void for_each_chunk(const Buffer& b, F&& f) {
     check_host(b);
@@ -169,52 +185,159 @@ class Messages {
   std::deque<Pending> pending_;
 };
 
+// A group's ranks and limits, as an operation in flight needs them.
+struct Group {
+  MPI_Comm comm;
+  int rank = 0, size = 1;
+  Limits limits;
+
+  // The peers in an order that spreads the traffic: in turn k everyone sends to another rank.
+  int to(int k) const { return (rank + k) % size; }
+  int from(int k) const { return (rank + size - k) % size; }
+};
+
+// Sends in[begin[r], begin[r] + counts[r]) to every rank r and reduces what comes for this one, in rank
+// order, a piece at a time. `out` may be the part of `in` that is this rank's.
+class Reduction {
+ public:
+  Reduction(const Group& group, int tag, Buffer in, std::vector<int64_t> counts, std::vector<int64_t> begin,
+            Buffer out, ReduceOp op)
+      : group_(group),
+        in_(std::move(in)),
+        out_(std::move(out)),
+        counts_(std::move(counts)),
+        begin_(std::move(begin)),
+        op_(op),
+        most_(*std::max_element(counts_.begin(), counts_.end())),
+        piece_(std::clamp<int64_t>(group.limits.scratch / (size_of(in_.dtype) * group.size), 1,
+                                   std::max<int64_t>(1, most_))),
+        scratch_(allocate((group.size - 1) * piece_ * size_of(in_.dtype), Device{})),
+        summands_(static_cast<size_t>(group.size)),
+        messages_(group.comm, tag, group.limits.message) {
+    check_host(in_);
+    if (most_ > 0) post();
+  }
+
+  bool finish(bool block) {
+    while (at_ < most_) {
+      if (!messages_.finish(block)) return false;
+      if (const int64_t mine = length(group_.rank); mine > 0)
+        reduce_in_order(summands_, part(out_, at_, mine), op_);
+      at_ += piece_;
+      if (at_ < most_) post();
+    }
+    return true;
+  }
+
+ private:
+  int64_t length(int r) const { return std::clamp<int64_t>(counts_[r] - at_, 0, piece_); }
+  void post() {
+    const int64_t mine = length(group_.rank), size = size_of(in_.dtype);
+    for (int k = 1; k < group_.size; ++k) {
+      const Buffer slot(static_cast<char*>(scratch_->data) + (k - 1) * piece_ * size, mine, in_.dtype);
+      summands_[group_.from(k)] = slot.data;
+      messages_.receive(slot, group_.from(k));
+    }
+    for (int k = 1; k < group_.size; ++k)
+      messages_.send(part(in_, begin_[group_.to(k)] + at_, length(group_.to(k))), group_.to(k));
+    summands_[group_.rank] = part(in_, begin_[group_.rank] + at_, mine).data;
+  }
+
+  Group group_;
+  Buffer in_, out_;
+  std::vector<int64_t> counts_, begin_;
+  ReduceOp op_;
+  int64_t at_ = 0, most_, piece_;
+  std::shared_ptr<Storage> scratch_;
+  std::vector<const void*> summands_;
+  Messages messages_;
+};
+
+// An all_reduce in flight: a reduction to parts, then the gathering of these, or a reduction of all to all.
+class AllReduce {
+ public:
+  AllReduce(const Group& group, int tag, const Buffer& x, ReduceOp op)
+      : group_(group),
+        x_(x),
+        counts_(static_cast<size_t>(group.size)),
+        begin_(counts_),
+        gathered_(group.comm, tag, group.limits.message) {
+    const int64_t n = group.size;
+    direct_ = reduces_directly(x.count * size_of(x.dtype), n, group.limits);
+    for (int64_t r = 0; r < n; ++r) {
+      begin_[r] = direct_ ? 0 : r * x.count / n;
+      counts_[r] = direct_ ? x.count : (r + 1) * x.count / n - begin_[r];
+    }
+    reduction_.emplace(group, tag, x, counts_, begin_, part(x, begin_[group.rank], counts_[group.rank]), op);
+  }
+  AllReduce(const AllReduce&) = delete;
+  ~AllReduce() {
+    if (std::uncaught_exceptions() > 0) return;
+    try {
+      finish(true);
+    } catch (const std::exception& e) {
+      std::cerr << "error: a sum that nobody waited for: " << e.what() << '\n';
+    }
+  }
+
+  bool finish(bool block) {
+    if (reduction_) {
+      if (!reduction_->finish(block)) return false;
+      reduction_.reset();
+      if (direct_) return true;
+      for (int k = 1; k < group_.size; ++k) {
+        const int r = group_.from(k);
+        gathered_.receive(part(x_, begin_[r], counts_[r]), r);
+      }
+      for (int k = 1; k < group_.size; ++k)
+        gathered_.send(part(x_, begin_[group_.rank], counts_[group_.rank]), group_.to(k));
+    }
+    return gathered_.finish(block);
+  }
+
+ private:
+  Group group_;
+  Buffer x_;
+  bool direct_ = false;
+  std::vector<int64_t> counts_, begin_;
+  std::optional<Reduction> reduction_;
+  Messages gathered_;
+};
+
 class MpiCommunicator : public Communicator {
  public:
   MpiCommunicator(MPI_Comm comm, Ranks ranks, const Limits& limits)
-      : comm_(comm), ranks_(std::move(ranks)), limits_(limits) {
-    MPI(Comm_set_errhandler, comm_, MPI_ERRORS_RETURN);
-    MPI(Comm_rank, comm_, &rank_);
-    MPI(Comm_size, comm_, &size_);
+      : group_{.comm = comm, .limits = limits}, ranks_(std::move(ranks)) {
+    MPI(Comm_set_errhandler, comm, MPI_ERRORS_RETURN);
+    MPI(Comm_rank, comm, &group_.rank);
+    MPI(Comm_size, comm, &group_.size);
   }
 
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
+  int rank() const override { return group_.rank; }
+  int size() const override { return group_.size; }
   const Ranks& ranks() const override { return ranks_; }
 
-  Work all_reduce(Buffer x, ReduceOp op, Stream& stream) override {
-    const int64_t n = size_, bytes = x.count * size_of(x.dtype);
-    if (n == 1 || x.count == 0) return {};
-    if (reduces_directly(bytes, n, limits_)) {
-      const std::vector<int64_t> all(size_, x.count);
-      reduce(x, all, std::vector<int64_t>(size_, 0), x, op);
-    } else {
-      std::vector<int64_t> counts(size_), begin(size_);
-      for (int64_t r = 0; r < n; ++r) {
-        begin[r] = r * x.count / n;
-        counts[r] = (r + 1) * x.count / n - begin[r];
-      }
-      const Buffer mine = part(x, begin[rank_], counts[rank_]);
-      reduce(x, counts, begin, mine, op);
-      all_gather(mine, x, counts, stream);
-    }
-    return {};
+  Work all_reduce(Buffer x, ReduceOp op, Stream&) override {
+    if (group_.size == 1 || x.count == 0) return {};
+    const auto sum = std::make_shared<AllReduce>(group_, next_tag(), x, op);
+    return Work([sum](bool block) { return sum->finish(block); });
   }
 
   Work reduce_scatter(Buffer in, Buffer out, std::span<const int64_t> counts, Stream&) override {
-    const std::vector<int64_t> begin = begins(counts, in, size_);
-    MIMO_CHECK(out.count == counts[rank_] && in.dtype == out.dtype, "sizes of the two buffers differ");
-    reduce(in, counts, begin, out, ReduceOp::sum);
+    const std::vector<int64_t> begin = begins(counts, in, size());
+    MIMO_CHECK(out.count == counts[rank()] && in.dtype == out.dtype, "sizes of the two buffers differ");
+    Reduction(group_, next_tag(), in, {counts.begin(), counts.end()}, begin, out, ReduceOp::sum).finish(true);
     return {};
   }
 
   Work all_gather(Buffer in, Buffer out, std::span<const int64_t> counts, Stream& stream) override {
-    const std::vector<int64_t> begin = begins(counts, out, size_);
-    MIMO_CHECK(in.count == counts[rank_] && in.dtype == out.dtype, "sizes of the two buffers differ");
-    Messages messages(comm_, kCollective, limits_.message);
-    for (int k = 1; k < size_; ++k) messages.receive(part(out, begin[from(k)], counts[from(k)]), from(k));
-    for (int k = 1; k < size_; ++k) messages.send(in, to(k));
-    copy(in, part(out, begin[rank_], counts[rank_]), stream);
+    const std::vector<int64_t> begin = begins(counts, out, size());
+    MIMO_CHECK(in.count == counts[rank()] && in.dtype == out.dtype, "sizes of the two buffers differ");
+    Messages messages(group_.comm, next_tag(), group_.limits.message);
+    for (int k = 1; k < size(); ++k)
+      messages.receive(part(out, begin[group_.from(k)], counts[group_.from(k)]), group_.from(k));
+    for (int k = 1; k < size(); ++k) messages.send(in, group_.to(k));
+    copy(in, part(out, begin[rank()], counts[rank()]), stream);
     messages.finish(true);
     return {};
   }
@@ -222,28 +345,29 @@ class MpiCommunicator : public Communicator {
   Work broadcast(Buffer x, int root, Stream&) override {
     check_host(x);
     const WaitsForOthers waits;
-    for (int64_t begin = 0; begin < x.count; begin += limits_.message) {
-      const Buffer c = part(x, begin, std::min(limits_.message, x.count - begin));
-      MPI(Bcast, c.data, static_cast<int>(c.count), mpi_type(c.dtype), root, comm_);
+    for (int64_t begin = 0; begin < x.count; begin += group_.limits.message) {
+      const Buffer c = part(x, begin, std::min(group_.limits.message, x.count - begin));
+      MPI(Bcast, c.data, static_cast<int>(c.count), mpi_type(c.dtype), root, group_.comm);
     }
     return {};
   }
 
   Work all_to_all(Buffer in, std::span<const int64_t> send, Buffer out, std::span<const int64_t> receive,
                   Stream& stream) override {
-    const std::vector<int64_t> in_begin = begins(send, in, size_), out_begin = begins(receive, out, size_);
-    MIMO_CHECK(send[rank_] == receive[rank_] && in.dtype == out.dtype, "sizes of the two buffers differ");
-    Messages messages(comm_, kCollective, limits_.message);
-    for (int k = 1; k < size_; ++k)
-      messages.receive(part(out, out_begin[from(k)], receive[from(k)]), from(k));
-    for (int k = 1; k < size_; ++k) messages.send(part(in, in_begin[to(k)], send[to(k)]), to(k));
-    copy(part(in, in_begin[rank_], send[rank_]), part(out, out_begin[rank_], receive[rank_]), stream);
+    const std::vector<int64_t> in_begin = begins(send, in, size()), out_begin = begins(receive, out, size());
+    MIMO_CHECK(send[rank()] == receive[rank()] && in.dtype == out.dtype, "sizes of the two buffers differ");
+    Messages messages(group_.comm, next_tag(), group_.limits.message);
+    for (int k = 1; k < size(); ++k)
+      messages.receive(part(out, out_begin[group_.from(k)], receive[group_.from(k)]), group_.from(k));
+    for (int k = 1; k < size(); ++k)
+      messages.send(part(in, in_begin[group_.to(k)], send[group_.to(k)]), group_.to(k));
+    copy(part(in, in_begin[rank()], send[rank()]), part(out, out_begin[rank()], receive[rank()]), stream);
     messages.finish(true);
     return {};
   }
 
   Work exchange(std::span<const P2P> list, Stream&) override {
-    auto messages = std::make_shared<Messages>(comm_, kExchange, limits_.message);
+    auto messages = std::make_shared<Messages>(group_.comm, kExchange, group_.limits.message);
     for (const P2P& m : list)  // receives first: what comes early then lands in its place
       if (!m.send) messages->receive(m.buffer, m.peer);
     for (const P2P& m : list)
@@ -253,11 +377,11 @@ class MpiCommunicator : public Communicator {
 
   void barrier() override {
     const WaitsForOthers waits;
-    MPI(Barrier, comm_);
+    MPI(Barrier, group_.comm);
   }
 
   void abort(std::string_view why) override {
-    const std::string rank = std::to_string(ranks_[rank_]);
+    const std::string rank = std::to_string(ranks_[group_.rank]);
     if (!why.empty()) std::cerr << "error: rank " + rank + ": " + std::string(why) + "\n" << std::flush;
     // Under FUNNELED, MPI belongs to the thread that started it, and that one may hang in a call (the
     // watchdog calls from another). Leaving without MPI_Finalize makes the launcher end all other ranks too.
@@ -273,43 +397,13 @@ class MpiCommunicator : public Communicator {
   }
 
  private:
-  // The peers in an order that spreads the traffic: in turn k everyone sends to another rank.
-  int to(int k) const { return (rank_ + k) % size_; }
-  int from(int k) const { return (rank_ + size_ - k) % size_; }
+  // Of the collective that starts now, the same on all ranks.
+  int next_tag() { return kCollective + static_cast<int>(started_++ % kCollectiveTags); }
 
-  // Sends in[begin[r], begin[r] + counts[r]) to every rank r and reduces what comes for this one, in rank
-  // order, a piece at a time. `out` may be the part of `in` that is this rank's.
-  void reduce(Buffer in, std::span<const int64_t> counts, std::span<const int64_t> begin, Buffer out,
-              ReduceOp op) {
-    check_host(in);
-    const int64_t size = size_of(in.dtype);
-    const int64_t most = *std::max_element(counts.begin(), counts.end());
-    const int64_t piece =
-        std::clamp<int64_t>(limits_.scratch / (size * size_), 1, std::max<int64_t>(1, most));
-    const auto scratch = allocate((size_ - 1) * piece * size, Device{});
-    Messages messages(comm_, kCollective, limits_.message);
-    std::vector<const void*> summands(size_);
-    for (int64_t at = 0; at < most; at += piece) {
-      const auto length = [&](int r) { return std::clamp<int64_t>(counts[r] - at, 0, piece); };
-      const int64_t mine = length(rank_);
-      for (int k = 1; k < size_; ++k) {
-        const Buffer slot(static_cast<char*>(scratch->data) + (k - 1) * piece * size, mine, in.dtype);
-        summands[from(k)] = slot.data;
-        messages.receive(slot, from(k));
-      }
-      for (int k = 1; k < size_; ++k) messages.send(part(in, begin[to(k)] + at, length(to(k))), to(k));
-      const Buffer own = part(in, begin[rank_] + at, mine);
-      summands[rank_] = own.data;
-      messages.finish(true);
-      if (mine > 0) reduce_in_order(summands, part(out, at, mine), op);
-    }
-  }
-
-  MPI_Comm comm_;
+  Group group_;
   Ranks ranks_;
-  Limits limits_;
   const std::thread::id thread_ = std::this_thread::get_id();  // where MPI calls are made
-  int rank_ = 0, size_ = 1;
+  uint64_t started_ = 0;                                       // collectives
 };
 
 std::string late_at_start() {

@@ -42,12 +42,18 @@ std::vector<StageEdge> stage_edges(const Layout& layout, const ModuleEdges& edge
   std::vector<StageEdge> out;
   const int modules = static_cast<int>(layout.modules.size());
   for (int m = 0; m < modules; ++m)
-    for (int s = 0; s + 1 < layout.modules[m].second.stages(); ++s) out.push_back({m, s, m, s + 1});
+    for (int s = 0; s + 1 < layout.modules[m].second.stages(); ++s)
+      out.push_back({m, s, m, s + 1, kStream, kStream});
   for (const ModuleEdge& e : edges) {
     MIMO_CHECK(e.src >= 0 && e.src < modules && e.dst >= 0 && e.dst < modules && e.src != e.dst,
                "edge " + std::to_string(e.src) + " -> " + std::to_string(e.dst) + " between " +
                    std::to_string(modules) + " modules");
-    out.push_back({e.src, layout.modules[e.src].second.stages() - 1, e.dst, 0});
+    const int from = layout.modules[e.src].second.stages(), into = layout.modules[e.dst].second.stages();
+    const int src_stage = e.src_stage < 0 ? from - 1 : e.src_stage;
+    MIMO_CHECK(
+        src_stage < from && e.dst_stage >= 0 && e.dst_stage < into && e.src_port >= 0 && e.dst_port >= 0,
+        "an edge between stages or ports that do not exist");
+    out.push_back({e.src, src_stage, e.dst, e.dst_stage, e.src_port, e.dst_port});
   }
   return out;
 }
@@ -107,7 +113,7 @@ PlanGraph::PlanGraph(std::vector<std::string> modules, std::vector<Node> nodes, 
   MIMO_CHECK(static_cast<int>(order.size()) == count, "the edges between modules form a cycle");
   has_backward_.resize(count);
   for (int n : order) {
-    bool any = nodes_[n].trainable;
+    bool any = nodes_[n].cost.trainable;
     for (int e : in_[n]) any = any || has_backward_[edges_[e].src];
     has_backward_[n] = any && !forward_only_;
   }
@@ -184,7 +190,7 @@ int PlanGraph::destination(const Action& a) const { return edges_[edge(a)].dst; 
 std::vector<std::pair<int, int>> PlanGraph::reduced_stages() const {
   std::vector<std::pair<int, int>> out;
   for (const auto& [stage, nodes] : by_stage_)
-    if (!forward_only_ && nodes_[nodes[0]].trainable) out.push_back(stage);
+    if (!forward_only_ && nodes_[nodes[0]].cost.trainable) out.push_back(stage);
   return out;
 }
 
@@ -255,16 +261,13 @@ PlanGraph step_graph(const Layout& layout, const ModuleEdges& module_edges, cons
     MIMO_CHECK(costs.stages.empty() || (m < static_cast<int>(costs.stages.size()) &&
                                         static_cast<int>(costs.stages[m].size()) == grid.stages()),
                "costs do not list the " + std::to_string(grid.stages()) + " stages of " + name);
-    MIMO_CHECK(costs.trainable.empty() || m < static_cast<int>(costs.trainable.size()),
-               "not said whether " + name + " is trainable");
     for (int s = 0; s < grid.stages(); ++s) {
       first[{m, s}] = static_cast<int>(nodes.size());
       StageCost c = costs.stages.empty() ? StageCost{} : costs.stages[m][s];
       c.forward = rounded(c.forward);
       c.backward = rounded(c.backward);
       c.reduce = rounded(c.reduce);
-      for (int l = 0; l < grid.dp; ++l)
-        nodes.push_back({m, s, l, grid.block(l, s), c, costs.trainable.empty() || costs.trainable[m]});
+      for (int l = 0; l < grid.dp; ++l) nodes.push_back({m, s, l, grid.block(l, s), c});
     }
   }
 

@@ -18,18 +18,24 @@
 
 namespace mimo {
 
-// Module `src`'s last stage feeds module `dst`'s first stage. Between the stages of a module edges are
-// implied.
+// Module `src` feeds module `dst`: from a stage's output port to a stage's input port, by default from the
+// last to the first. Between the stages of a module edges are implied.
 struct ModuleEdge {
   int src, dst;
+  int src_stage = -1, dst_stage = 0;  // -1: the last
+  int src_port = 0, dst_port = 0;
   bool operator==(const ModuleEdge&) const = default;
 };
 using ModuleEdges = std::vector<ModuleEdge>;
 
+constexpr int kStream = -1;  // the port between a module's stages, before all others
+
 // Every stage edge of the step, implied ones first (by module, stage), then the module edges in their order.
-// Action.edge indexes this.
+// Action.edge indexes this. Ports are numbered by module. A stage's inputs are those of its ports that an
+// edge leads to, its outputs those that one leaves, in the order of their numbers.
 struct StageEdge {
   int src_module, src_stage, dst_module, dst_stage;
+  int src_port = kStream, dst_port = kStream;
   bool operator==(const StageEdge&) const = default;
 };
 std::vector<StageEdge> stage_edges(const Layout&, const ModuleEdges&);
@@ -48,8 +54,9 @@ const char* name_of(Action::Kind);
 // weights pays for that alone in `backward`; where no gradient passes at all there is no backward.
 struct StageCost {
   double forward = 1, backward = 2;
-  double memory = 1;  // what is kept on each rank from forward to backward
-  double reduce = 0;  // of the stage's gradients over its lanes, once a step
+  double memory = 1;      // what is kept on each rank from forward to backward
+  double reduce = 0;      // of the stage's gradients over its lanes, once a step
+  bool trainable = true;  // some of its parameters
 };
 
 // What a lane's wave takes from one stage to the next and its gradient back, where they cross ranks.
@@ -59,7 +66,6 @@ struct TransferCost {
 
 struct Costs {
   std::vector<std::vector<StageCost>> stages;  // [module][stage]; empty: the defaults above
-  std::vector<bool> trainable;                 // [module]; empty: all
   std::vector<TransferCost> transfer;          // [stage edge]; empty: nothing
   double step_reduce = 0, update = 0;
 };
@@ -72,7 +78,6 @@ class PlanGraph {
     int module = 0, stage = 0, lane = 0;
     Ranks ranks;  // tp fastest
     StageCost cost;
-    bool trainable = true;
   };
   struct Edge {
     int src, dst;  // nodes

@@ -1,34 +1,31 @@
 // What the executor runs: a pipeline stage of a module on this rank, and who watches it.
 #pragma once
 #include <span>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/batch.h"
 #include "parallel/plan.h"
-#include "tensor/autograd.h"
+#include "parallel/step.h"
 #include "tensor/parameter.h"
 
 namespace mimo {
 
-// What a step adds up besides gradients; every rank adds its own share, one world reduction sums them.
-struct Statistics {
-  double loss_sum = 0;  // over counted tokens, added by one rank only
-  Tensor losses;        // f64 [1], undefined where there are none: losses that still lie on the device
-
-  Tensor& on_device();  // losses, made where it is undefined
-  void settle();        // moves what lies on the device to loss_sum; waits for it
-};
-
 class Stage {
  public:
   virtual ~Stage() = default;
-  // The inputs are the in-edges' tensors in the order of Edges (empty ones have 0 rows), leaves of the
-  // autograd graph. Returns the output for the out-edges, or the loss sum of shape [1] where the stage has
-  // none.
-  virtual Tensor forward(std::span<const Tensor> inputs, const PackedBatch& batch,
-                         Statistics& statistics) = 0;
+  // The inputs, one for each input port that an edge leads to, in the order of the ports (see StageEdge;
+  // empty ones have 0 rows), are leaves of the autograd graph. Returns one tensor for each output port that
+  // an edge leaves. Losses go to the step.
+  virtual std::vector<Tensor> forward(std::span<const Tensor> inputs, const PackedBatch& batch,
+                                      Step& step) = 0;
   virtual std::vector<Parameter*> parameters() = 0;
+  // The stage's parts [first, second), from input to output, and the parameters of one of them: all together
+  // they are parameters(). Backward completes their gradients from the last part to the first.
+  virtual std::pair<int, int> parts() const { return {0, 1}; }
+  virtual std::vector<Parameter*> parameters_of(int part) {
+    return part == parts().first ? parameters() : std::vector<Parameter*>();
+  }
 };
 
 // Told what the executor does; io implements it for metrics and traces, the watchdog for its messages.

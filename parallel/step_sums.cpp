@@ -30,15 +30,16 @@ void add_gradients(StepSums& step, int module, std::span<Parameter* const> param
 }
 
 void reduce_step(StepSums& step, Communicator& world) {
-  std::vector<double> v = {step.statistics.loss_sum, step.non_finite, step.stop ? 1.0 : 0.0};
-  const size_t fixed = v.size();
+  std::vector<double> v = step.sums.values();
+  const auto sums = static_cast<std::ptrdiff_t>(v.size());
+  v.insert(v.end(), {step.non_finite, step.stop ? 1.0 : 0.0});
   v.insert(v.end(), step.squared_norm.begin(), step.squared_norm.end());
   world.all_reduce({v.data(), static_cast<int64_t>(v.size()), DType::f64}, ReduceOp::sum, current_stream())
       .wait();
-  step.statistics.loss_sum = v[0];
-  step.non_finite = v[1];
-  step.stop = v[2] > 0;
-  std::copy(v.begin() + fixed, v.end(), step.squared_norm.begin());
+  step.sums.set({v.begin(), v.begin() + sums});
+  step.non_finite = v[static_cast<size_t>(sums)];
+  step.stop = v[static_cast<size_t>(sums) + 1] > 0;
+  std::copy(v.begin() + sums + 2, v.end(), step.squared_norm.begin());
 }
 
 }  // namespace mimo

@@ -5,14 +5,14 @@
 #include <vector>
 
 #include "parallel/communicator.h"
-#include "parallel/stage.h"
+#include "parallel/step.h"
 #include "tensor/parameter.h"
 
 namespace mimo {
 
 // A rank's share of a step, and after reduce_step the whole step's.
 struct StepSums {
-  Statistics statistics;
+  Sums sums;                         // of the stages
   std::vector<double> squared_norm;  // of reduced gradients before the division, by module
   double non_finite = 0;             // elements of gradients that are not finite
   bool stop = false;                 // some rank was asked to end the run

@@ -104,7 +104,8 @@ class Walk {
       }
       case Kind::reduce:
         for (int n : graph_.lanes(a.module, a.stage)) {
-          if (graph_.forward_only() || !graph_.nodes()[n].trainable) fail("there are no gradients to reduce");
+          if (graph_.forward_only() || !graph_.nodes()[n].cost.trainable)
+            fail("there are no gradients to reduce");
           need(backward_[n].back(), of_node(Kind::backward, n, plan_.waves - 1));
         }
         if (!reduced_.insert({a.module, a.stage}).second) fail("is in the plan twice");

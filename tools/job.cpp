@@ -5,7 +5,6 @@
 #include "data/loader.h"
 #include "io/file.h"
 #include "io/find.h"
-#include "nn/specs.h"
 #include "parallel/agreement.h"
 
 namespace mimo {
@@ -53,15 +52,16 @@ Job make_job(Config config, const std::string& configuration, int world) {
                       "make one with mimo-data");
   job.data = open_dataset(find_file(c.get<std::string>("data.path")));
   job.model = model_spec(c, {job.data->header.vocab, job.data->header.channels, job.data->header.modalities});
-  for (int m = 0; m < job.model.language(); ++m)
-    job.cuts.push_back({job.model.modules[m].vit.patch, job.model.modules[m].vit.pixel_shuffle});
+  job.cuts.resize(job.data->header.modalities.size());
+  for (const auto& m : job.model.modules)
+    if (const auto reader = m->items()) job.cuts[static_cast<size_t>(reader->modality)] = reader->cut;
   job.data->train.set_cuts(job.cuts, c.get<int64_t>("data.seq_length"));
   job.data->heldout.set_cuts(job.cuts, c.get<int64_t>("data.seq_length"));
   job.layout = ordered_layout(job, world);
   check_model(job.model, job.layout);
 
-  const int64_t lanes = job.layout.modules.back().second.dp, micro = c.get<int64_t>("train.micro_batch"),
-                batch = job.global_batch();
+  const int64_t lanes = job.layout.modules[static_cast<size_t>(job.model.predictor())].second.dp,
+                micro = c.get<int64_t>("train.micro_batch"), batch = job.global_batch();
   job.waves = static_cast<int>(std::clamp<int64_t>((batch + lanes * micro - 1) / (lanes * micro), 1, batch));
   int64_t parts = 0;  // of every wave: a stage of a lane of a module each
   for (const auto& [name, grid] : job.layout.modules) parts += int64_t{grid.pp} * grid.dp;

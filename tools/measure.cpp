@@ -62,25 +62,33 @@ Trial measured_layer(const Job& job, int module, int layer, const Layout& by_lay
                      const std::vector<SampleSizes>& sizes, const PackedBatch& batch) {
   const Grid& grid = by_layer.modules[static_cast<size_t>(module)].second;
   const auto stage = make_stage(job.model, module, grid, {.pp = layer}, nullptr);
-  const bool trainable = job.model.modules[static_cast<size_t>(module)].trainable;
   bool backward = false;
   Trial w;
   // The mean: with more ranks than cores turns are part of it.
   w.seconds = mean(seconds_of([&] {
-    std::vector<Tensor> inputs;
-    for (const StageEdge& e : stage_edges(by_layer, job.model.edges())) {
+    std::map<int, Tensor> ports;
+    for (const StageEdge& e : stage_edges(by_layer, module_edges(job.model, by_layer))) {
       if (e.dst_module != module || e.dst_stage != layer) continue;
       int64_t rows = 0;
       for (const SampleSizes& s : sizes) rows += edge_rows(job.model, e, s);
-      inputs.push_back(leaf(ones({rows, edge_width(job.model, e)}, job.model.dtype)));
+      const Tensor x = ones({rows, edge_width(job.model, e)}, job.model.dtype);
+      const int part = e.dst_port < 0 ? stage_parts(job.model[module], layer, grid.pp).begin
+                                      : job.model[module].inputs()[static_cast<size_t>(e.dst_port)].part;
+      const auto& back = job.model.backward[static_cast<size_t>(module)][static_cast<size_t>(part)];
+      ports[e.dst_port] = back.input ? leaf(x) : x;
     }
-    Statistics statistics;
-    const Tensor y = stage->forward(inputs, batch, statistics);
-    backward = y.node() != nullptr;
-    if (backward) mimo::backward(y, ones(y.shape(), y.dtype()));
+    std::vector<Tensor> inputs;
+    for (const auto& [port, x] : ports) inputs.push_back(x);
+    Sums sums(job.model.sums());
+    Step step(sums);
+    std::vector<Tensor> roots = stage->forward(inputs, batch, step), gradients;
+    roots.insert(roots.end(), step.losses().begin(), step.losses().end());
+    backward = std::any_of(roots.begin(), roots.end(), [](const Tensor& y) { return y.node() != nullptr; });
+    for (const Tensor& y : roots) gradients.push_back(ones(y.shape(), y.dtype()));
+    if (backward) mimo::backward(roots, gradients);
   }));
-  const double passes = 1 + (backward ? (trainable ? 2 : 1) + (job.model.recompute ? 1 : 0) : 0);
-  w.operations = passes * stage_flops(job.model, module, layer, grid.pp, sizes) / grid.tp;
+  const StageFlops flops = stage_flops(job.model, module, layer, grid.pp, sizes);
+  w.operations = (flops.forward + (backward ? flops.backward : 0)) / grid.tp;
   return w;
 }
 
@@ -94,11 +102,11 @@ Trial measured_layers(const Job& job, Communicator& world) {
   Layout by_layer = job.layout;
   for (size_t m = 0; m < job.model.modules.size(); ++m) {
     Grid& g = by_layer.modules[m].second;
-    g = {.tp = g.tp, .pp = job.model.modules[m].layers()};
+    g = {.tp = g.tp, .pp = job.model.modules[m]->layers()};
   }
   Trial sum;
-  for (int m = 0; m <= job.model.language(); ++m) {
-    const ModuleSpec& spec = job.model.modules[static_cast<size_t>(m)];
+  for (int m = 0; m < job.model.size(); ++m) {
+    const Module& module = job.model[m];
     const Grid& grid = job.layout.modules[static_cast<size_t>(m)].second;
     const bool running = job.layout.world == world.size();
     if (running && !grid.contains(world.rank())) continue;
@@ -108,17 +116,16 @@ Trial measured_layers(const Job& job, Communicator& world) {
     for (int i : owned(wave, m, running ? grid.coord(world.rank()).dp : 0)) {
       samples.push_back(step[static_cast<size_t>(wave.samples[static_cast<size_t>(i)])]);
       sizes.push_back(job.data->train.sizes(samples.back()));
-      if (stage_flops(job.model, m, 0, 1, sizes) / spec.layers() / grid.tp > (on_device ? 1e12 : 1e9)) break;
+      if (stage_flops(job.model, m, 0, 1, sizes).forward / module.layers() / grid.tp >
+          (on_device ? 1e12 : 1e9))
+        break;
     }
     std::vector<bool> pixels(job.cuts.size(), true);
     const PackedBatch batch =
         pack(job.data->train, job.data->header, job.cuts, samples, pixels, job.model.dtype);
-    const std::string symbols =
-        spec.kind == ModuleSpec::Kind::hybrid ? layer_symbols(spec.hybrid.pattern) : std::string();
-    std::map<std::tuple<char, bool, bool>, Trial> seen;  // by kind of layer, first, last
-    for (int i = 0; i < spec.layers(); ++i) {
-      const auto [layer, added] = seen.try_emplace(
-          {symbols.empty() ? ' ' : symbols[static_cast<size_t>(i)], i == 0, i + 1 == spec.layers()});
+    std::map<std::tuple<std::string, bool, bool>, Trial> seen;  // by type of layer, first, last
+    for (int i = 0; i < module.layers(); ++i) {
+      const auto [layer, added] = seen.try_emplace({module.layer_type(i), i == 0, i + 1 == module.layers()});
       if (added && !samples.empty() &&
           parameter_count(job.model, m, by_layer.modules[static_cast<size_t>(m)].second, {.pp = i}) <=
               kMostParameters)

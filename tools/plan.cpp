@@ -60,7 +60,7 @@ int show_plan(const CommandLine& line, World& running) {
 
   fmt::print("layout on {} ranks\n", world);
   for (size_t m = 0; m < job.model.modules.size(); ++m) {
-    const ModuleSpec& spec = job.model.modules[m];
+    const Module& spec = *job.model.modules[m];
     const Grid& g = job.layout.modules[m].second;
     fmt::print("  {:10} {:16} {}", spec.name, to_string(g), to_string(consecutive(g.offset, g.end())));
     for (int s = 0; s < g.pp && g.pp > 1; ++s) {
@@ -85,7 +85,7 @@ int show_plan(const CommandLine& line, World& running) {
       if (!g.contains(rank)) continue;
       const Coord c = g.coord(rank);
       parameters += parameter_bytes[m][static_cast<size_t>(c.pp)];
-      holds += fmt::format("{}{} tp{} dp{} pp{}", holds.empty() ? "" : ", ", job.model.modules[m].name, c.tp,
+      holds += fmt::format("{}{} tp{} dp{} pp{}", holds.empty() ? "" : ", ", job.model.modules[m]->name, c.tp,
                            c.dp, c.pp);
     }
     fmt::print("  rank {:3}  weights, gradients, moments {:>8}  activations {:>8}  busy {:3.0f} %  {}\n",

@@ -54,20 +54,16 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
   Costs& costs = out.costs;
   const std::vector<Wave> waves = deal(static_cast<int64_t>(step.size()), job.waves, job.layout);
   const int64_t acc = size_of(acc_of(job.model.dtype)), value = size_of(job.model.dtype);
-  const int language = job.model.language();
   std::vector<double> update(static_cast<size_t>(job.layout.world), 0), norm = update;  // bytes, by rank
-  bool encoders_train = false;
-  for (int m = 0; m <= language; ++m) {
+  for (int m = 0; m < job.model.size(); ++m) {
     const Grid& g = job.layout.modules[static_cast<size_t>(m)].second;
-    const ModuleSpec& spec = job.model.modules[static_cast<size_t>(m)];
-    const bool has_backward = spec.trainable || (m == language && encoders_train);
-    encoders_train = encoders_train || spec.trainable;
     // A stage costs the mean of its lanes and waves.
     const std::vector<std::vector<SampleSizes>> shares = shares_of(waves, m, g.dp, step);
     const double count = real(static_cast<int64_t>(shares.size()));
     std::vector<StageCost> stages;
     for (int s = 0; s < g.pp; ++s) {
-      const double operations = stage_flops(job.model, m, s, g.pp, step) / count / g.tp / rates.flops;
+      const StageFlops flops = stage_flops(job.model, m, s, g.pp, step);
+      const double seconds_of_flop = 1 / (count * g.tp * rates.flops);
       TensorTraffic tensor;
       for (const std::vector<SampleSizes>& share : shares) {
         const TensorTraffic t = tensor_traffic(job.model, m, g, s, share);
@@ -76,48 +72,50 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
       }
       const Traffic gradients = gradient_traffic(job.model, m, g, {.tp = g.tp - 1, .pp = s});
       const StageMemory memory = stage_memory(job.model, m, g, s, step);
-      // Weights and inputs each cost as much as forward; frozen weights need the inputs' part alone.
       StageCost cost;
-      cost.forward = operations + all_reduce_seconds(tensor.forward, g.tp, rates) / count;
-      cost.backward = operations * ((spec.trainable ? 2 : 1) + (job.model.recompute ? 1 : 0)) +
-                      all_reduce_seconds(tensor.backward, g.tp, rates) / count;
+      cost.forward =
+          flops.forward * seconds_of_flop + all_reduce_seconds(tensor.forward, g.tp, rates) / count;
+      cost.backward =
+          flops.backward * seconds_of_flop + all_reduce_seconds(tensor.backward, g.tp, rates) / count;
       cost.memory = real(memory.activation_bytes) / count;
       // Gradients are copied to a bucket and back.
       cost.reduce = all_reduce_seconds(gradients, g.dp, rates) + 4 * real(gradients.bytes) / rates.memory;
+      cost.trainable = memory.trainable > 0;
       stages.push_back(cost);
 
       Traffic all = tensor.forward;
-      if (has_backward) all += tensor.backward;
+      all += tensor.backward;
       for (int i = 0; i < g.tp; ++i) {
         out.traffic.tensor += all;
         const Traffic of_lane = gradient_traffic(job.model, m, g, {.tp = i, .pp = s});
         for (int lane = 0; lane < g.dp; ++lane) out.traffic.gradients += of_lane;
       }
-      if (!spec.trainable) continue;
       // AdamW reads weight, gradient and both moments and writes all but the gradient, which then becomes 0.
       for (int lane = 0; lane < g.dp; ++lane)
         for (int rank : g.block(lane, s)) {
           update[static_cast<size_t>(rank)] +=
-              real(memory.parameters) * real(8 * acc + (value == acc ? 0 : value));
-          norm[static_cast<size_t>(rank)] += real(memory.parameters) * real(acc);
+              real(memory.trainable) * real(8 * acc + (value == acc ? 0 : value));
+          norm[static_cast<size_t>(rank)] += real(memory.trainable) * real(acc);
         }
     }
     costs.stages.push_back(stages);
-    costs.trainable.push_back(spec.trainable);
   }
   costs.update = *std::max_element(update.begin(), update.end()) / rates.memory;
   Traffic sums;
-  sums.add(8 * (3 + language + 1));  // see reduce_step
+  sums.add(8 *
+           static_cast<int64_t>(job.model.sums().size() + 2 + job.model.modules.size()));  // see reduce_step
   costs.step_reduce = *std::max_element(norm.begin(), norm.end()) / rates.memory +
                       all_reduce_seconds(sums, job.layout.world, rates);
 
   // A transfer costs the mean of all that cross its edge.
-  for (const StageEdge& e : stage_edges(job.layout, job.model.edges())) {
+  for (const StageEdge& e : stage_edges(job.layout, module_edges(job.model, job.layout))) {
     const Grid &src = job.layout.modules[static_cast<size_t>(e.src_module)].second,
                &dst = job.layout.modules[static_cast<size_t>(e.dst_module)].second;
     const int64_t width = edge_width(job.model, e) * value;
+    const int sent = e.src_port < 0 ? stage_parts(job.model[e.src_module], e.src_stage, src.pp).end - 1
+                                    : job.model[e.src_module].outputs()[static_cast<size_t>(e.src_port)].part;
     const bool returns =
-        costs.trainable[static_cast<size_t>(e.src_module)] || (e.src_module == language && encoders_train);
+        job.model.backward[static_cast<size_t>(e.src_module)][static_cast<size_t>(sent)].any();
     TransferCost seconds;
     const auto taken = [&](const Crossing& c, int64_t bytes) {
       return c.busiest > 0 ? rates.latency + real(c.busiest * bytes) / rates.bandwidth : 0;
@@ -143,7 +141,8 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
 
 PlanGraph job_graph(const Job& job, const std::vector<SampleSizes>& step, bool forward_only,
                     const Rates& rates) {
-  return step_graph(job.layout, job.model.edges(), job_costs(job, step, rates).costs, forward_only);
+  return step_graph(job.layout, module_edges(job.model, job.layout), job_costs(job, step, rates).costs,
+                    forward_only);
 }
 
 std::vector<SampleSizes> typical_sizes(const Job& job) {
@@ -158,7 +157,10 @@ Plan job_plan(const Job& job) {
 
 PlannedStep planned_step(const Job& job, const Rates& rates, Plan plan) {
   const JobCosts costs = job_costs(job, typical_sizes(job), rates);
-  PlannedStep p{step_graph(job.layout, job.model.edges(), costs.costs), std::move(plan), {}, costs.traffic};
+  PlannedStep p{step_graph(job.layout, module_edges(job.model, job.layout), costs.costs),
+                std::move(plan),
+                {},
+                costs.traffic};
   verify(p.plan, p.graph);
   p.timeline = simulate(p.plan, p.graph);
   return p;

@@ -190,7 +190,7 @@ class TrainingRun {
             static_cast<double>(p->value.numel());
     combine(trainer, parameters, ReduceOp::sum);
     for (size_t m = 0; m < parameters.size(); ++m)
-      progress_.say(fmt::format("{:10} {:>10} parameters on {}", job_.model.modules[m].name,
+      progress_.say(fmt::format("{:10} {:>10} parameters on {}", job_.model.modules[m]->name,
                                 static_cast<int64_t>(parameters[m]),
                                 to_string(job_.layout.modules[m].second)));
     progress_.say("device: " + trainer.device());
@@ -222,8 +222,8 @@ class TrainingRun {
     if (steps == 0) return t;
     const size_t modules = job_.model.modules.size();
     for (size_t m = 0; m < modules; ++m) {
-      t.rows.emplace_back(job_.model.modules[m].name + " forward", 1000 * most[2 * m] / steps);
-      t.rows.emplace_back(job_.model.modules[m].name + " backward", 1000 * most[2 * m + 1] / steps);
+      t.rows.emplace_back(job_.model.modules[m]->name + " forward", 1000 * most[2 * m] / steps);
+      t.rows.emplace_back(job_.model.modules[m]->name + " backward", 1000 * most[2 * m + 1] / steps);
     }
     t.rows.emplace_back("reduce", 1000 * most[2 * modules] / steps);
     t.rows.emplace_back("update", 1000 * most[2 * modules + 1] / steps);

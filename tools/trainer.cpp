@@ -101,16 +101,40 @@ void StepClock::reset() {
   std::fill(seconds_.begin(), seconds_.end(), 0.0);
 }
 
+namespace {
+
+// Batches of a loader, which are those that the plan asks for.
+class LoaderHooks : public StepHooks {
+ public:
+  LoaderHooks(Loader& loader, std::function<std::vector<int64_t>(int module, int wave)> wanted)
+      : loader_(loader), wanted_(std::move(wanted)) {}
+  const PackedBatch& batch(int module, int wave) override {
+    current_ = loader_.take();
+    MIMO_CHECK(current_.samples == wanted_(module, wave), "a batch of other samples than those of module " +
+                                                              std::to_string(module) + ", wave " +
+                                                              std::to_string(wave));
+    return current_;
+  }
+  const PackedBatch& current() const { return current_; }
+
+ private:
+  Loader& loader_;
+  std::function<std::vector<int64_t>(int, int)> wanted_;
+  PackedBatch current_;
+};
+
+}  // namespace
+
 struct Trainer::Pass {
   PlanGraph graph;
   Plan plan;
   std::vector<Action> forwards;  // of this rank, in the order in which it asks for batches
   Executor executor;
 
-  Pass(const Job& job, const std::vector<SampleSizes>& step, bool forward_only, int rank,
+  Pass(const Job& job, const std::vector<SampleSizes>& step, int waves, bool forward_only, int rank,
        const std::map<std::pair<int, int>, Stage*>& stages, const Groups& groups)
       : graph(job_graph(job, step, forward_only, given_rates(job.config))),
-        plan(plan_step(graph, job.waves)),
+        plan(plan_step(graph, waves)),
         executor(graph, plan, edges(job), rank, stages,
                  groups.at(Purpose::transfers_forward, consecutive(0, job.layout.world)),
                  groups.at(Purpose::transfers_backward, consecutive(0, job.layout.world))) {
@@ -120,8 +144,8 @@ struct Trainer::Pass {
   }
   static std::vector<EdgeSpec> edges(const Job& job) {
     std::vector<EdgeSpec> specs;
-    for (const StageEdge& e : stage_edges(job.layout, job.model.edges()))
-      specs.push_back({edge_width(job.model, e), job.model.dtype,
+    for (const StageEdge& e : stage_edges(job.layout, module_edges(job.model, job.layout)))
+      specs.push_back({e, edge_width(job.model, e), job.model.dtype,
                        [&model = job.model, e](const SampleSizes& s) { return edge_rows(model, e, s); }});
     return specs;
   }
@@ -140,17 +164,15 @@ Trainer::Trainer(const Job& job, World& host)
   watchdog_->begin("setting up the run");
   groups_ = std::make_unique<Groups>(world_, groups_of(job_, rank_));
 
-  std::map<std::pair<int, int>, Stage*> pointers;
   for (size_t m = 0; m < job_.model.modules.size(); ++m) {
     const Grid& grid = job_.layout.modules[m].second;
     if (!grid.contains(rank_)) continue;
     const Coord coord = grid.coord(rank_);
-    const MemoryLabel label(job_.model.modules[m].name);
+    const MemoryLabel label(job_.model.modules[m]->name);
     Communicator* tp = grid.tp > 1 ? &groups_->at(Purpose::layers, grid.group(rank_, {Axis::tp})) : nullptr;
     auto stage = make_stage(job_.model, static_cast<int>(m), grid, coord, tp);
-    if (static_cast<int>(m) == job_.model.language() && coord.pp == grid.pp - 1)
-      last_ = static_cast<LanguageStage*>(stage.get());
-    pointers[{static_cast<int>(m), coord.pp}] = stage.get();
+    if (static_cast<int>(m) == job_.model.predictor() && coord.pp == grid.pp - 1)
+      last_ = static_cast<PredictingStage*>(stage.get());
     stages_[{static_cast<int>(m), coord.pp}] = std::move(stage);
   }
   const std::vector<Parameter*> all = parameters();
@@ -160,18 +182,20 @@ Trainer::Trainer(const Job& job, World& host)
         all, AdamOptions{c.get<double>("train.beta1"), c.get<double>("train.beta2"),
                          c.get<double>("train.eps"), c.get<double>("train.weight_decay")});
   }
-  const std::vector<SampleSizes> typical = typical_sizes(job_);
-  const auto pass = [&](bool forward_only) {
-    return std::make_unique<Pass>(job_, typical, forward_only, rank_, pointers, *groups_);
-  };
-  train_ = pass(false);
-  eval_ = pass(true);
+  train_ = make_pass(false, job_.waves);
+  eval_ = make_pass(true, job_.waves);
   loader_ = std::make_unique<Loader>(job_.data->train, job_.data->header, job_.cuts, job_.model.dtype,
                                      static_cast<int>(c.get<int64_t>("data.workers")));
   watchdog_->end();
 }
 
 Trainer::~Trainer() = default;
+
+std::unique_ptr<Trainer::Pass> Trainer::make_pass(bool forward_only, int waves) const {
+  std::map<std::pair<int, int>, Stage*> stages;
+  for (const auto& [key, stage] : stages_) stages[key] = stage.get();
+  return std::make_unique<Pass>(job_, typical_sizes(job_), waves, forward_only, rank_, stages, *groups_);
+}
 
 const Plan& Trainer::plan() const { return train_->plan; }
 
@@ -196,16 +220,26 @@ std::vector<Parameter*> Trainer::parameters() const {
   return all;
 }
 
+// The samples of a wave that this rank's lane of a module owns.
+std::vector<int64_t> Trainer::share(const std::vector<Wave>& waves, const std::vector<int64_t>& samples,
+                                    int module, int wave) const {
+  const int lane = job_.layout.modules[static_cast<size_t>(module)].second.coord(rank_).dp;
+  const Wave& w = waves[static_cast<size_t>(wave)];
+  std::vector<int64_t> out;
+  for (int i : owned(w, module, lane))
+    out.push_back(samples[static_cast<size_t>(w.samples[static_cast<size_t>(i)])]);
+  return out;
+}
+
 // Asks for the batches of a step in the order in which the plan will use them.
 void Trainer::submit(Loader& loader, const Pass& pass, const std::vector<Wave>& waves,
                      const std::vector<int64_t>& samples) const {
   for (const Action& a : pass.forwards) {
     Loader::Request r;
-    for (int i : owned(waves[a.wave], a.module, a.lane))
-      r.samples.push_back(samples[waves[a.wave].samples[i]]);
+    r.samples = share(waves, samples, a.module, a.wave);
     r.wants_pixels.assign(job_.cuts.size(), false);
-    if (a.module != job_.model.language() && a.stage == 0)
-      r.wants_pixels[job_.model.modules[a.module].vit.modality] = true;
+    if (const auto reader = job_.model[a.module].items(); reader && a.stage == 0)
+      r.wants_pixels[static_cast<size_t>(reader->modality)] = true;
     loader.submit(std::move(r));
   }
 }
@@ -218,56 +252,68 @@ void Trainer::prefetch() {
     submit(*loader_, *train_, waves, order_.samples(position_ + (requested_ - done_) * batch, batch));
 }
 
+// What a training step does where its plan says so.
+struct Trainer::StepInHand : LoaderHooks {
+  Trainer& trainer;
+  const std::function<void()>& before_update;
+  StepResult result;
+  StepSums sums;
+
+  StepInHand(Trainer& t, std::function<std::vector<int64_t>(int, int)> wanted,
+             const std::function<void()>& before)
+      : LoaderHooks(*t.loader_, std::move(wanted)), trainer(t), before_update(before) {
+    sums.squared_norm.assign(t.job_.model.modules.size(), 0);
+  }
+  double divisor() const { return static_cast<double>(std::max<int64_t>(result.counted, 1)); }
+
+  void reduce(int module, int stage) override {
+    reduce_gradients(trainer.stages_.at({module, stage})->parameters(), *trainer.groups_);
+  }
+  void step_reduce(Sums& mine) override {
+    sums.sums = mine;
+    sums.stop = stop_requested;
+    for (const auto& [key, stage] : trainer.stages_)
+      add_gradients(sums, key.first, stage->parameters(), trainer.rank_);
+    reduce_step(sums, trainer.world_.world());
+    mine = sums.sums;
+  }
+  void update() override {
+    if (before_update) before_update();
+    double square = 0;
+    for (double s : sums.squared_norm) square += s;
+    result.grad_norm = sums.non_finite > 0 ? NAN : std::sqrt(square) / divisor();
+    if (!std::isfinite(sums.sums["loss"])) result.not_finite = "the loss";
+    if (sums.non_finite > 0)
+      result.not_finite += (result.not_finite.empty() ? "" : " and ") +
+                           std::to_string(static_cast<int64_t>(sums.non_finite)) + " elements of gradients";
+    if (result.not_finite.empty()) {
+      const double clip = trainer.job_.config.get<double>("train.clip");
+      const double factor = clip > 0 && result.grad_norm > clip ? clip / (result.grad_norm + 1e-6) : 1;
+      trainer.optimizer_->update(result.lr, factor / divisor(), ++trainer.updates_);
+    }
+    trainer.optimizer_->zero_gradients();
+  }
+};
+
 StepResult Trainer::step(const std::function<void()>& before_update) {
-  const Config& c = job_.config;
   const int64_t batch = job_.global_batch();
   prefetch();
   const std::vector<int64_t> samples = order_.samples(position_, batch);
   const std::vector<SampleSizes> sizes = sizes_of(job_.data->train, samples);
   const std::vector<Wave> waves = deal(batch, job_.waves, job_.layout);
-  StepResult result;
+  StepInHand step(
+      *this, [&](int module, int wave) { return share(waves, samples, module, wave); }, before_update);
+  StepResult& result = step.result;
   for (const SampleSizes& s : sizes) result.tokens += s.tokens, result.counted += s.counted;
-  result.lr = learning_rate(schedule_of(c), done_);
-  const double divisor = static_cast<double>(std::max<int64_t>(result.counted, 1));
-
-  StepSums sums;
-  sums.squared_norm.assign(job_.model.modules.size(), 0);
-  StepHooks hooks;
-  hooks.reduce = [&](int module, int stage) {
-    reduce_gradients(stages_.at({module, stage})->parameters(), *groups_);
-  };
-  hooks.step_reduce = [&](Statistics& statistics) {
-    sums.statistics = statistics;
-    sums.stop = stop_requested;
-    for (const auto& [key, stage] : stages_) add_gradients(sums, key.first, stage->parameters(), rank_);
-    reduce_step(sums, world_.world());
-    statistics = sums.statistics;
-  };
-  hooks.update = [&] {
-    if (before_update) before_update();
-    double square = 0;
-    for (double s : sums.squared_norm) square += s;
-    result.grad_norm = sums.non_finite > 0 ? NAN : std::sqrt(square) / divisor;
-    if (!std::isfinite(sums.statistics.loss_sum)) result.not_finite = "the loss";
-    if (sums.non_finite > 0)
-      result.not_finite += (result.not_finite.empty() ? "" : " and ") +
-                           std::to_string(static_cast<int64_t>(sums.non_finite)) + " elements of gradients";
-    if (result.not_finite.empty()) {
-      const double clip = c.get<double>("train.clip");
-      const double factor = clip > 0 && result.grad_norm > clip ? clip / (result.grad_norm + 1e-6) : 1;
-      optimizer_->update(result.lr, factor / divisor, ++updates_);
-    }
-    optimizer_->zero_gradients();
-  };
-  PackedBatch current;
-  const Batches batches = [&](int, int) -> const PackedBatch& { return current = loader_->take(); };
+  result.lr = learning_rate(schedule_of(job_.config), done_);
   Observers observers;
   Ranges ranges(train_->graph);
   observers.all = {watchdog_.get(), &clock_};
   if (job_.device.kind == Device::Kind::cuda) observers.all.push_back(&ranges);
-  const Statistics statistics = train_->executor.step(waves, sizes, batches, hooks, observers);
-  if (result.counted > 0) result.loss = statistics.loss_sum / divisor;
-  result.stop = sums.stop;
+  Sums sums(job_.model.sums());
+  train_->executor.step(waves, sizes, sums, step, observers);
+  if (result.counted > 0) result.loss = sums["loss"] / step.divisor();
+  result.stop = step.sums.stop;
   result.step = ++done_;
   position_ += batch;
   return result;
@@ -312,7 +358,9 @@ Evaluation Trainer::evaluate(int64_t first, int64_t end) {
   e.readings.resize(static_cast<size_t>(n));
   std::vector<double> sums(static_cast<size_t>(n) + 2, 0.0);  // right, by sample; loss; counted
   Loader loader(split, job_.data->header, job_.cuts, job_.model.dtype, 0);
-  const bool counts = last_ && job_.layout.modules.back().second.coord(rank_).tp == 0;
+  const int predictor = job_.model.predictor();
+  const Grid& grid = job_.layout.modules[static_cast<size_t>(predictor)].second;
+  const bool counts = last_ && grid.coord(rank_).tp == 0;
   for (int64_t begin = 0; begin < n; begin += batch) {
     const int64_t count = std::min(batch, n - begin);
     std::vector<int64_t> ids(static_cast<size_t>(count));
@@ -320,11 +368,11 @@ Evaluation Trainer::evaluate(int64_t first, int64_t end) {
     const std::vector<SampleSizes> sizes = sizes_of(split, ids);
     const std::vector<Wave> waves = deal(count, job_.waves, job_.layout);
     submit(loader, *eval_, waves, ids);
-    PackedBatch current;
-    const Batches batches = [&](int, int) -> const PackedBatch& { return current = loader.take(); };
+    LoaderHooks hooks(loader, [&](int module, int wave) { return share(waves, ids, module, wave); });
+    const PackedBatch& current = hooks.current();
     Predictions predictions;
-    predictions.module = job_.model.language();
-    predictions.stage = job_.layout.modules.back().second.pp - 1;
+    predictions.module = predictor;
+    predictions.stage = grid.pp - 1;
     predictions.done = [&](const Action&) {
       if (!counts) return;
       std::vector<int> wrong(current.samples.size(), 0), places(current.samples.size(), 0);
@@ -338,8 +386,9 @@ Evaluation Trainer::evaluate(int64_t first, int64_t end) {
     };
     Observers observers;
     observers.all = {&predictions, watchdog_.get()};  // reading predictions waits for other ranks' messages
-    sums[static_cast<size_t>(n)] +=
-        eval_->executor.step(waves, sizes, batches, {}, observers).loss_sum;  // this rank's share
+    Sums mine(job_.model.sums());
+    eval_->executor.step(waves, sizes, mine, hooks, observers);
+    sums[static_cast<size_t>(n)] += mine["loss"];
     if (rank_ == 0)
       for (const SampleSizes& s : sizes) sums[static_cast<size_t>(n) + 1] += s.counted;
   }
@@ -421,14 +470,14 @@ std::string Trainer::non_finite_state() {
 int64_t Trainer::load(const std::filesystem::path& checkpoint) {
   const bool on_device = job_.device.kind == Device::Kind::cuda;
   TrainingState state;
-  // Of a module whose module.NAME.freeze may have changed: trained from here on it begins with moments of
-  // zero (which take the first 1 / (1 - beta2) updates to fill: bias is corrected for the run's updates, not
-  // its own); frozen from here on it leaves its own behind.
+  // Where other parameters may be frozen than before: one trained from here on begins with moments of zero
+  // (which take the first 1 / (1 - beta2) updates to fill: bias is corrected for the run's updates, not its
+  // own); one frozen from here on leaves its own behind.
   const auto& allowed = job_.config.get<std::vector<std::string>>("resume.allow");
-  const auto optional = [&](const std::string& name) {
-    const std::string key = "module." + name.substr(0, name.find('.')) + ".freeze";
-    return !name.ends_with("/value") && std::find(allowed.begin(), allowed.end(), key) != allowed.end();
-  };
+  const bool thawed = std::any_of(allowed.begin(), allowed.end(), [](const std::string& key) {
+    return key == "train.freeze" || key == "train.unfreeze";
+  });
+  const auto optional = [&](const std::string& name) { return thawed && !name.ends_with("/value"); };
   std::set<std::string> lacking;
   watched("reading the checkpoint " + checkpoint.string(), [&] {
     const std::vector<ShardedTensor> here = tensors(), host = on_device ? on_host(here, false) : here;
@@ -457,14 +506,17 @@ int32_t Trainer::next_token(const Sample& prompt) {
   s.counted.assign(s.tokens.size(), 0);
   s.tokens.push_back(0);  // the label of the place asked about: any
   s.counted.push_back(1);
-  NoGrad no_grad;
-  Statistics statistics;
-  const PackedBatch batch =
+  struct Alone : StepHooks {
+    PackedBatch packed;
+    const PackedBatch& batch(int, int) override { return packed; }
+  } hooks;
+  hooks.packed =
       pack({s}, job_.data->header, job_.cuts, std::vector<bool>(job_.cuts.size(), true), job_.model.dtype);
-  std::vector<Tensor> features;
-  for (int m = 0; m < job_.model.language(); ++m)
-    features.push_back(stages_.at({m, 0})->forward({}, batch, statistics));
-  stages_.at({job_.model.language(), 0})->forward(features, batch, statistics);
+  const std::vector<SampleSizes> sizes{sizes_of(s, job_.cuts, job_.data->header.modalities)};
+  if (!read_) read_ = make_pass(true, 1);
+  Observer none;
+  Sums sums(job_.model.sums());
+  read_->executor.step(deal(1, 1, job_.layout), sizes, sums, hooks, none);
   return last_->predictions().back().argmax;
 }
 

@@ -100,6 +100,10 @@ class Trainer {
 
  private:
   struct Pass;  // forward-only or training: its plan, executor and order of batches
+  struct StepInHand;
+  std::unique_ptr<Pass> make_pass(bool forward_only, int waves) const;
+  std::vector<int64_t> share(const std::vector<Wave>&, const std::vector<int64_t>& samples, int module,
+                             int wave) const;
   void submit(Loader&, const Pass&, const std::vector<Wave>&, const std::vector<int64_t>& samples) const;
   std::vector<ShardedTensor> tensors();  // of parameters and optimizer, where they lie
   void prefetch();
@@ -110,9 +114,9 @@ class Trainer {
   int rank_;
   std::unique_ptr<Groups> groups_;
   std::map<std::pair<int, int>, std::unique_ptr<Stage>> stages_;
-  LanguageStage* last_ = nullptr;  // the stage with the loss, if held here
+  PredictingStage* last_ = nullptr;  // the stage that predicts, if held here
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<Pass> train_, eval_;
+  std::unique_ptr<Pass> train_, eval_, read_;  // read_: of one sample, made when it is asked for
   std::unique_ptr<Watchdog> watchdog_;
   StepClock clock_;
   SampleOrder order_;

@@ -37,6 +37,17 @@ Overrides two_encoders(const std::string& vision, const std::string& glance, con
              "--module.glance.grid=12"});
 }
 
+// A projector on ranks of its own between the encoder and the language model; `more`: edges.
+Overrides chain(const std::string& vision, const std::string& middle, const std::string& language,
+                const Overrides& edges) {
+  Overrides more{"--layout.middle=" + middle, "--module.middle.kind=projector", "--module.middle.ffn=64"};
+  more.insert(more.end(), edges.begin(), edges.end());
+  return on(vision, language, more);
+}
+const Overrides kChain{"--module.vision.projector=none", "--edges.vision=middle", "--edges.middle=language"},
+    kTwoConsumers{"--edges.vision=language,middle", "--edges.middle=language"},
+    kLateConsumer{"--edges.vision=language,middle", "--edges.middle=language.image@4"};
+
 const Row kRows[] = {
     {2, on("dp1@0", "dp1@1"), "disjoint"},
     {2, on("dp1@1", "dp1@0"), "the other way round"},
@@ -75,9 +86,22 @@ const Row kRows[] = {
     {2, on("dp1@0", "dp1@1", {"--train.dtype=bf16"}), "bf16, disjoint"},
     {2, on("dp2@0", "tp2,dp1@0", {"--train.dtype=bf16"}), "bf16, colocated"},
     {4, on("tp2,dp1@0", "tp2,pp2,dp1@0", {"--train.dtype=bf16"}), "bf16, cut all ways"},
-    {3, on("dp1@0", "tp2,dp1@1", {"--module.vision.freeze=true"}), "vision frozen"},
-    {4, on("dp2@0", "pp2,dp2@0", {"--module.vision.freeze=true"}), "vision frozen, colocated"},
-    {3, on("tp2,dp1@0", "pp2,dp1@1", {"--module.language.freeze=true"}), "language frozen"},
+    {3, on("dp1@0", "tp2,dp1@1", {"--train.freeze=vision.*"}), "vision frozen"},
+    {4, on("dp2@0", "pp2,dp2@0", {"--train.freeze=vision.*"}), "vision frozen, colocated"},
+    {3, on("tp2,dp1@0", "pp2,dp1@1", {"--train.freeze=language.*"}), "language frozen"},
+    {3, on("dp2@0", "pp2,dp1@1", {"--train.freeze=*", "--train.unfreeze=vision.projector.*"}),
+     "the projector alone"},
+    {4, on("pp2,tp2,dp1@0", "tp2,dp1@2", {"--train.freeze=*", "--train.unfreeze=vision.projector.*"}),
+     "the projector alone, at the end of a pipeline"},
+    {3, on("pp3,dp1@0", "dp3@0", {"--train.freeze=*.weight"}), "biases alone"},
+    {3, chain("dp1@0", "dp1@1", "dp1@2", kChain), "a chain"},
+    {4, chain("pp2,dp1@0", "tp2,dp1@1", "dp2@2", kChain), "a chain that overlaps"},
+    {4, chain("dp3@0", "dp2@1", "tp2,pp2,dp1@0", kChain), "a chain, mixed"},
+    {3, chain("dp1@0", "dp1@0", "pp2,dp1@1", kChain), "a chain, half colocated"},
+    {3, chain("dp1@0", "dp1@1", "dp1@2", kTwoConsumers), "two consumers"},
+    {4, chain("dp2@0", "tp2,dp1@1", "pp2,dp1@2", kTwoConsumers), "two consumers, overlapping"},
+    {2, chain("dp2@0", "dp1@1", "pp2,dp1@0", kLateConsumer), "past the first stage"},
+    {4, chain("tp2,dp1@0", "dp3@0", "pp3,dp1@1", kLateConsumer), "past the first stages, mixed"},
 };
 
 constexpr int kSteps = 20;

@@ -195,7 +195,9 @@ TEST(ReduceStep, CountsEveryElementOnce) {
   language.back().copies = {me};
   language.back().trainable = false;
   StepSums step;
-  step.statistics.loss_sum = 0.5 * me;
+  step.sums = Sums({"balance", "loss"});
+  step.sums["loss"] = 0.5 * me;
+  step.sums["balance"] = 3;
   step.stop = me == n - 1;
   const auto v = pointers(vision), l = pointers(language);
   add_gradients(step, 0, v, me);
@@ -209,7 +211,8 @@ TEST(ReduceStep, CountsEveryElementOnce) {
   double vision_norm = squares(5, 10), language_norm = 0;
   for (int r = 0; r < n; ++r) vision_norm += squares(r, 4), language_norm += squares(r, 3);
   EXPECT_EQ(step.squared_norm, (std::vector<double>{vision_norm, language_norm}));
-  EXPECT_EQ(step.statistics.loss_sum, 0.25 * n * (n - 1));
+  EXPECT_EQ(step.sums["loss"], 0.25 * n * (n - 1));
+  EXPECT_EQ(step.sums["balance"], 3 * n);
   EXPECT_EQ(step.non_finite, 0);
   EXPECT_TRUE(step.stop);
 }

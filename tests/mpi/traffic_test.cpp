@@ -92,8 +92,8 @@ const Case kCases[] = {
     {2, "tp2,dp1@0", "tp2,dp1@0", {"--train.recompute=true"}},
     {2, "tp2,dp1@0", "tp2,dp1@0", {"--module.language.pattern=MS*-", "--module.language.scan_inner=32"}},
     {2, "tp2,dp1@0", "tp2,dp1@0", {"--module.vision.projector=affine", "--train.dtype=bf16"}},
-    {2, "tp2,dp1@0", "tp2,dp1@0", {"--module.vision.freeze=true"}},
-    {2, "tp2,dp1@0", "tp2,dp1@0", {"--module.language.freeze=true"}},
+    {2, "tp2,dp1@0", "tp2,dp1@0", {"--train.freeze=vision.*"}},
+    {2, "tp2,dp1@0", "tp2,dp1@0", {"--train.freeze=language.*"}},
     {2, "pp2,dp1@0", "pp2,dp1@0"},
     {2, "dp2@0", "dp2@0"},
     {2, "dp2@0", "tp2,dp1@0"},
@@ -108,7 +108,7 @@ const Case kCases[] = {
     {4, "dp3@0", "tp2,dp1@2"},
     {4, "tp2,dp1@0", "tp2,dp1@2", {"--train.micro_batch=1"}},
     {4, "dp4@0", "tp2,pp2,dp1@0"},
-    {4, "tp2,dp2@0", "pp2,dp2@0", {"--module.vision.freeze=true"}},
+    {4, "tp2,dp2@0", "pp2,dp2@0", {"--train.freeze=vision.*"}},
     {4, "pp2,dp1@0", "pp2,dp1@2", {"--train.recompute=true"}},
 };
 

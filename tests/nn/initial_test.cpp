@@ -63,11 +63,14 @@ TEST(InitialValues, OfALanguageModel) {
       {"language.layers.3.norm.weight", one},
       {"language.layers.3.mixer.up_proj.weight", of_inputs(24)},
       {"language.layers.3.mixer.down_proj.weight", of_inputs(40, residual)}};
-  const HybridOptions o = tiny::hybrid("MS*-");
-  expect_drawn(make_hybrid_stage(o, tiny::context("language", DType::f32, 0), 0, 4, false)->parameters(),
-               expected);
+  const auto stage = [](const std::string& std) {
+    return make_stage(tiny::model("MS*-", DType::f32, {"--module.language.init_std=" + std}), 1, {}, {},
+                      nullptr);
+  };
+  const auto drawn = stage("0");
+  expect_drawn(drawn->parameters(), expected);
   // A deviation that is given is that of all of them.
-  const auto given = make_hybrid_stage(o, tiny::context("language", DType::f32, 0.3), 0, 4, false);
+  const auto given = stage("0.3");
   for (const auto& [end, std] : std::map<std::string, double>{{"up_proj.weight", 0.3},
                                                               {"lm_head.weight", 0.3},
                                                               {"down_proj.weight", 0.3 / residual},
@@ -96,7 +99,8 @@ TEST(InitialValues, OfAnEncoder) {
     expected[block + "mlp.fc1.weight"] = of_inputs(32);
     expected[block + "mlp.fc2.weight"] = of_inputs(48, residual);
   }
-  const auto stage = make_vit_stage(tiny::vit(), tiny::context("vision", DType::f32, 0), 0, 2, false);
+  const auto stage =
+      make_stage(tiny::model("-", DType::f32, {"--module.vision.init_std=0"}), 0, {}, {}, nullptr);
   expect_drawn(stage->parameters(), expected);
 }
 

@@ -11,17 +11,6 @@
 namespace mimo {
 namespace {
 
-ModelSpec tiny_model(const std::string& pattern) {
-  ModelSpec m;
-  m.modules.resize(2);
-  m.modules[0].kind = ModuleSpec::Kind::vit;
-  m.modules[0].name = "vision";
-  m.modules[0].vit = tiny::vit();
-  m.modules[1].name = "language";
-  m.modules[1].hybrid = tiny::hybrid(pattern);
-  return m;
-}
-
 Layout layout(const Grid& vision, const Grid& language) {
   return {{{"vision", vision}, {"language", language}}, 64};
 }
@@ -30,11 +19,11 @@ Layout layout(const Grid& vision, const Grid& language) {
 const std::vector<SampleSizes> kSamples = {{7, 3, {{}}}, {15, 2, {{{4, 6, 6}, {2, 2, 1}}}}};
 
 TEST(CheckModel, AcceptsWhatDivides) {
-  EXPECT_NO_THROW(check_model(tiny_model("MS*-"), layout({.tp = 4, .pp = 2}, {.tp = 2, .pp = 4})));
+  EXPECT_NO_THROW(check_model(tiny::model("MS*-"), layout({.tp = 4, .pp = 2}, {.tp = 2, .pp = 4})));
   // Sizes of layers that are not there do not matter.
-  ModelSpec m = tiny_model("--");
-  m.modules[1].hybrid.kv_heads = m.modules[1].hybrid.ssm_groups = 3;
-  m.modules[0].vit.projector = "affine", m.modules[0].vit.projector_ffn = 7;
+  const ModelSpec m = tiny::model("--", DType::f32,
+                                  {"--module.language.kv_heads=3", "--module.language.ssm_groups=3",
+                                   "--module.vision.projector=affine", "--module.vision.projector_ffn=7"});
   EXPECT_NO_THROW(check_model(m, layout({.tp = 2}, {.tp = 2})));
 }
 
@@ -55,51 +44,44 @@ TEST(CheckModel, NamesWhatDoesNotFit) {
       {"S", {}, {.tp = 5}, {"module.language.scan_inner", "found 32"}},
       {"M", {.pp = 3}, {}, {"layout.vision", "at most 2", "found pp3"}},
       {"M-", {}, {.pp = 3}, {"layout.language", "at most 2", "found pp3"}},
-      {"M||-*", {}, {.pp = 3}, {"module.language.pattern", "stage 1 has no layer", "M||-*"}},
+      {"M||-*", {}, {.pp = 3}, {"module.language.pattern", "stage 1 has no layer"}},
       {"|M-", {}, {.pp = 2}, {"module.language.pattern", "stage 0 has no layer"}},
       {"M|-*M", {}, {.pp = 3}, {"module.language.pattern", "no | or 2 of them for pp3", "found 1"}},
   };
   for (const Row& r : rows) {
     std::string message = "no error";
     try {
-      check_model(tiny_model(r.pattern), layout(r.vision, r.language));
+      check_model(tiny::model(r.pattern), layout(r.vision, r.language));
     } catch (const ConfigError& e) {
       message = e.what();
     }
     for (const std::string& part : r.told)
       EXPECT_NE(message.find(part), std::string::npos) << "'" << part << "' in: " << message;
   }
-  ModelSpec m = tiny_model("M");
-  for (auto [key, value] :
-       {std::pair{"ffn", &m.modules[0].vit.ffn}, {"projector_ffn", &m.modules[0].vit.projector_ffn}}) {
-    const int64_t before = *value;
-    *value = 7;
-    try {
-      check_model(m, layout({.tp = 2}, {}));
+  for (const std::string key : {"ffn", "projector_ffn"}) try {
+      check_model(tiny::model("M", DType::f32, {"--module.vision." + key + "=7"}), layout({.tp = 2}, {}));
       ADD_FAILURE() << key;
     } catch (const ConfigError& e) {
-      EXPECT_NE(std::string(e.what()).find(std::string("module.vision.") + key), std::string::npos)
-          << e.what();
+      EXPECT_NE(std::string(e.what()).find("module.vision." + key), std::string::npos) << e.what();
     }
-    *value = before;
-  }
 }
 
 TEST(Stages, AreCutAtBarsElseByCost) {
   const auto cut = [](const std::string& pattern, int stages) {
     std::vector<std::pair<int, int>> layers;
-    for (int s = 0; s < stages; ++s)
-      layers.push_back(stage_layers(tiny_model(pattern).modules[1], s, stages));
+    for (int s = 0; s < stages; ++s) layers.push_back(stage_layers(tiny::model(pattern)[1], s, stages));
     return layers;
   };
   using Layers = std::vector<std::pair<int, int>>;
   EXPECT_EQ(cut("MM|-*|M", 3), (Layers{{0, 2}, {2, 4}, {4, 5}}));
   EXPECT_EQ(cut("MM|-*|M", 1), (Layers{{0, 5}}));
   EXPECT_EQ(cut("----", 2), (Layers{{0, 2}, {2, 4}}));
-  ModelSpec m = tiny_model("----");
-  m.modules[1].hybrid.vocab = 100000;  // the head outweighs all layers
-  EXPECT_EQ(stage_layers(m.modules[1], 0, 2), (std::pair{0, 3}));
-  EXPECT_EQ(stage_layers(m.modules[0], 1, 2), (std::pair{1, 2}));
+  const ModelSpec m =
+      tiny::model("----", DType::f32, {}, {100000, 1, {"image"}});  // the head outweighs all layers
+  EXPECT_EQ(stage_layers(m[1], 0, 2), (std::pair{0, 3}));
+  EXPECT_EQ(stage_layers(m[0], 1, 2), (std::pair{1, 2}));
+  EXPECT_EQ(stage_parts(m[1], 0, 2), (Parts{0, 4}));
+  EXPECT_EQ(stage_parts(m[1], 1, 2), (Parts{4, 6}));
 }
 
 TEST(Stages, DearestStageIsAsCheapAsPossible) {
@@ -125,8 +107,9 @@ TEST(Stages, DearestStageIsAsCheapAsPossible) {
 }
 
 TEST(Edges, RowsAndWidths) {
-  const ModelSpec m = tiny_model("M-");
-  const StageEdge across{.src_module = 0, .src_stage = 1, .dst_module = 1, .dst_stage = 0},
+  const ModelSpec m = tiny::model("M-");
+  const StageEdge across{
+      .src_module = 0, .src_stage = 1, .dst_module = 1, .dst_stage = 0, .src_port = 0, .dst_port = 0},
       vision{.src_module = 0, .src_stage = 0, .dst_module = 0, .dst_stage = 1},
       language{.src_module = 1, .src_stage = 0, .dst_module = 1, .dst_stage = 1};
   EXPECT_EQ(edge_rows(m, across, kSamples[0]), 0);
@@ -137,6 +120,11 @@ TEST(Edges, RowsAndWidths) {
   EXPECT_EQ(edge_width(m, across), 24);
   EXPECT_EQ(edge_width(m, vision), 32);
   EXPECT_EQ(edge_width(m, language), 24);
+  // Ports lie in the stages of their parts.
+  const ModelSpec late = tiny::model("M-*", DType::f32, {"--edges.vision=language,language.image@2"});
+  EXPECT_EQ(module_edges(late, layout({.pp = 2}, {.pp = 3})),
+            (ModuleEdges{{.src = 0, .dst = 1, .src_stage = 1},
+                         {.src = 0, .dst = 1, .src_stage = 1, .dst_stage = 2, .dst_port = 1}}));
 }
 
 // The parameters of our modules, counted by hand elsewhere: published sizes of published models.
@@ -145,34 +133,44 @@ int64_t count(const ModelSpec& m, int module, const Grid& g = {}, const Coord& c
 }
 
 TEST(ParameterCount, IsThatOfPublishedModels) {
-  ModelSpec m = tiny_model("M");
   // A block of width 64 and ffn 256 with biases and two layer norms has 49,984 parameters; a vision
   // transformer of two of them on 14 x 14 patches of three channels with 146 x 146 positions has 1,501,824.
-  VitOptions& v = m.modules[0].vit;
-  v = {};
-  v.hidden = 64, v.ffn = 256, v.layers = 2, v.heads = 4, v.channels = 3, v.patch = 14, v.grid = 146;
-  v.projector = "affine", v.out = 0;
-  EXPECT_EQ(count(m, 0), 1501824);
-  v.layers = 3;
-  EXPECT_EQ(count(m, 0), 1501824 + 49984);
+  using Strings = std::vector<std::string>;
+  const auto vision = [](const Strings& sizes, int64_t width) {
+    Strings overrides{"--module.language.hidden=" + std::to_string(width), "--module.vision.class_tokens=0"};
+    for (const std::string& s : sizes) overrides.push_back("--module.vision." + s);
+    return count(tiny::model("-", DType::f32, overrides, {21, 3, {"image"}}), 0);
+  };
+  const Strings small{"hidden=64", "ffn=256", "layers=2", "patch=14", "grid=146", "projector=none"};
+  EXPECT_EQ(vision(small, 256), 1501824);
+  Strings three = small;
+  three.push_back("layers=3");
+  EXPECT_EQ(vision(three, 256), 1501824 + 49984);
   // C-RADIOv2-H: 651.6 million.
-  v.hidden = 1280, v.ffn = 5120, v.layers = 32, v.heads = 16, v.patch = 16, v.grid = 128, v.class_tokens = 8;
-  EXPECT_EQ(count(m, 0), 32 * (12 * 1280 * 1280 + 13 * 1280) + 1280 * (768 + 128 * 128 + 8));
-  EXPECT_NEAR(static_cast<double>(count(m, 0)), 651.6e6, 0.05e6);
+  Strings radio{"hidden=1280", "ffn=5120", "layers=32",      "heads=16",
+                "patch=16",    "grid=128", "class_tokens=8", "projector=none"};
+  const int64_t encoder = vision(radio, 5120);
+  EXPECT_EQ(encoder, 32 * (12 * 1280 * 1280 + 13 * 1280) + 1280 * (768 + 128 * 128 + 8));
+  EXPECT_NEAR(static_cast<double>(encoder), 651.6e6, 0.05e6);
   // Its projector in Nemotron-Nano-12B-v2-VL: 209.7 million.
-  const int64_t encoder = count(m, 0);
-  v.projector = "mlp", v.projector_ffn = 20480, v.out = 5120;
-  EXPECT_NEAR(static_cast<double>(count(m, 0) - encoder), 209.7e6, 0.05e6);
+  radio.insert(radio.end(), {"projector=mlp", "projector_ffn=20480"});
+  EXPECT_NEAR(static_cast<double>(vision(radio, 5120) - encoder), 209.7e6, 0.05e6);
 
   // Nemotron-Nano-9B-v2 and 12B-v2.
-  HybridOptions& o = m.modules[1].hybrid;
-  o.vocab = 131072, o.heads = 40, o.kv_heads = 8, o.head_dim = 128;
-  o.ssm_heads = 128, o.ssm_head_dim = 80, o.ssm_groups = 8, o.ssm_state = 128;
-  o.pattern = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-", o.hidden = 4480, o.ffn = 15680;
-  EXPECT_NEAR(static_cast<double>(count(m, 1)), 8.888e9, 0.0005e9);
-  o.pattern = "M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M-", o.hidden = 5120,
-  o.ffn = 20480;
-  EXPECT_NEAR(static_cast<double>(count(m, 1)), 12.310e9, 0.0005e9);
+  const auto language = [](const std::string& pattern, const Strings& sizes) {
+    Strings overrides;
+    for (const char* s : {"heads=40", "kv_heads=8", "head_dim=128", "ssm_heads=128", "ssm_head_dim=80",
+                          "ssm_groups=8", "ssm_state=128"})
+      overrides.push_back(std::string("--module.language.") + s);
+    for (const std::string& s : sizes) overrides.push_back("--module.language." + s);
+    return static_cast<double>(count(tiny::model(pattern, DType::f32, overrides, {131072, 1, {"image"}}), 1));
+  };
+  EXPECT_NEAR(
+      language("M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-", {"hidden=4480", "ffn=15680"}),
+      8.888e9, 0.0005e9);
+  EXPECT_NEAR(language("M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M*-M-M-M-M-",
+                       {"hidden=5120", "ffn=20480"}),
+              12.310e9, 0.0005e9);
 }
 
 class Layouts : public testing::TestWithParam<std::string> {};
@@ -182,12 +180,12 @@ class Layouts : public testing::TestWithParam<std::string> {};
 TEST_P(Layouts, CountsWhatStagesHold) {
   for (const char* activation : {"relu2", "swiglu"})
     for (const char* projector : {"mlp", "affine"}) {
-      ModelSpec model = tiny_model(GetParam());
-      model.modules[1].hybrid.activation = activation;
-      model.modules[0].vit.projector = projector;
+      const ModelSpec model = tiny::model(GetParam(), DType::f32,
+                                          {std::string("--module.language.activation=") + activation,
+                                           std::string("--module.vision.projector=") + projector});
       for (int module : {0, 1})
         for (int tp : {1, 2})
-          for (int pp = 1; pp <= std::min(3, model.modules[module].layers()); ++pp) {
+          for (int pp = 1; pp <= std::min(3, model[module].layers()); ++pp) {
             const Grid grid{.tp = tp, .pp = pp};
             std::map<std::string, int64_t> held;
             std::map<std::string, const Dims> shapes;
@@ -217,46 +215,66 @@ TEST_P(Layouts, CountsWhatStagesHold) {
 INSTANTIATE_TEST_SUITE_P(Patterns, Layouts, testing::Values("M", "S", "*", "-", "M-S*"));
 
 TEST(StageMemory, BytesOfAParameter) {
-  ModelSpec m = tiny_model("M");
-  const int64_t n = parameter_count(m, 1, {}, {});
-  const auto bytes = [&] { return stage_memory(m, 1, {}, 0, {}).parameter_bytes; };
-  m.dtype = DType::bf16;
-  EXPECT_EQ(bytes(), 18 * n);  // value 2, gradient, master and two moments 4 each
-  m.modules[1].trainable = false;
-  EXPECT_EQ(bytes(), 2 * n);
-  m.dtype = DType::f32;
-  EXPECT_EQ(bytes(), 4 * n);
+  const auto memory = [](DType dtype, const std::string& frozen) {
+    return stage_memory(tiny::model("M", dtype, {"--train.freeze=" + frozen}), 1, {}, 0, {});
+  };
+  const int64_t n = parameter_count(tiny::model("M"), 1, {}, {}), embedding = 21 * 24;
+  EXPECT_EQ(memory(DType::bf16, "[]").parameter_bytes,
+            18 * n);  // value 2; gradient, master and moments 4 each
+  EXPECT_EQ(memory(DType::bf16, "language.*").parameter_bytes, 2 * n);
+  EXPECT_EQ(memory(DType::f32, "language.*").parameter_bytes, 4 * n);
+  EXPECT_EQ(memory(DType::f32, "language.embeddings.*").parameter_bytes, 16 * n - 12 * embedding);
+  EXPECT_EQ(memory(DType::f32, "language.embeddings.*").trainable, n - embedding);
 }
 
 TEST(StageFlops, IsTheCountByHand) {
-  const ModelSpec m = tiny_model("MS*-");
-  const HybridOptions& o = m.modules[1].hybrid;
-  const auto layer = [&](char c) { return layer_flops(c, o, 15); };
+  const ModelSpec m = tiny::model("MS*-");
+  const auto layer = [](const ModelSpec& model, int part, int64_t length) {
+    return model[1].cost(part, {{static_cast<int32_t>(length), 0, {{}}}}, 1, DType::f32).flops;
+  };
   // Two a multiply-add. M: in 24 -> 2 32 + 2 16 + 4 = 100, out 32 -> 24, convolution of 64 channels with 4
   // taps; in chunks of 4, half of C B^T (2 groups of state 8) and of its product with x; states and their
   // use.
-  EXPECT_EQ(layer('M'), 2 * (24 * 100 + 32 * 24 + 4 * 64) + (4 * 2 * 8 + 4 * 32) + 2 * 2 * 32 * 8);
+  EXPECT_EQ(layer(m, 1, 15),
+            15 * (2 * (24 * 100 + 32 * 24 + 4 * 64) + (4 * 2 * 8 + 4 * 32) + 2 * 2 * 32 * 8));
   // S: in 24 -> 2 32, dt|B|C 32 -> 3 + 2 4, dt 3 -> 32, out 32 -> 24, convolution; seven a state and channel.
-  EXPECT_EQ(layer('S'), 2 * (24 * 64 + 32 * 11 + 3 * 32 + 32 * 24 + 4 * 32) + 7 * 32 * 4);
+  EXPECT_EQ(layer(m, 2, 15), 15 * (2 * (24 * 64 + 32 * 11 + 3 * 32 + 32 * 24 + 4 * 32) + 7 * 32 * 4));
   // *: q 24 -> 32, k and v 24 -> 16, out 32 -> 24; half of 15 keys, q k^T and p v.
-  EXPECT_EQ(layer('*'), 2 * (24 * 32 + 2 * 24 * 16 + 32 * 24) + 2 * 32 * 15);
-  EXPECT_EQ(layer('-'), 2 * (2 * 24 * 40));
-  HybridOptions gated = o;
-  gated.activation = "swiglu";
-  EXPECT_EQ(layer_flops('-', gated, 15), 2 * (3 * 24 * 40));
+  EXPECT_EQ(layer(m, 3, 15), 15 * (2 * (24 * 32 + 2 * 24 * 16 + 32 * 24) + 2 * 32 * 15));
+  EXPECT_EQ(layer(m, 4, 15), 15 * 2 * (2 * 24 * 40));
+  EXPECT_EQ(layer(tiny::model("-", DType::f32, {"--module.language.activation=swiglu"}), 1, 15),
+            15 * 2 * (3 * 24 * 40));
 
   double language = 0;
   for (const SampleSizes& s : kSamples) {
-    for (char c : {'M', 'S', '*', '-'}) language += s.tokens * layer_flops(c, o, s.tokens);
+    for (int part = 1; part <= 4; ++part) language += layer(m, part, s.tokens);
     language += s.counted * 2 * 24 * 21;
   }
-  EXPECT_DOUBLE_EQ(stage_flops(m, 1, 0, 1, kSamples), language);
-  EXPECT_DOUBLE_EQ(stage_flops(m, 1, 0, 2, kSamples) + stage_flops(m, 1, 1, 2, kSamples), language);
+  EXPECT_DOUBLE_EQ(stage_flops(m, 1, 0, 1, kSamples).forward, language);
+  EXPECT_DOUBLE_EQ(stage_flops(m, 1, 0, 2, kSamples).forward + stage_flops(m, 1, 1, 2, kSamples).forward,
+                   language);
 
   const auto image = [](double rows) { return rows * 2 * (2 * (4 * 32 * 32 + 2 * 32 * 48) + 4 * 32 * rows); };
-  const double vision = image(24 + 3) + image(4 + 3) + 2 * (24 + 4) * 4 * 32 + 2 * 7 * 40 * (128 + 24);
-  EXPECT_DOUBLE_EQ(stage_flops(m, 0, 0, 1, kSamples), vision);
-  EXPECT_DOUBLE_EQ(stage_flops(m, 0, 0, 2, kSamples) + stage_flops(m, 0, 1, 2, kSamples), vision);
+  const double embed = 2 * (24 + 4) * 4 * 32, project = 2 * 7 * 40 * (128 + 24),
+               vision = image(24 + 3) + image(4 + 3) + embed + project;
+  EXPECT_DOUBLE_EQ(stage_flops(m, 0, 0, 1, kSamples).forward, vision);
+  EXPECT_DOUBLE_EQ(stage_flops(m, 0, 0, 2, kSamples).forward + stage_flops(m, 0, 1, 2, kSamples).forward,
+                   vision);
+
+  // Backward: weights and inputs each cost as much; pixels take no gradient.
+  const auto backward = [](const std::vector<std::string>& overrides, int module) {
+    return stage_flops(tiny::model("MS*-", DType::f32, overrides), module, 0, 1, kSamples).backward;
+  };
+  EXPECT_DOUBLE_EQ(backward({}, 0), 2 * vision - embed);
+  EXPECT_DOUBLE_EQ(backward({}, 1), 2 * language);
+  EXPECT_DOUBLE_EQ(backward({"--train.recompute=true"}, 0), 3 * vision - 2 * embed - project);
+  EXPECT_DOUBLE_EQ(backward({"--train.freeze=vision.*"}, 0), 0);
+  EXPECT_DOUBLE_EQ(backward({"--train.freeze=vision.*"}, 1), 2 * language);  // the embedding is trained
+  EXPECT_DOUBLE_EQ(backward({"--train.freeze=language.*"}, 1), language);
+  EXPECT_DOUBLE_EQ(backward({"--train.freeze=*", "--train.unfreeze=vision.projector.*"}, 0), project);
+  EXPECT_DOUBLE_EQ(backward({"--train.freeze=*", "--train.unfreeze=language.lm_head.*"}, 1),
+                   (3 + 2) * 2 * 24 * 21);
+  EXPECT_DOUBLE_EQ(backward({"--train.freeze=*"}, 1), 0);
 }
 
 SampleSizes sizes_of(const PackedBatch& b) {
@@ -274,17 +292,18 @@ class Activations : public testing::TestWithParam<std::string> {};
 // (an eighth).
 TEST_P(Activations, AreThoseThatForwardKeeps) {
   for (const bool recompute : {false, true}) {
-    ModelSpec m = tiny_model(GetParam());
-    m.recompute = recompute;
+    const ModelSpec m = tiny::model(GetParam(), DType::f32,
+                                    {recompute ? "--train.recompute=true" : "--train.recompute=false"});
     PackedBatch b = tiny::batch(DType::f32, 10);
     const SampleSizes sizes = sizes_of(b);
     const auto vision = make_stage(m, 0, {}, {}, nullptr), language = make_stage(m, 1, {}, {}, nullptr);
-    Statistics s;
+    Sums sums({"loss"});
+    Step step(sums);
     const int64_t before = memory_total().current;
-    Tensor features = vision->forward({}, b, s);
+    Tensor features = vision->forward({}, b, step).at(0);
     const int64_t after = memory_total().current - features.numel() * 4;
     const Tensor in = leaf(features);
-    const Tensor loss = language->forward(std::span(&in, 1), b, s);
+    language->forward(std::span(&in, 1), b, step);
     const int64_t at_end = memory_total().current - features.numel() * 4;
     const double expected[] = {double(stage_memory(m, 0, {}, 0, {sizes}).activation_bytes),
                                double(stage_memory(m, 1, {}, 0, {sizes}).activation_bytes)};

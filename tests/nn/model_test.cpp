@@ -9,20 +9,19 @@
 namespace mimo {
 namespace {
 
+// Vision and language, whole.
 struct Model {
-  std::unique_ptr<Stage> vision;
-  std::unique_ptr<LanguageStage> language;
-  Model(const std::string& pattern, DType dtype, bool recompute = false) {
-    const VitOptions v = tiny::vit();
-    const HybridOptions h = tiny::hybrid(pattern);
-    vision = make_vit_stage(v, tiny::context("vision", dtype), 0, v.layers, recompute);
-    language = make_hybrid_stage(h, tiny::context("language", dtype), 0,
-                                 static_cast<int>(layer_symbols(pattern).size()), recompute);
-  }
+  std::unique_ptr<Stage> vision, language;
+  explicit Model(const ModelSpec& spec)
+      : vision(make_stage(spec, 0, {}, {}, nullptr)), language(make_stage(spec, 1, {}, {}, nullptr)) {}
+  Model(const std::string& pattern, DType dtype, std::vector<std::string> overrides = {})
+      : Model(tiny::model(pattern, dtype, std::move(overrides))) {}
   Tensor loss(const PackedBatch& b) const {
-    Statistics s;
-    const Tensor features = vision->forward({}, b, s);
-    return language->forward(std::span(&features, 1), b, s);
+    Sums sums({"loss"});
+    Step step(sums);
+    const std::vector<Tensor> features = vision->forward({}, b, step);
+    EXPECT_TRUE(language->forward(features, b, step).empty());
+    return step.losses().at(0);
   }
   std::vector<Parameter*> parameters() const {
     std::vector<Parameter*> p = vision->parameters();
@@ -64,33 +63,37 @@ INSTANTIATE_TEST_SUITE_P(Patterns, ModelGradient, testing::Values("M", "*", "-",
 
 TEST(Model, StagesChainedEqualTheWhole) {
   const PackedBatch b = tiny::batch(DType::f64);
-  const HybridOptions o = tiny::hybrid("M-*M");
-  const VitOptions v = tiny::vit();
-  const Model whole("M-*M", DType::f64);
+  const ModelSpec spec = tiny::model("M-|*M", DType::f64);
+  const Model whole(spec);
   const Tensor expected = whole.loss(b);
   backward(expected, Tensor::of(std::vector<double>{1}));
 
-  auto v0 = make_vit_stage(v, tiny::context("vision", DType::f64), 0, 1, false);
-  auto v1 = make_vit_stage(v, tiny::context("vision", DType::f64), 1, 2, false);
-  auto l0 = make_hybrid_stage(o, tiny::context("language", DType::f64), 0, 2, false);
-  auto l1 = make_hybrid_stage(o, tiny::context("language", DType::f64), 2, 4, false);
-  Statistics s;
-  const auto pass = [&](Stage& stage, const Tensor& in) { return stage.forward(std::span(&in, 1), b, s); };
-  const Tensor a = v0->forward({}, b, s), la = leaf(a);
+  const Grid two{.pp = 2};
+  const auto stage = [&](int module, int s) { return make_stage(spec, module, two, {.pp = s}, nullptr); };
+  const auto v0 = stage(0, 0), v1 = stage(0, 1), l0 = stage(1, 0), l1 = stage(1, 1);
+  Sums sums({"loss"});
+  Step step(sums);
+  std::vector<int> ready;
+  step.when_ready([&](int part) { ready.push_back(part); });
+  const auto pass = [&](Stage& s, const Tensor& in) { return s.forward(std::span(&in, 1), b, step).at(0); };
+  const Tensor a = v0->forward({}, b, step).at(0), la = leaf(a);
   const Tensor f = pass(*v1, la), lf = leaf(f);
   const Tensor h = pass(*l0, lf), lh = leaf(h);
-  const Tensor loss = pass(*l1, lh);
+  EXPECT_TRUE(l1->forward(std::span(&lh, 1), b, step).empty());
+  const Tensor loss = step.losses().at(0);
   EXPECT_DOUBLE_EQ(value(loss), value(expected));
-  s.settle();
-  EXPECT_DOUBLE_EQ(s.loss_sum, value(loss));
+  sums.settle();
+  EXPECT_DOUBLE_EQ(sums["loss"], value(loss));
   backward(loss, Tensor::of(std::vector<double>{1}));
+  EXPECT_EQ(ready, (std::vector{5, 4, 3}));  // the head, then the layers from the last
   backward(h, lh.node()->grad);
+  EXPECT_EQ(ready, (std::vector{5, 4, 3, 2, 1}));
   backward(f, lf.node()->grad);
   backward(a, la.node()->grad);
 
   std::map<std::string, Parameter*> parts;
-  for (Stage* stage : {v0.get(), v1.get(), static_cast<Stage*>(l0.get()), static_cast<Stage*>(l1.get())})
-    for (Parameter* p : stage->parameters())
+  for (Stage* part : {v0.get(), v1.get(), l0.get(), l1.get()})
+    for (Parameter* p : part->parameters())
       EXPECT_TRUE(parts.emplace(p->name, p).second) << p->name << " twice";
   ASSERT_EQ(parts.size(), whole.parameters().size());
   for (Parameter* p : whole.parameters()) {
@@ -102,29 +105,76 @@ TEST(Model, StagesChainedEqualTheWhole) {
 
 TEST(Model, RecomputeGivesTheSameBits) {
   const PackedBatch b = tiny::batch(DType::f32);
-  const Model plain("M-*S", DType::f32), saving("M-*S", DType::f32, true);
+  const Model plain("M-*S", DType::f32), saving("M-*S", DType::f32, {"--train.recompute=true"});
   for (const Model* m : {&plain, &saving}) backward(m->loss(b), Tensor::of(std::vector<float>{1}));
   const auto p = plain.parameters(), q = saving.parameters();
   for (size_t i = 0; i < p.size(); ++i)
     EXPECT_EQ(p[i]->grad.to_vector<float>(), q[i]->grad.to_vector<float>()) << p[i]->name;
 }
 
-TEST(Model, FrozenModuleTakesNoGradientButPassesIt) {
+// Whatever is frozen, the rest has the gradients that it has otherwise.
+TEST(Model, WhatIsFrozenTakesNoGradientButPassesIt) {
+  using Strings = std::vector<std::string>;
   const PackedBatch b = tiny::batch(DType::f64);
-  const HybridOptions o = tiny::hybrid("M-*S");
-  ModuleContext frozen = tiny::context("language", DType::f64);
-  frozen.trainable = false;
-  auto language = make_hybrid_stage(o, frozen, 0, 4, false);
   const Model free("M-*S", DType::f64);
   backward(free.loss(b), Tensor::of(std::vector<double>{1}));
-  const Model other("M-*S", DType::f64);
-  Statistics s;
-  const Tensor features = other.vision->forward({}, b, s);
-  backward(language->forward(std::span(&features, 1), b, s), Tensor::of(std::vector<double>{1}));
-  for (Parameter* p : language->parameters()) EXPECT_FALSE(p->grad.defined()) << p->name;
-  const auto p = free.vision->parameters(), q = other.vision->parameters();
-  for (size_t i = 0; i < p.size(); ++i)
-    EXPECT_EQ(p[i]->grad.to_vector<double>(), q[i]->grad.to_vector<double>()) << p[i]->name;
+  struct Row {
+    Strings overrides;
+    std::function<bool(const std::string&)> trained;
+  };
+  const std::vector<Row> rows = {
+      {{"--train.freeze=language.*"}, [](const std::string& n) { return n.starts_with("vision."); }},
+      {{"--train.freeze=vision.*,language.*", "--train.unfreeze=vision.projector.*"},
+       [](const std::string& n) { return n.starts_with("vision.projector."); }},
+      {{"--train.freeze=*.weight"}, [](const std::string& n) { return !n.ends_with(".weight"); }},
+      {{"--train.freeze=*.bias"}, [](const std::string& n) { return !n.ends_with(".bias"); }},
+      {{"--train.freeze=language.layers.2.*", "--train.recompute=true"},
+       [](const std::string& n) { return !n.starts_with("language.layers.2."); }},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.overrides[0]);
+    const Model m("M-*S", DType::f64, row.overrides);
+    backward(m.loss(b), Tensor::of(std::vector<double>{1}));
+    const auto p = free.parameters(), q = m.parameters();
+    ASSERT_EQ(p.size(), q.size());
+    int trained = 0;
+    for (size_t i = 0; i < p.size(); ++i) {
+      EXPECT_EQ(q[i]->grad.defined(), row.trained(q[i]->name)) << q[i]->name;
+      if (!q[i]->grad.defined()) continue;
+      ++trained;
+      EXPECT_EQ(p[i]->grad.to_vector<double>(), q[i]->grad.to_vector<double>()) << p[i]->name;
+    }
+    EXPECT_GT(trained, 0);
+  }
+}
+
+// An encoder that also enters before a later layer: gradients add at its output.
+TEST(Model, ASecondEntranceAddsToTheStream) {
+  const PackedBatch b = tiny::batch(DType::f64);
+  const ModelSpec spec = tiny::model("M-*", DType::f64, {"--edges.vision=language,language.image@2"});
+  ASSERT_EQ(spec.edges.size(), 2u);
+  EXPECT_EQ(spec[1].inputs()[1].part, 3);
+  const Model m(spec);
+  const auto loss = [&] {
+    Sums sums({"loss"});
+    Step step(sums);
+    const Tensor features = m.vision->forward({}, b, step).at(0);
+    m.language->forward(std::vector{features, features}, b, step);
+    return step.losses().at(0);
+  };
+  backward(loss(), Tensor::of(std::vector<double>{1}));
+  NoGrad no_grad;
+  for (Parameter* p : m.vision->parameters()) {
+    double& x = p->value.data<double>()[0];
+    const double x0 = x, h = 1e-6;
+    x = x0 + h;
+    const double above = value(loss());
+    x = x0 - h;
+    const double below = value(loss());
+    x = x0;
+    const double expected = (above - below) / (2 * h);
+    EXPECT_NEAR(p->grad.data<double>()[0], expected, 1e-6 * std::max(1.0, std::abs(expected))) << p->name;
+  }
 }
 
 TEST(Model, BatchWithoutImagesIsOrdinary) {

@@ -2,31 +2,51 @@
 #pragma once
 #include <random>
 
-#include "nn/hybrid.h"
-#include "nn/vit.h"
+#include "nn/mimo.h"
 
 namespace mimo::tiny {
 
-inline VitOptions vit() {
-  VitOptions o;
-  o.hidden = 32, o.ffn = 48, o.layers = 2, o.heads = 4, o.channels = 1, o.patch = 2;
-  o.class_tokens = 3, o.grid = 8, o.out = 24, o.projector = "mlp", o.projector_ffn = 40;
-  return o;
-}
+inline const char* const kText = R"(
+[module.vision]
+kind = "vit"
+hidden = 32
+ffn = 48
+layers = 2
+heads = 4
+patch = 2
+class_tokens = 3
+grid = 8
+projector_ffn = 40
+init_std = 0.3
 
-inline HybridOptions hybrid(const std::string& pattern) {
-  HybridOptions o;
-  o.pattern = pattern, o.hidden = 24, o.vocab = 21, o.ffn = 40;
-  o.heads = 4, o.kv_heads = 2, o.head_dim = 8;
-  o.ssm_heads = 4, o.ssm_head_dim = 8, o.ssm_groups = 2, o.ssm_state = 8, o.ssm_chunk = 4;
-  o.scan_inner = 32, o.scan_state = 4, o.scan_dt_rank = 3;
-  return o;
-}
+[module.language]
+kind = "hybrid"
+hidden = 24
+ffn = 40
+heads = 4
+kv_heads = 2
+head_dim = 8
+ssm_heads = 4
+ssm_head_dim = 8
+ssm_groups = 2
+ssm_state = 8
+ssm_chunk = 4
+scan_inner = 32
+scan_state = 4
+scan_dt_rank = 3
+init_std = 0.3
+)";
 
-inline ModuleContext context(const std::string& module, DType dtype, double std = 0.3) {
-  ModuleContext c;
-  c.module = module, c.dtype = dtype, c.seed = 7, c.init_std = std;
-  return c;
+// Module 0 is vision, module 1 language.
+inline ModelSpec model(const std::string& pattern, DType dtype = DType::f32,
+                       std::vector<std::string> overrides = {}, const DataSpec& data = {21, 1, {"image"}}) {
+  Schema schema;
+  declare_run_keys(schema);
+  declare_model_keys(schema);
+  overrides.insert(overrides.begin(), {"--module.language.pattern=" + pattern, "--train.seed=7"});
+  ModelSpec m = model_spec(parse_config(schema, kText, "tiny", overrides), data);
+  m.dtype = dtype;
+  return m;
 }
 
 // Four samples, `repeat` times: text only; one image of 4 x 6 patches; two images; an image and nothing

@@ -20,20 +20,28 @@ int64_t width_of(int module) { return 2 + module; }
 
 // A stage whose every sample becomes rows_of(sample) rows of width_of(module):
 //   z[k] = p b(sample, k) + sum over inputs e and their rows j of the sample: x_e[j] Q_e / (1 + k + j),
-//   y = z + z^2 / 10; the last stage returns sum over all rows of cos(sample + k + d) y[d].
+//   y = z + z^2 / 10, and (1 + port) y at every output port; the last stage's loss is the sum over all rows
+//   of cos(sample + k + d) y[d].
 // In double, so that any order of sums agrees to about 1e-13.
 class FakeStage : public Stage {
  public:
-  FakeStage(int module, int stage, std::vector<int> sources, bool loss, bool trainable,
+  // sources: the module that each input port's rows come from; outputs: ports.
+  FakeStage(int module, int stage, std::vector<int> sources, std::vector<int> outputs, bool trainable,
             const std::vector<SampleSizes>& sizes)
-      : module_(module), sources_(std::move(sources)), loss_(loss), trainable_(trainable), sizes_(sizes) {
+      : module_(module),
+        sources_(std::move(sources)),
+        outputs_(std::move(outputs)),
+        loss_(outputs_.empty()),
+        trainable_(trainable),
+        sizes_(sizes) {
     int64_t count = width_of(module);
     for (int s : sources_) count += width_of(s) * width_of(module);
     for (int64_t i = 0; i < count; ++i) weights.push_back(0.3 * std::sin(1.0 + i + 3 * module + 7 * stage));
     gradients.resize(count);
   }
 
-  Tensor forward(std::span<const Tensor> inputs, const PackedBatch& batch, Statistics& statistics) override {
+  std::vector<Tensor> forward(std::span<const Tensor> inputs, const PackedBatch& batch, Step& step) override {
+    EXPECT_EQ(inputs.size(), sources_.size());
     const int64_t w = width_of(module_);
     int64_t total = 0;
     for (int64_t s : batch.samples) total += rows_of(sizes_[s], module_);
@@ -64,14 +72,14 @@ class FakeStage : public Stage {
             sum += scale.back() * y.data<double>()[k * w + d];
           }
       y = Tensor::of<double>({sum});
-      statistics.loss_sum += sum;
+      step.sums["loss"] += sum;
     }
     std::array<Tensor, 3> x;
     for (size_t e = 0; e < inputs.size(); ++e) x[e] = inputs[e];
     // As long as the closure lives, so does a wave's activation.
     most_alive = std::max(most_alive, ++alive);
     const std::shared_ptr<void> token(nullptr, [this](void*) { --alive; });
-    return record(
+    const Tensor result = record(
         y, "fake", {x[0], x[1], x[2]},
         [this, x, z, scale, w, token, samples = batch.samples](const Tensor& dy) {
           std::vector<double> dz(z.numel());
@@ -97,6 +105,19 @@ class FakeStage : public Stage {
           for (size_t e = 0; e < sources_.size(); ++e) accumulate(x[e].node(), dx[e]);
         },
         trainable_);
+    if (loss_) step.loss(result);
+    std::vector<Tensor> out;
+    for (int port : outputs_) {
+      const double factor = 1 + std::max(port, 0);
+      const auto times = [factor](const Tensor& t) {
+        Tensor u = empty_like(t);
+        for (int64_t i = 0; i < t.numel(); ++i) u.data<double>()[i] = factor * t.data<double>()[i];
+        return u;
+      };
+      out.push_back(record(times(result), "port", {result},
+                           [times, node = result.node()](const Tensor& dy) { accumulate(node, times(dy)); }));
+    }
+    return out;
   }
   std::vector<Parameter*> parameters() override { return {}; }
 
@@ -127,7 +148,7 @@ class FakeStage : public Stage {
   }
 
   int module_;
-  std::vector<int> sources_;  // modules
+  std::vector<int> sources_, outputs_;
   bool loss_, trainable_;
   const std::vector<SampleSizes>& sizes_;
 };
@@ -180,7 +201,7 @@ Outcome execute(const Problem& p, const PlanGraph& graph, const Layout& lanes, i
   const std::vector<StageEdge> stage = stage_edges(p.layout, p.edges);
   std::vector<EdgeSpec> specs;
   for (const StageEdge& e : stage)
-    specs.push_back({width_of(e.src_module), DType::f64,
+    specs.push_back({e, width_of(e.src_module), DType::f64,
                      [m = e.src_module](const SampleSizes& s) { return rows_of(s, m); }});
   const std::vector<Wave> dealt = deal(static_cast<int64_t>(p.sizes.size()), waves, lanes);
 
@@ -195,54 +216,64 @@ Outcome execute(const Problem& p, const PlanGraph& graph, const Layout& lanes, i
     bool counts = false;  // the first rank of a loss stage's block
     for (const PlanGraph::Node& n : graph.nodes()) {
       if (std::find(n.ranks.begin(), n.ranks.end(), rank) == n.ranks.end()) continue;
-      std::vector<int> sources;
-      bool loss = true;
+      std::map<int, int> by_port;
+      std::set<int> outputs;
       for (const StageEdge& e : stage) {
-        if (e.dst_module == n.module && e.dst_stage == n.stage) sources.push_back(e.src_module);
-        if (e.src_module == n.module && e.src_stage == n.stage) loss = false;
+        if (e.dst_module == n.module && e.dst_stage == n.stage) by_port[e.dst_port] = e.src_module;
+        if (e.src_module == n.module && e.src_stage == n.stage) outputs.insert(e.src_port);
       }
+      std::vector<int> sources;
+      for (const auto& [port, source] : by_port) sources.push_back(source);
       auto& s = owned_stages[{n.module, n.stage}];
-      s = std::make_unique<FakeStage>(n.module, n.stage, sources, loss, p.trainable[n.module], p.sizes);
+      s = std::make_unique<FakeStage>(n.module, n.stage, sources,
+                                      std::vector<int>(outputs.begin(), outputs.end()), p.trainable[n.module],
+                                      p.sizes);
       if (nudge != 0 && nudged == std::pair(n.module, n.stage)) s->weights[weight] += nudge;
       stages[{n.module, n.stage}] = s.get();
       lane[n.module] = n.lane;
-      counts = counts || (loss && n.ranks[0] == rank);
+      counts = counts || (outputs.empty() && n.ranks[0] == rank);
     }
     Rendezvous::Endpoint to(forward, rank), back(backward, rank);
     Executor executor(graph, plan, specs, rank, stages, to, back);
-    PackedBatch batch;
-    const Batches batches = [&](int module, int wave) -> const PackedBatch& {
-      batch.samples.clear();
-      for (int i : owned(dealt[wave], module, lane.at(module)))
-        batch.samples.push_back(dealt[wave].samples[i]);
-      return batch;
+    struct Hooks : StepHooks {
+      std::function<std::vector<int64_t>(int, int)> samples;
+      PackedBatch packed;
+      std::set<std::pair<int, int>> reduced;
+      bool updated = false;
+      const PackedBatch& batch(int module, int wave) override {
+        packed.samples = samples(module, wave);
+        return packed;
+      }
+      void reduce(int m, int s) override { reduced.insert({m, s}); }
+      void step_reduce(Sums&) override { EXPECT_FALSE(updated); }
+      void update() override { updated = true; }
+    } hooks;
+    hooks.samples = [&](int module, int wave) {
+      std::vector<int64_t> samples;
+      for (int i : owned(dealt[wave], module, lane.at(module))) samples.push_back(dealt[wave].samples[i]);
+      return samples;
     };
-    std::set<std::pair<int, int>> reduced;
-    bool updated = false;
-    const StepHooks hooks{[&](int m, int s) {
-                            reduced.insert({m, s});
-                          },
-                          [&](Statistics&) { EXPECT_FALSE(updated); }, [&] { updated = true; }};
     Recorder observer;
     // Twice: nothing of a step may remain.
     for (int repeat = 0; repeat < 2; ++repeat) {
-      updated = false;
+      hooks.updated = false;
       observer = {};
       for (auto& [key, s] : owned_stages) std::fill(s->gradients.begin(), s->gradients.end(), 0);
-      const Statistics statistics = executor.step(dealt, p.sizes, batches, hooks, observer);
+      Sums sums({"loss"});
+      executor.step(dealt, p.sizes, sums, hooks, observer);
       if (repeat == 1 && counts) {
         std::lock_guard lock(mutex);
-        total.loss += statistics.loss_sum;
+        total.loss += sums["loss"];
       }
     }
-    EXPECT_EQ(updated, !graph.forward_only());
+    EXPECT_EQ(hooks.updated, !graph.forward_only());
     EXPECT_EQ(observer.order, restrict_to(plan, rank, graph).order);
     EXPECT_FALSE(observer.open);
     std::lock_guard lock(mutex);
     for (const auto& [key, s] : owned_stages) {
       EXPECT_EQ(s->alive, 0);
       EXPECT_LE(s->most_alive, plan.in_flight[graph.lanes(key.first, key.second)[lane[key.first]]]);
-      EXPECT_EQ(reduced.count(key), p.trainable[key.first] && !graph.forward_only());
+      EXPECT_EQ(hooks.reduced.count(key), p.trainable[key.first] && !graph.forward_only());
       // All ranks of a block have the very same gradient.
       const auto [it, fresh] = of_lane.insert({{key.first, key.second, lane[key.first]}, s->gradients});
       EXPECT_EQ(it->second, s->gradients) << "rank " << rank;
@@ -271,7 +302,7 @@ std::pair<PlanGraph, Layout> on_one_rank(const Problem& p, bool forward_only = f
     one.modules[m].second.dp = one.modules[m].second.tp = 1;
     for (int s = 0; s < one.modules[m].second.stages(); ++s) {
       index[{m, s}] = static_cast<int>(nodes.size());
-      nodes.push_back({m, s, 0, {0}, {}, p.trainable[m]});
+      nodes.push_back({m, s, 0, {0}, {.trainable = p.trainable[m]}});
     }
   }
   for (const StageEdge& e : stage_edges(p.layout, p.edges))
@@ -297,7 +328,7 @@ void expect_same(const Outcome& a, const Outcome& b) {
 TEST(Execute, OneRankGradientsAreDerivativesOfTheLoss) {
   std::mt19937 random(3);
   Problem p{{{{"a", {.pp = 2}}, {"b", {}}, {"c", {.pp = 2}}}, 1},
-            {{0, 2}, {1, 2}, {0, 1}},
+            {{0, 2}, {.src = 1, .dst = 2, .dst_port = 1}, {0, 1}},
             {true, true, true},
             random_sizes(random, 3, 5)};
   const auto [graph, one] = on_one_rank(p);
@@ -320,7 +351,7 @@ TEST(Execute, RandomLayoutsMatchOneRank) {
   int64_t messages = 0;
   for (int i = 0; i < 90; ++i) {
     const testing::RandomStep step = testing::random_step(random, 3);
-    Problem p{step.layout, step.edges, step.costs.trainable, {}};
+    Problem p{step.layout, step.edges, step.trainable, {}};
     p.sizes =
         random_sizes(random, static_cast<int>(p.layout.modules.size()), static_cast<int>(random() % 14));
     const bool forward_only = i % 6 == 5;
@@ -333,6 +364,38 @@ TEST(Execute, RandomLayoutsMatchOneRank) {
     if (HasFailure()) return;
   }
   EXPECT_GT(messages, 1000);
+}
+
+// One module feeds two others, of which one feeds the other; several of its ports and stages lead to several
+// ports and stages, and two of them into one port: where all this lies changes nothing.
+TEST(Execute, EdgesAddAtPortsAndPassStages) {
+  std::mt19937 random(9);
+  const Grid two{.pp = 2};
+  Problem p{{{{"a", two}, {"b", {}}, {"c", {.pp = 3}}}, 1}, {}, {true, true, true}, {}};
+  p.sizes = random_sizes(random, 3, 6);
+  p.edges = ModuleEdges{{.src = 0, .dst = 2},
+                        {.src = 0, .dst = 1},
+                        {.src = 1, .dst = 2, .dst_stage = 2, .dst_port = 3},
+                        {.src = 0, .dst = 2, .dst_stage = 2, .src_port = 1, .dst_port = 1},
+                        {.src = 0, .dst = 2, .src_stage = 0, .dst_stage = 1, .src_port = 2, .dst_port = 2},
+                        {.src = 0, .dst = 2, .dst_stage = 1, .dst_port = 2}};
+  const auto [one, lanes] = on_one_rank(p);
+  const Outcome exact = execute(p, one, lanes, 1);
+  const double h = 1e-5;
+  for (const auto& [stage, g] : exact.gradients) {
+    const double slope =
+        (execute(p, one, lanes, 1, h, stage, 0).loss - execute(p, one, lanes, 1, -h, stage, 0).loss) /
+        (2 * h);
+    EXPECT_NEAR(g[0], slope, 1e-7 * (1 + std::abs(slope))) << stage.first << "." << stage.second;
+  }
+  for (const auto& [a, b, c] :
+       {std::array<Grid, 3>{Grid{.dp = 2, .pp = 2}, {.offset = 4}, {.offset = 5, .pp = 3}},
+        {Grid{.pp = 2}, {.offset = 1, .dp = 2}, {.offset = 0, .tp = 2, .pp = 3}},
+        {Grid{.offset = 2, .tp = 2, .pp = 2}, {.dp = 3}, {.dp = 2, .pp = 3}}}) {
+    Problem q = p;
+    q.layout = {{{"a", a}, {"b", b}, {"c", c}}, std::max({a.end(), b.end(), c.end()})};
+    expect_same(execute(q, step_graph(q.layout, q.edges), q.layout, 2), exact);
+  }
 }
 
 // Two modules with one edge, one sample of two rows in the first and one in the second.
@@ -373,25 +436,38 @@ TEST(Execute, StepsAndWavesWithoutSamples) {
 
 // Gives back what it is told to, whatever comes in.
 struct FixedStage : Stage {
-  Tensor forward(std::span<const Tensor>, const PackedBatch&, Statistics&) override { return result(); }
+  std::vector<Tensor> forward(std::span<const Tensor>, const PackedBatch&, Step& step) override {
+    if (!loss) return {result()};
+    step.loss(result());
+    return {};
+  }
   std::vector<Parameter*> parameters() override { return {}; }
   std::function<Tensor()> result;
+  bool loss = false;
+};
+
+// The same empty batch for all.
+struct NoBatches : StepHooks {
+  const PackedBatch& batch(int, int) override { return packed; }
+  PackedBatch packed;
 };
 
 TEST(Execute, FrozenEncodersDoNotRunAwayFromSlowReceivers) {
   const Layout layout{{{"runaway", {}}, {"slow", {.offset = 1}}}, 2};
   Costs costs;
-  costs.trainable = {false, true};
+  costs.stages = {{{.trainable = false}}, {{}}};
   const PlanGraph graph = step_graph(layout, {{0, 1}}, costs);
   constexpr int waves = 12;
   const Plan plan = plan_step(graph, waves);
   ASSERT_EQ(plan.in_flight[0], 2);
-  const std::vector<EdgeSpec> specs{{8, DType::f64, [](const SampleSizes& s) { return s.tokens; }}};
+  const std::vector<EdgeSpec> specs{
+      {{0, 0, 1, 0, 0, 0}, 8, DType::f64, [](const SampleSizes& s) { return s.tokens; }}};
   const std::vector<SampleSizes> sizes(waves, SampleSizes{8, 0, {}});
   const std::vector<Wave> dealt = deal(waves, waves, layout);
   Rendezvous forward(2), backward(2);
   testing::run_ranks(2, [&](int rank) {
     FixedStage stage;
+    stage.loss = rank == 1;
     stage.result = [&] {
       if (rank == 0) return Tensor::zeros({8, 8}, DType::f64);
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -399,10 +475,10 @@ TEST(Execute, FrozenEncodersDoNotRunAwayFromSlowReceivers) {
     };
     Rendezvous::Endpoint to(forward, rank), back(backward, rank);
     Executor executor(graph, plan, specs, rank, {{{rank, 0}, &stage}}, to, back);
-    const PackedBatch batch;
+    NoBatches hooks;
     Observer observer;
-    executor.step(
-        dealt, sizes, [&](int, int) -> const PackedBatch& { return batch; }, {}, observer);
+    Sums sums;
+    executor.step(dealt, sizes, sums, hooks, observer);
   });
   const MemoryStatistics memory = memory_statistics().at("runaway");
   EXPECT_EQ(memory.current, 0);
@@ -422,19 +498,20 @@ TEST(Execute, SaysWhatDoesNotFit) {
   const Layout layout{{{"a", {}}, {"b", {}}}, 1};
   const PlanGraph graph = step_graph(layout, {{0, 1}});
   const Plan plan = plan_step(graph, 1);
-  const std::vector<EdgeSpec> specs{{3, DType::f32, [](const SampleSizes& s) { return s.tokens; }}};
+  const std::vector<EdgeSpec> specs{
+      {{0, 0, 1, 0, 0, 0}, 3, DType::f32, [](const SampleSizes& s) { return s.tokens; }}};
   Rendezvous none(1);
   Rendezvous::Endpoint c(none, 0);
   FixedStage a, b;
+  b.loss = true;
   const std::vector<SampleSizes> sizes{{2, 0, {}}};
-  const PackedBatch batch;
+  NoBatches hooks;
   Observer observer;
+  Sums sums;
   const auto run = [&](const Layout& lanes, int waves) {
     return error_of([&] {
       Executor(graph, plan, specs, 0, {{{0, 0}, &a}, {{1, 0}, &b}}, c, c)
-          .step(
-              deal(1, waves, lanes), sizes, [&](int, int) -> const PackedBatch& { return batch; }, {},
-              observer);
+          .step(deal(1, waves, lanes), sizes, sums, hooks, observer);
     });
   };
   a.result = [] { return Tensor::zeros({2, 3}, DType::f32); };
@@ -442,14 +519,15 @@ TEST(Execute, SaysWhatDoesNotFit) {
   EXPECT_EQ(run(layout, 1), "no error");
   EXPECT_NE(run(layout, 2).find("a plan of 1 waves for a step of 2"), std::string::npos);
   a.result = [] { return Tensor::zeros({2, 4}, DType::f32); };
-  EXPECT_NE(run(layout, 1).find("forward a.0 lane 0 wave 0: expected an output [2, 3] f32, found [2, 4] f32"),
-            std::string::npos)
+  EXPECT_NE(
+      run(layout, 1).find("forward a.0 lane 0 wave 0, its output: expected [2, 3] f32, found [2, 4] f32"),
+      std::string::npos)
       << run(layout, 1);
   a.result = [] { return Tensor::zeros({2, 3}, DType::f64); };
   EXPECT_NE(run(layout, 1).find("found [2, 3] f64"), std::string::npos);
   a.result = [] { return Tensor::zeros({2, 3}, DType::f32); };
   b.result = [] { return Tensor::zeros({2}, DType::f32); };
-  EXPECT_NE(run(layout, 1).find("expected the loss sum [1], found [2]"), std::string::npos);
+  EXPECT_NE(run(layout, 1).find("expected a loss sum [1], found [2]"), std::string::npos);
   Layout other = layout;  // a deal for more lanes than the plan has
   other.modules[0].second.dp = 2;
   EXPECT_NE(run(other, 1).find("no edge 0 from lane 1 to lane 0"), std::string::npos) << run(other, 1);

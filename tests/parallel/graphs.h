@@ -19,7 +19,7 @@ struct GraphBuilder {
     PlanGraph::Node n;
     n.module = id;
     n.ranks = std::move(ranks);
-    n.trainable = trainable;
+    n.cost.trainable = trainable;
     n.cost.forward = forward;
     n.cost.backward = backward;
     nodes.push_back(std::move(n));
@@ -66,6 +66,7 @@ struct RandomStep {
   Layout layout;
   ModuleEdges edges;
   Costs costs;
+  std::vector<bool> trainable;
 };
 inline RandomStep random_step(std::mt19937& random, int most_lanes = 4) {
   const auto below = [&](int n) { return static_cast<int>(random() % n); };
@@ -88,9 +89,10 @@ inline RandomStep random_step(std::mt19937& random, int most_lanes = 4) {
     auto& stages = s.costs.stages.emplace_back();
     for (int i = 0; i < g.stages(); ++i)
       stages.push_back({.forward = 1 + below(3) * 0.5, .backward = 2 + below(3) * 0.5, .reduce = 0.25});
-    s.costs.trainable.push_back(below(4) != 0);
+    s.trainable.push_back(below(4) != 0);
+    for (StageCost& c : stages) c.trainable = s.trainable.back();
   }
-  for (int m = 0; m + 1 < modules; ++m) s.edges.push_back({m, modules - 1});
+  for (int m = 0; m + 1 < modules; ++m) s.edges.push_back({.src = m, .dst = modules - 1, .dst_port = m});
   if (modules == 3 && below(2)) s.edges.push_back({0, 1});
   const double there = below(3) * 0.25, back = below(3) * 0.25;
   s.costs.transfer.assign(stage_edges(s.layout, s.edges).size(), {there, back});

@@ -100,7 +100,8 @@ TEST(Plan, FrozenModules) {
   // Nothing before the first is trainable: it has no backward. The last passes gradients through.
   const Layout layout{{{"vision", {.offset = 0}}, {"audio", {.offset = 1}}, {"language", {.offset = 2}}}, 3};
   Costs costs;
-  costs.trainable = {false, true, false};
+  const StageCost trained, frozen{.trainable = false};
+  costs.stages = {{frozen}, {trained}, {frozen}};
   const PlanGraph g = step_graph(layout, {{0, 2}, {1, 2}}, costs);
   EXPECT_FALSE(g.has_backward(0));
   EXPECT_TRUE(g.has_backward(1));
@@ -114,7 +115,7 @@ TEST(Plan, FrozenModules) {
     EXPECT_FALSE(a.kind == Action::Kind::reduce && a.module != 1);
   }
   // Everything frozen: nothing is differentiated, the step still ends with its reduction and update.
-  costs.trainable = {false, false, false};
+  costs.stages = {{frozen}, {frozen}, {frozen}};
   EXPECT_EQ(planned(step_graph(layout, {{0, 2}, {1, 2}}, costs), 4).time.makespan, 4 + 1);
 }
 

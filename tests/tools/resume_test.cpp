@@ -169,12 +169,10 @@ TEST_F(Resume, TakesThePositionInTheDataFromTheCheckpoint) {
 TEST_F(Resume, WhatIsTrainedMayChangeWhereThatIsAllowed) {
   for (const std::string dtype : {"f32", "bf16"}) {
     SCOPED_TRACE(dtype);
-    const std::string name = "stages-" + dtype,
-                      allow = " --resume.allow=module.vision.freeze --train.dtype=" + dtype;
+    const std::string name = "stages-" + dtype, allow = " --resume.allow=train.freeze --train.dtype=" + dtype;
     run(kLayouts[1], name, "--train.steps=10 --train.dtype=" + dtype);
-    run(kLayouts[2], name, "--train.steps=15 --module.vision.freeze=true" + allow);
-    run(kLayouts[1], name,
-        "--train.steps=16 --module.vision.freeze=false --train.lr=0 --train.min_lr=0" + allow);
+    run(kLayouts[2], name, "--train.steps=15 --train.freeze=vision.*" + allow);
+    run(kLayouts[1], name, "--train.steps=16 --train.freeze=[] --train.lr=0 --train.min_lr=0" + allow);
     const auto first = tensors(checkpoint(name, 10)), frozen = tensors(checkpoint(name, 15)),
                last = tensors(checkpoint(name, 16));
     EXPECT_EQ(last.size(), first.size());

@@ -161,7 +161,7 @@ class PlainTraining : public TrainingRules, public testing::WithParamInterface<C
 TEST_P(PlainTraining, GivesTheSameFiveSteps) {
   const Case c = GetParam();
   const Job j = job({"--train.clip=" + std::to_string(c.clip),
-                     std::string("--module.vision.freeze=") + (c.frozen ? "true" : "false")},
+                     std::string("--train.freeze=") + (c.frozen ? "vision.*" : "[]")},
                     c.dtype);
   ASSERT_EQ(j.waves, 3);
   Trainer trainer(j, *world_);

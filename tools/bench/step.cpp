@@ -23,33 +23,67 @@ namespace {
 
 // C-RADIOv2-H (652 million parameters) before a language model of 1.6 thousand million in the manner of
 // Nemotron-H, half the width of its 8 thousand million; or small ones with layers of the same kinds.
+int64_t vocabulary(bool large) { return large ? 131072 : 64; }
+
 ModelSpec model_of(bool large) {
-  ModuleSpec vision, language;
-  vision.name = "vision", vision.kind = ModuleSpec::Kind::vit;
-  language.name = "language", language.kind = ModuleSpec::Kind::hybrid;
-  VitOptions& v = vision.vit;
-  HybridOptions& h = language.hybrid;
-  v.channels = 3, v.class_tokens = 8, v.projector = "affine";
-  h.activation = "relu2";
-  if (large) {
-    v.hidden = 1280, v.ffn = 5120, v.layers = 32, v.heads = 16, v.patch = 16, v.grid = 128;
-    h.pattern = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-";
-    h.hidden = 2048, h.heads = 16, h.kv_heads = 4, h.head_dim = 128, h.ffn = 8192;
-    h.ssm_heads = 64, h.ssm_head_dim = 64, h.ssm_groups = 8, h.ssm_state = 128, h.ssm_chunk = 64;
-    h.vocab = 131072;
-  } else {
-    v.hidden = 32, v.ffn = 64, v.layers = 2, v.heads = 2, v.patch = 4, v.grid = 8;
-    h.pattern = "M-M*-";
-    h.hidden = 32, h.heads = 2, h.kv_heads = 2, h.head_dim = 16, h.ffn = 64;
-    h.ssm_heads = 4, h.ssm_head_dim = 16, h.ssm_groups = 2, h.ssm_state = 16, h.ssm_chunk = 32;
-    h.vocab = 64;
-  }
-  v.out = h.hidden;
-  ModelSpec model;
-  model.modules = {vision, language};
-  model.dtype = DType::bf16;
-  model.seed = 1;
-  return model;
+  Schema schema;
+  declare_run_keys(schema);
+  declare_model_keys(schema);
+  const char* text = large ? R"(
+[train]
+dtype = "bf16"
+[module.vision]
+kind = "vit"
+hidden = 1280
+ffn = 5120
+layers = 32
+heads = 16
+patch = 16
+class_tokens = 8
+grid = 128
+projector = "affine"
+[module.language]
+kind = "hybrid"
+pattern = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-"
+hidden = 2048
+heads = 16
+kv_heads = 4
+head_dim = 128
+ffn = 8192
+ssm_heads = 64
+ssm_head_dim = 64
+ssm_groups = 8
+ssm_state = 128
+ssm_chunk = 64
+)"
+                           : R"(
+[train]
+dtype = "bf16"
+[module.vision]
+kind = "vit"
+hidden = 32
+ffn = 64
+layers = 2
+heads = 2
+patch = 4
+class_tokens = 8
+grid = 8
+projector = "affine"
+[module.language]
+kind = "hybrid"
+pattern = "M-M*-"
+hidden = 32
+heads = 2
+kv_heads = 2
+head_dim = 16
+ffn = 64
+ssm_heads = 4
+ssm_head_dim = 16
+ssm_groups = 2
+ssm_state = 16
+ssm_chunk = 32
+)";
+  return model_spec(parse_config(schema, text, "the benchmark's model"), {vocabulary(large), 3, {"image"}});
 }
 
 struct Batch {
@@ -62,7 +96,7 @@ struct Batch {
 Batch batch_of(const ModelSpec& model, bool large) {
   const int sequences = 2, length = large ? 4096 : 64, images = large ? 4 : 2, side = large ? 32 : 4;
   const int rows = side * side / 4;  // of the stream that an image fills
-  const VitOptions& v = model.modules[0].vit;
+  const int patch = model[0].items()->cut.patch;
   Batch b;
   PackedBatch& p = b.packed;
   PackedItems items;
@@ -81,7 +115,7 @@ Batch batch_of(const ModelSpec& model, bool large) {
     for (int t = 0; t < length; ++t) {
       const bool text = t >= images * rows;
       if (!text) items.rows.push_back(static_cast<int32_t>(p.tokens.size()));
-      p.tokens.push_back(text ? static_cast<int32_t>(random() % model.modules[1].hybrid.vocab) : 0);
+      p.tokens.push_back(text ? static_cast<int32_t>(random() % vocabulary(large)) : 0);
       p.positions.push_back(t);
     }
     for (int t = 0; t < length; ++t) {
@@ -93,7 +127,7 @@ Batch batch_of(const ModelSpec& model, bool large) {
     p.counted += sizes.counted;
     b.sizes.push_back(sizes);
   }
-  const int64_t patches = items.cu_items.back(), features = int64_t{v.channels} * v.patch * v.patch;
+  const int64_t patches = items.cu_items.back(), features = int64_t{3} * patch * patch;
   std::vector<float> pixels(static_cast<size_t>(patches * features));
   for (float& x : pixels) x = static_cast<float>(random()) * 0x1p-23f - 1;
   items.patches = cast(Tensor::of(pixels, {patches, features}), model.dtype);
@@ -113,7 +147,7 @@ constexpr const char* kPhases[] = {"vision forward", "language forward", "langua
 
 class Training {
  public:
-  Training(const ModelSpec& model, const Batch& batch) : batch_(batch) {
+  Training(const ModelSpec& model, const Batch& batch) : batch_(batch), sums_(model.sums()) {
     for (int m = 0; m < 2; ++m) {
       const MemoryLabel label(kModules[m]);
       stages_.push_back(make_stage(model, m, Grid{}, Coord{}, nullptr));
@@ -131,21 +165,25 @@ class Training {
     Times times;
     const double start = now();
     std::vector<Event> marks{mark()};
-    Statistics statistics;
+    Sums sums_of_step(sums_);
+    Step step(sums_of_step);
     const auto run = [&](int module, const auto& f) {
       const MemoryLabel label(kModules[module]);
       f();
       marks.push_back(mark());
     };
     Tensor seen, features, loss;
-    run(0, [&] { seen = stages_[0]->forward({}, batch_.packed, statistics); });
+    run(0, [&] { seen = stages_[0]->forward({}, batch_.packed, step).at(0); });
     features = leaf(seen.detach());
-    run(1, [&] { loss = stages_[1]->forward({&features, 1}, batch_.packed, statistics); });
+    run(1, [&] {
+      stages_[1]->forward({&features, 1}, batch_.packed, step);
+      loss = step.losses().at(0);
+    });
     run(1, [&] { backward(loss, Tensor::of(std::vector<float>{1})); });
     run(0, [&] { backward(seen, features.node()->grad); });
     const double queued = now();
     StepSums sums;
-    statistics.settle();
+    sums_of_step.settle();
     for (int m = 0; m < 2; ++m) add_gradients(sums, m, stages_[m]->parameters(), 0);
     const double ready = now(), counted = static_cast<double>(batch_.packed.counted);
     const double norm = std::sqrt(sums.squared_norm[0] + sums.squared_norm[1]) / counted;
@@ -156,7 +194,7 @@ class Training {
     marks.back().synchronize();
     times.device = marks.back().since(marks.front());
     for (size_t i = 0; i + 1 < marks.size(); ++i) times.phases[i] = marks[i + 1].since(marks[i]);
-    times.loss = sums.non_finite > 0 ? NAN : statistics.loss_sum / counted;
+    times.loss = sums.non_finite > 0 ? NAN : sums_of_step["loss"] / counted;
     return times;
   }
 
@@ -165,6 +203,7 @@ class Training {
   static constexpr const char* kModules[] = {"vision", "language"};
 
   const Batch& batch_;
+  std::vector<std::string> sums_;
   std::vector<std::unique_ptr<Stage>> stages_;
   std::vector<Parameter*> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
@@ -301,12 +340,12 @@ int step() {
   }
   for (int m = 0; m < 2; ++m) {
     r.parameters[m] = train.parameters(m);
-    r.flop += 3 * stage_flops(model, m, 0, 1, batch.sizes);
+    r.flop += 3 * stage_flops(model, m, 0, 1, batch.sizes).forward;
   }
   r.tokens = static_cast<int64_t>(batch.packed.tokens.size()), r.counted = batch.packed.counted;
   const PackedItems& items = batch.packed.items[0];
   r.images = static_cast<int64_t>(items.cu_items.size()) - 1;
-  r.rows = vit_rows(model.modules[0].vit, batch.sizes[0].items[0][0]);
+  r.rows = model[0].rows({0, 0, {{batch.sizes[0].items[0][0]}}});
 
   r.first_loss = train().loss;  // this one loads kernels and chooses algorithms
   train();
