@@ -156,6 +156,29 @@ TEST_F(Run, OfNothingHasNoFigures) {
   EXPECT_TRUE(s.at("eval").at("loss").is_number()) << s;
 }
 
+// Summary and report are of the whole run, whatever process did what of it.
+TEST_F(Run, ThatGoesOnTellsOfAllOfIt) {
+  const fs::path run = copy_of_done("all"), file = run / "metrics.jsonl";
+  std::string text = read_text(file);
+  text.insert(text.find('}'), ",\"skipped\":1");  // its first step
+  write_text(file, text);
+  train(2, "all", "--train.steps=3");
+  const std::vector<StepMetrics> lines = read_metrics(file);
+  ASSERT_EQ(lines.size(), 3u);
+  double seconds = 0, tokens = 0;
+  for (const StepMetrics& m : lines) seconds += m.step_seconds, tokens += static_cast<double>(m.tokens);
+  const Json s = summary("all");
+  EXPECT_EQ(s.at("steps"), 3);
+  EXPECT_EQ(s.at("skipped_steps"), 1);
+  EXPECT_NEAR(s.at("train_seconds"), seconds, 1e-9 * seconds);
+  EXPECT_NEAR(s.at("tokens_per_second"), tokens / seconds, 1e-9 * tokens / seconds);
+  EXPECT_EQ(s.at("final_loss"), lines.back().loss.value());
+  EXPECT_NEAR(s.at("step_seconds").at("measured"), lines.back().step_seconds, 1e-9) << "of this process";
+  const std::string page = read_text(run / "report.html");
+  for (const int step : {1, 2, 3})
+    EXPECT_NE(page.find("<title>step " + std::to_string(step) + ": "), std::string::npos) << step;
+}
+
 TEST_F(Run, ThatGoesOnNamesWhatHasChanged) {
   const fs::path run = copy_of_done("changes");
   const std::string before = read_text(run / "config.toml");
