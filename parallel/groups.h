@@ -19,7 +19,7 @@
 #include <memory>
 #include <vector>
 
-#include "parallel/communicator.h"
+#include "parallel/world.h"
 
 namespace mimo {
 

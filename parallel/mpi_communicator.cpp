@@ -21,6 +21,7 @@
 #include "parallel/buffers.h"
 #include "parallel/launcher.h"
 #include "parallel/watchdog.h"
+#include "parallel/world.h"
 
 namespace mimo {
 namespace {

@@ -1,5 +1,5 @@
 // Takes NCCL's place in a build without it.
-#include "parallel/communicator.h"
+#include "parallel/transports.h"
 
 namespace mimo {
 

@@ -1,6 +1,6 @@
 #include "parallel/rates.h"
 
-#include "parallel/communicator.h"
+#include "parallel/transports.h"
 
 namespace mimo {
 

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "parallel/buffers.h"
+#include "parallel/world.h"
 
 namespace mimo {
 namespace {

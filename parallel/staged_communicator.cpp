@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "parallel/buffers.h"
+#include "parallel/transports.h"
 #include "tensor/cuda.h"
 #include "tensor/pinned.h"
 

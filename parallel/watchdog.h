@@ -10,6 +10,7 @@
 
 #include "parallel/heartbeat.h"
 #include "parallel/stage.h"
+#include "parallel/world.h"
 
 namespace mimo {
 

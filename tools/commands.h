@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/communicator.h"
+#include "parallel/world.h"
 
 namespace mimo {
 

@@ -1,5 +1,6 @@
 // Which device a rank computes on.
 #include "parallel/agreement.h"
+#include "parallel/device_world.h"
 #include "tensor/cuda.h"
 #include "tools/job.h"
 

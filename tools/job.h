@@ -11,6 +11,7 @@
 #include "io/config.h"
 #include "nn/mimo.h"
 #include "parallel/plan.h"
+#include "parallel/world.h"
 
 namespace mimo {
 

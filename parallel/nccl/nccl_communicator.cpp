@@ -22,6 +22,7 @@
 
 #include "kernels/cuda/library.h"
 #include "parallel/buffers.h"
+#include "parallel/transports.h"
 #include "parallel/watchdog.h"
 #include "tensor/cuda.h"
 

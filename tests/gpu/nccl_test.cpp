@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "parallel/device_world.h"
 #include "tests/mpi/communicator_cases.h"
 
 const char* const kRanks = "1 2 4";

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "parallel/communicator.h"
+#include "parallel/world.h"
 
 // The rank counts this program wants, as in "1 2 4"; tests/run.sh runs it once with each.
 extern const char* const kRanks;

@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "parallel/communicator.h"
 #include "parallel/threads.h"
+#include "parallel/world.h"
 
 namespace mimo {
 namespace {
