@@ -318,6 +318,10 @@ void declare_run_keys(Schema& s) {
       .fallback(false);
 
   // What the file holds fixes the order of the data, not its path: checkpoints keep its digest.
+  s.integer("train.bucket_bytes",
+            "gradients of layers that are summed over lanes together, while others compute")
+      .fallback(int64_t{1} << 27)
+      .range(1, 1e9);
   s.string("data.path", "the dataset, an HDF5 file").fallback("");
   s.integer("data.seq_length", "the longest sample that is accepted, in tokens").fallback(1024).range(1, 1e7);
   s.integer("data.workers", "threads that load samples; 0: the training thread itself")

@@ -83,6 +83,7 @@ ModelSpec model_spec(const Config& config, const DataSpec& data) {
   model.dtype = config.get<std::string>("train.dtype") == "bf16" ? DType::bf16 : DType::f32;
   model.seed = static_cast<uint64_t>(config.get<int64_t>("train.seed"));
   model.recompute = config.get<bool>("train.recompute");
+  model.bucket_bytes = config.get<int64_t>("train.bucket_bytes");
   model.freezing = {config.get<std::vector<std::string>>("train.freeze"),
                     config.get<std::vector<std::string>>("train.unfreeze")};
   std::string predictor;

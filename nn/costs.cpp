@@ -68,21 +68,41 @@ TensorTraffic tensor_traffic(const ModelSpec& model, int module, const Grid& gri
   return t;
 }
 
-Traffic gradient_traffic(const ModelSpec& model, int module, const Grid& grid, const Coord& coord) {
-  std::map<Ranks, std::map<std::string, int64_t>> groups;  // elements by name, in the order of their travel
-  const auto described = describe_stage(model, module, grid, coord);
-  for (const Parameter* p : described->parameters())
-    for (const Ranks& group : p->partial)
-      if (const int64_t n = numel(p->shard); p->trainable && group.size() > 1 && n > 0)
-        groups[group][p->name] = n;
-  Traffic t;
+std::vector<GradientBucket> gradient_buckets(const ModelSpec& model, int module, const Grid& grid,
+                                             const Coord& coord, const std::vector<SampleSizes>& samples) {
   const int64_t size = size_of(acc_of(model.dtype));
-  for (const auto& [group, parameters] : groups) {
-    std::vector<int64_t> counts;
-    for (const auto& [name, n] : parameters) counts.push_back(n), t.bytes += n * size;
-    t.messages += static_cast<int64_t>(bucket_ends(counts, kBucketBytes / size).size());
+  const std::vector<PartBackward>& back = model.backward[static_cast<size_t>(module)];
+  const auto here = describe_stage(model, module, grid, coord),
+             most = describe_stage(model, module, grid, {.tp = grid.tp - 1, .pp = coord.pp});
+  std::vector<GradientBucket> buckets;
+  const auto [begin, end] = here->parts();
+  double passed = 0;
+  int64_t bytes = 0;
+  int from = end;  // the end of the bucket in hand
+  for (int part = end - 1; part >= begin; --part) {
+    passed += model[module].cost(part, samples, 1, model.dtype).flops *
+              (back[static_cast<size_t>(part)].weights + back[static_cast<size_t>(part)].input);
+    for (const Parameter* p : most->parameters_of(part))
+      if (p->trainable) bytes += numel(p->shard) * size;
+    if (bytes < model.bucket_bytes && part > begin) continue;
+    if (bytes > 0) buckets.push_back({.parts = {part, from}, .ready = passed, .traffic = {}});
+    from = part, bytes = 0;
   }
-  return t;
+  for (GradientBucket& b : buckets) {
+    b.ready = passed > 0 ? b.ready / passed : 1;
+    std::map<Ranks, std::map<std::string, int64_t>> groups;  // elements by name, in the order of their travel
+    for (int part = b.parts.begin; part < b.parts.end; ++part)
+      for (const Parameter* p : here->parameters_of(part))
+        for (const Ranks& group : p->partial)
+          if (const int64_t n = numel(p->shard); p->trainable && group.size() > 1 && n > 0)
+            groups[group][p->name] = n;
+    for (const auto& [group, parameters] : groups) {
+      std::vector<int64_t> counts;
+      for (const auto& [name, n] : parameters) counts.push_back(n), b.traffic.bytes += n * size;
+      b.traffic.messages += static_cast<int64_t>(bucket_ends(counts, kBucketBytes / size).size());
+    }
+  }
+  return buckets;
 }
 
 }  // namespace mimo

@@ -34,8 +34,16 @@ struct TensorTraffic {
 TensorTraffic tensor_traffic(const ModelSpec&, int module, const Grid&, int stage,
                              const std::vector<SampleSizes>&);
 
-// The all_reduces of a rank's gradients over the lanes of its stage, once a step. Where tp does not divide
-// the vocabulary, the last tensor parallel rank has most.
-Traffic gradient_traffic(const ModelSpec&, int module, const Grid&, const Coord&);
+// How a rank's gradients of a stage travel over its lanes, once a step: parts from the last to the first, as
+// backward completes them, in buckets of at least model.bucket_bytes (the last may be smaller). All ranks of
+// a stage have the same buckets. Where tp does not divide the vocabulary, the last tensor parallel rank has
+// most.
+struct GradientBucket {
+  Parts parts;
+  double ready = 1;  // share of the backward of these samples that has passed when it is complete
+  Traffic traffic;   // its all_reduces
+};
+std::vector<GradientBucket> gradient_buckets(const ModelSpec&, int module, const Grid&, const Coord&,
+                                             const std::vector<SampleSizes>&);
 
 }  // namespace mimo

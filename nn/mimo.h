@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "nn/module.h"
+#include "parallel/gradients.h"
 #include "parallel/plan.h"
 
 namespace mimo {
@@ -27,6 +28,7 @@ struct ModelSpec {
   DType dtype = DType::f32;
   uint64_t seed = 0;
   bool recompute = false;
+  int64_t bucket_bytes = kBucketBytes;  // of gradients that are reduced together, see nn/costs.h
   Freezing freezing;
   std::vector<std::vector<PartBackward>> backward;  // [module][part], see settle_backward
 

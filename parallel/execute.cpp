@@ -73,6 +73,8 @@ Executor::Executor(const PlanGraph& graph, const Plan& plan, std::vector<EdgeSpe
       MIMO_CHECK(l.stage != local.stage, "a rank has two lanes of " + graph.modules()[node.module]);
     local_.emplace(n, std::move(local));
   }
+  for (const Action& a : plan_.order)
+    if (a.kind == Kind::reduce) reductions_.push_back(a);
 }
 
 void Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> sizes, Sums& sums,
@@ -88,6 +90,9 @@ void Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> si
   scale_ = scale;
   held_.clear();
   pending_.clear();
+  reducing_.clear();
+  come_to_.clear();
+  reduced_ = 0;
   bind_routes();
   for (const Action& a : plan_.order) {
     progress();
@@ -101,9 +106,10 @@ void Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> si
       default:
         break;
     }
+    if (a.kind == Kind::step_reduce) wait_for(reducing_, [](const Pending&) { return true; });
     observer.begin(a);
     if (a.kind == Kind::reduce) {
-      hooks.reduce(a.module, a.stage);
+      reduce_ready();
     } else if (a.kind == Kind::step_reduce) {
       sums.settle();
       hooks.step_reduce(sums);
@@ -114,7 +120,7 @@ void Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> si
     }
     observer.end(a);
   }
-  wait_for([](const Pending&) { return true; });
+  wait_for(pending_, [](const Pending&) { return true; });
   MIMO_CHECK(held_.empty(), "a step left activations behind");
   sums.settle();
 }
@@ -153,24 +159,45 @@ int64_t Executor::rows(int stage_edge, int wave, bool source, int lane) const {
 }
 
 void Executor::progress() {
-  std::erase_if(pending_, [](Pending& p) { return p.work.test(); });
+  for (std::vector<Pending>* list : {&pending_, &reducing_})
+    std::erase_if(*list, [this](Pending& p) {
+      if (!p.work.test()) return false;
+      observer_->completed(p.action);
+      return true;
+    });
 }
 
-void Executor::wait_for(const std::function<bool(const Pending&)>& wanted) {
-  for (Pending& p : pending_) {
-    if (!wanted(p) || p.work.test()) continue;
-    observer_->begin(p.action);
-    p.work.wait();
-    observer_->end(p.action);
+void Executor::wait_for(std::vector<Pending>& list, const std::function<bool(const Pending&)>& wanted) {
+  for (Pending& p : list) {
+    if (!wanted(p)) continue;
+    if (!p.work.test()) {
+      observer_->begin(p.action);
+      p.work.wait();
+      observer_->end(p.action);
+    }
+    observer_->completed(p.action);
   }
-  std::erase_if(pending_, [&](const Pending& p) { return wanted(p); });
+  std::erase_if(list, [&](const Pending& p) { return wanted(p); });
+}
+
+// Starts what can be: the order is that of the plan, on all ranks.
+void Executor::reduce_ready() {
+  for (; reduced_ < reductions_.size(); ++reduced_) {
+    const Action& a = reductions_[reduced_];
+    const auto part = come_to_.find({a.module, a.stage});
+    if (part == come_to_.end() ||
+        part->second > graph_.buckets(a.module, a.stage)[static_cast<size_t>(a.bucket)].part)
+      return;
+    observer_->started(a);
+    reducing_.push_back({hooks_->reduce(a.module, a.stage, a.bucket), a});
+  }
 }
 
 void Executor::forward(const Action& a) {
   const int n = graph_.node(a);
   const Local& local = local_.at(n);
   // No more outputs alive than the plan counts on, however slow their receivers are.
-  wait_for([&](const Pending& p) {
+  wait_for(pending_, [&](const Pending& p) {
     return p.action.kind == Kind::send_forward &&
            ((p.to == n && p.action.wave == a.wave) ||
             (p.from == n && p.action.wave <= a.wave - plan_.in_flight[n]));
@@ -244,7 +271,7 @@ std::vector<Tensor> Executor::inputs(const Local& local, Held& held, const Actio
 void Executor::backward(const Action& a) {
   const int n = graph_.node(a);
   const Local& local = local_.at(n);
-  wait_for([&](const Pending& p) {
+  wait_for(pending_, [&](const Pending& p) {
     return p.action.kind == Kind::send_backward && p.to == n && p.action.wave == a.wave;
   });
   observer_->begin(a);
@@ -268,7 +295,18 @@ void Executor::backward(const Action& a) {
   held.returned.clear();
   held.nodes.clear();
   held.step->release();
+  const bool last = a.wave + 1 == plan_.waves;
+  // Between the parts of a stage messages get on, and reductions start.
+  held.step->when_ready([&](int part) {
+    if (last) {
+      come_to_[{a.module, a.stage}] = part;
+      reduce_ready();
+    }
+    progress();
+  });
   mimo::backward(roots, gradients);
+  held.step->when_ready(nullptr);
+  if (last) come_to_[{a.module, a.stage}] = local.stage->parts().first;
   roots.clear();
   gradients.clear();
   held.step.reset();
@@ -341,6 +379,7 @@ void Executor::transfer(const Action& a) {
   }
   if (!messages.empty()) {
     Communicator& c = forward ? transfers_forward_ : transfers_backward_;
+    observer_->started(a);
     pending_.push_back({c.exchange(messages, current_stream()), a, from, to});
   }
 

@@ -1,11 +1,12 @@
 // Runs one rank's part of a plan: stages, transfers, and the hooks that reduce gradients and update weights.
 // It follows the list and decides nothing.
 //
-// A transfer posts its messages and returns; whoever uses what it brings waits for it. A receiver that is
-// itself among the sender's ranks (colocated modules) takes what lies there: the very tensor where it is all
-// of the input, else a copy. Else rank j of the receiving block gets it from rank j mod size of the sending
-// one; the same holds backwards, because all ranks of a block hold the same output and the same gradient of
-// their input.
+// A reduction is started as soon as the last backward has come to its bucket, in the order of the plan, and
+// waited for before the step reduction. A transfer posts its messages and returns; whoever uses what it
+// brings waits for it. A receiver that is itself among the sender's ranks (colocated modules) takes what lies
+// there: the very tensor where it is all of the input, else a copy. Else rank j of the receiving block gets
+// it from rank j mod size of the sending one; the same holds backwards, because all ranks of a block hold the
+// same output and the same gradient of their input.
 #pragma once
 #include <functional>
 #include <map>
@@ -35,8 +36,9 @@ class StepHooks {
   virtual ~StepHooks() = default;
   // The samples of a wave that this rank's lane of a module owns; valid until the stage's forward returns.
   virtual const PackedBatch& batch(int module, int wave) = 0;
-  virtual void reduce(int /*module*/, int /*stage*/) {}  // this rank's gradients of a stage, over its lanes
-  virtual void step_reduce(Sums&) {}                     // sums them (and norms) over the world
+  // Starts the sum of this rank's gradients in a bucket of a stage, over its lanes.
+  virtual Work reduce(int /*module*/, int /*stage*/, int /*bucket*/) { return {}; }
+  virtual void step_reduce(Sums&) {}  // sums them (and norms) over the world, when all gradients are sums
   virtual void update() {}
 };
 
@@ -79,16 +81,17 @@ class Executor {
   struct Pending {
     Work work;
     Action action;
-    int from, to;  // nodes
+    int from = -1, to = -1;  // nodes of a transfer
   };
 
   void forward(const Action&);
   void backward(const Action&);
   std::vector<Tensor> inputs(const Local&, Held&, const Action&) const;
   void transfer(const Action&);
+  void reduce_ready();
   void bind_routes();
   void progress();
-  void wait_for(const std::function<bool(const Pending&)>& wanted);
+  void wait_for(std::vector<Pending>&, const std::function<bool(const Pending&)>& wanted);
   int64_t rows(int stage_edge, int wave, bool source, int lane) const;
   bool mine(int node) const { return local_.count(node) != 0; }
 
@@ -99,6 +102,7 @@ class Executor {
   Communicator &transfers_forward_, &transfers_backward_;
   std::map<int, Local> local_;          // by node
   std::vector<bool> carries_gradient_;  // [stage edge]
+  std::vector<Action> reductions_;      // of this rank, in the order of the plan
 
   // Of the step in hand.
   std::span<const Wave> waves_;
@@ -110,6 +114,10 @@ class Executor {
   std::map<std::pair<int, int>, std::vector<Route>> routes_;  // (stage edge, wave)
   std::map<std::pair<int, int>, Held> held_;                  // (node, wave)
   std::vector<Pending> pending_;
+  std::map<std::pair<int, int>, int>
+      come_to_;         // (module, stage): the part that its last backward has come to
+  size_t reduced_ = 0;  // of reductions_: those that are started
+  std::vector<Pending> reducing_;
 };
 
 }  // namespace mimo

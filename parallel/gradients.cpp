@@ -1,33 +1,97 @@
 #include "parallel/gradients.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
-#include <tuple>
 
 namespace mimo {
 namespace {
 
-void reduce_bucket(std::span<Parameter* const> bucket, Communicator& group) {
-  Stream& stream = current_stream();
-  int64_t count = 0;
-  for (const Parameter* p : bucket) count += p->grad.numel();
-  if (bucket.size() == 1) {
-    group.all_reduce(bucket[0]->grad, ReduceOp::sum, stream).wait();
-    return;
+// Gradients on their way, side by side in one message.
+class Message {
+ public:
+  Message(std::span<Parameter* const> list, Communicator& group) : list_(list.begin(), list.end()) {
+    int64_t count = 0;
+    for (const Parameter* p : list_) count += p->grad.numel();
+    flat_ = list_.size() == 1 ? list_[0]->grad
+                              : Tensor::empty({count}, list_[0]->grad.dtype(), list_[0]->grad.device());
+    if (list_.size() > 1) for_each([](const Tensor& part, const Tensor& grad) { copy_into(part, grad); });
+    sum_ = group.all_reduce(flat_, ReduceOp::sum, current_stream());
   }
-  const Tensor flat = Tensor::empty({count}, bucket[0]->grad.dtype(), bucket[0]->grad.device());
-  const auto for_each = [&](auto&& f) {
+  bool finish(bool block) {
+    if (list_.empty()) return true;
+    if (block)
+      sum_.wait();
+    else if (!sum_.test())
+      return false;
+    if (list_.size() > 1) for_each([](const Tensor& part, const Tensor& grad) { copy_into(grad, part); });
+    list_.clear();
+    return true;
+  }
+
+ private:
+  template <class F>
+  void for_each(const F& f) const {
     int64_t begin = 0;
-    for (Parameter* p : bucket) {
+    for (Parameter* p : list_) {
       const int64_t n = p->grad.numel();
-      f(flat.slice(begin, begin + n), p->grad.view({n}));
+      f(flat_.slice(begin, begin + n), p->grad.view({n}));
       begin += n;
     }
-  };
-  for_each([](const Tensor& part, const Tensor& grad) { copy_into(part, grad); });
-  group.all_reduce(flat, ReduceOp::sum, stream).wait();
-  for_each([](const Tensor& part, const Tensor& grad) { copy_into(grad, part); });
-}
+  }
+  std::vector<Parameter*> list_;
+  Tensor flat_;
+  Work sum_;
+};
+
+// The sums of one call, place in `partial` by place.
+class Reduction {
+ public:
+  Reduction(std::span<Parameter* const> parameters, const Groups& groups, int64_t most)
+      : groups_(groups), most_(most) {
+    // Group, then dtype, then name: one order of sums that all ranks share whatever parameters they hold, so
+    // no two wait for each other and all fill equal messages.
+    for (Parameter* p : parameters)
+      for (size_t i = 0; p->has_gradient() && i < p->partial.size(); ++i)
+        if (p->partial[i].size() > 1) places_[i][{p->partial[i], p->grad.dtype()}].push_back(p);
+    if (!places_.empty()) start();
+  }
+  bool finish(bool block) {
+    while (!places_.empty()) {
+      if (messages_.empty()) {  // of a second place or a later one
+        if (!block) return false;
+        start();
+      }
+      for (Message& m : messages_)
+        if (!m.finish(block)) return false;
+      messages_.clear();
+      places_.erase(places_.begin());
+    }
+    return true;
+  }
+
+ private:
+  using Key = std::pair<Ranks, DType>;
+  void start() {
+    for (auto& [key, list] : places_.begin()->second) {
+      const auto& [ranks, dtype] = key;
+      std::sort(list.begin(), list.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
+      std::vector<int64_t> counts;
+      for (const Parameter* p : list) counts.push_back(p->grad.numel());
+      size_t begin = 0;
+      for (size_t end : bucket_ends(counts, most_ / size_of(dtype))) {
+        messages_.emplace_back(std::span(list).subspan(begin, end - begin),
+                               groups_.at(Purpose::gradients, ranks));
+        begin = end;
+      }
+    }
+  }
+
+  const Groups& groups_;
+  int64_t most_;
+  std::map<size_t, std::map<Key, std::vector<Parameter*>>> places_;  // those left to do
+  std::deque<Message> messages_;                                     // of the first of them
+};
 
 }  // namespace
 
@@ -48,26 +112,9 @@ std::vector<size_t> bucket_ends(std::span<const int64_t> counts, int64_t most) {
   return ends;
 }
 
-void reduce_gradients(std::span<Parameter* const> parameters, const Groups& groups, int64_t bucket_bytes) {
-  // Place in `partial`, then group, then dtype, then name: one order of sums that all ranks share whatever
-  // parameters they hold, so no two wait for each other and all fill equal buckets.
-  using Key = std::tuple<size_t, Ranks, DType>;
-  std::map<Key, std::vector<Parameter*>> order;
-  for (Parameter* p : parameters)
-    for (size_t i = 0; p->has_gradient() && i < p->partial.size(); ++i)
-      if (p->partial[i].size() > 1) order[{i, p->partial[i], p->grad.dtype()}].push_back(p);
-  for (auto& [key, list] : order) {
-    const auto& [place, ranks, dtype] = key;
-    std::sort(list.begin(), list.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
-    Communicator& group = groups.at(Purpose::gradients, ranks);
-    std::vector<int64_t> counts;
-    for (const Parameter* p : list) counts.push_back(p->grad.numel());
-    size_t begin = 0;
-    for (size_t end : bucket_ends(counts, bucket_bytes / size_of(dtype))) {
-      reduce_bucket(std::span(list).subspan(begin, end - begin), group);
-      begin = end;
-    }
-  }
+Work reduce_gradients(std::span<Parameter* const> parameters, const Groups& groups, int64_t most) {
+  const auto reduction = std::make_shared<Reduction>(parameters, groups, most);
+  return Work([reduction](bool block) { return reduction->finish(block); });
 }
 
 }  // namespace mimo

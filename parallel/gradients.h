@@ -13,12 +13,14 @@ namespace mimo {
 // All groups that the gradients of these parameters are summed over.
 std::vector<Group> gradient_groups(std::span<Parameter* const>);
 
-constexpr int64_t kBucketBytes = int64_t{1} << 24;
+constexpr int64_t kBucketBytes = int64_t{1} << 27;
 
-// Sums the gradients of trainable parameters over each of their `partial` groups in turn, in rank order.
-// Gradients of the same group travel together, in buckets of up to bucket_bytes. All ranks of a group pass
-// the parameters that name it (in any order) and list it in the same place of `partial`.
-void reduce_gradients(std::span<Parameter* const>, const Groups&, int64_t bucket_bytes = kBucketBytes);
+// Sums the gradients of trainable parameters over each of their `partial` groups in turn, in rank order; when
+// the Work is complete they are sums. Gradients of the same group travel together, in messages of up to
+// `most` bytes. All ranks of a group start the same sums in the same order: they pass the parameters that
+// name the group (in any order) and list it in the same place of `partial`. Sums over a second group and
+// later ones start when the Work is waited for, which all ranks do in the same order too.
+Work reduce_gradients(std::span<Parameter* const>, const Groups&, int64_t most = kBucketBytes);
 
 // Where the buckets end among gradients of these many elements, taken in turn: each holds up to `most`, or
 // one gradient that is larger.

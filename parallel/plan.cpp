@@ -84,8 +84,11 @@ PlanGraph::PlanGraph(std::vector<std::string> modules, std::vector<Node> nodes, 
       world_ = std::max(world_, r + 1);
     }
     const StageCost& c = node.cost;
-    MIMO_CHECK(cost_ok(c.forward) && cost_ok(c.backward) && cost_ok(c.reduce) && cost_ok(c.memory),
+    MIMO_CHECK(cost_ok(c.forward) && cost_ok(c.backward) && cost_ok(c.memory),
                name + " has a cost that is negative or not finite");
+    for (const Bucket& b : c.buckets)
+      MIMO_CHECK(cost_ok(b.reduce) && cost_ok(b.ready) && b.ready <= 1,
+                 name + " has a bucket whose cost or share is negative or not finite");
     std::vector<int>& lanes = by_stage_[{node.module, node.stage}];
     MIMO_CHECK(node.lane == static_cast<int>(lanes.size()), name + ": lanes must be listed from 0, in order");
     lanes.push_back(n);
@@ -152,11 +155,8 @@ double PlanGraph::duration(const Action& a) const {
       if (local) return 0;
       return a.kind == Kind::send_forward ? e.transfer.forward : e.transfer.backward;
     }
-    case Kind::reduce: {
-      double most = 0;
-      for (int n : lanes(a.module, a.stage)) most = std::max(most, nodes_[n].cost.reduce);
-      return most;
-    }
+    case Kind::reduce:
+      return buckets(a.module, a.stage).at(static_cast<size_t>(a.bucket)).reduce;
     case Kind::step_reduce:
       return step_reduce_;
     case Kind::update:
@@ -186,6 +186,10 @@ int PlanGraph::edge(const Action& a) const {
 }
 
 int PlanGraph::destination(const Action& a) const { return edges_[edge(a)].dst; }
+
+const std::vector<Bucket>& PlanGraph::buckets(int module, int stage) const {
+  return nodes_[lanes(module, stage)[0]].cost.buckets;
+}
 
 std::vector<std::pair<int, int>> PlanGraph::reduced_stages() const {
   std::vector<std::pair<int, int>> out;
@@ -232,7 +236,7 @@ std::string PlanGraph::describe(const Action& a) const {
   std::string s(name_of(a.kind));
   if (a.kind == Kind::step_reduce || a.kind == Kind::update) return s;
   s.append(" ").append(named(a.module, a.stage, a.lane));
-  if (a.kind == Kind::reduce) return s;
+  if (a.kind == Kind::reduce) return s.append(" bucket ").append(std::to_string(a.bucket));
   if (const auto it = edge_index_.find({a.edge, a.lane, a.dst_lane}); it != edge_index_.end()) {
     const Node& to = nodes_[edges_[it->second].dst];
     s.append(a.kind == Kind::send_forward ? " -> " : " <- ").append(named(to.module, to.stage, to.lane));
@@ -246,7 +250,7 @@ PlanGraph step_graph(const Layout& layout, const ModuleEdges& module_edges, cons
   if (!costs.stages.empty()) largest = std::max(costs.step_reduce, costs.update);
   for (const TransferCost& c : costs.transfer) largest = std::max({largest, c.forward, c.backward});
   for (const auto& module : costs.stages)
-    for (const StageCost& c : module) largest = std::max({largest, c.forward, c.backward, c.reduce});
+    for (const StageCost& c : module) largest = std::max({largest, c.forward, c.backward});
   int exponent = 0;
   std::frexp(largest, &exponent);  // largest < 2^exponent
   const double grain = std::ldexp(1.0, exponent - 20);
@@ -266,7 +270,7 @@ PlanGraph step_graph(const Layout& layout, const ModuleEdges& module_edges, cons
       StageCost c = costs.stages.empty() ? StageCost{} : costs.stages[m][s];
       c.forward = rounded(c.forward);
       c.backward = rounded(c.backward);
-      c.reduce = rounded(c.reduce);
+      for (Bucket& b : c.buckets) b.reduce = rounded(b.reduce), b.ready = std::round(b.ready * 1024) / 1024;
       for (int l = 0; l < grid.dp; ++l) nodes.push_back({m, s, l, grid.block(l, s), c});
     }
   }

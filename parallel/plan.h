@@ -46,17 +46,26 @@ struct Action {
   int module = -1, stage = -1, lane = -1;  // transfers: of the edge's source; reduce: lane -1 is all lanes
   int wave = -1;
   int edge = -1, dst_lane = -1;  // transfers: stage edge, from `lane` to `dst_lane` (in forward direction)
+  int bucket = -1;               // reduce: which of the stage's buckets of gradients
   bool operator==(const Action&) const = default;
 };
 const char* name_of(Action::Kind);
+
+// Gradients that are reduced together, once a step, as soon as they are complete: buckets are in the order in
+// which the last backward completes them.
+struct Bucket {
+  double reduce = 0;  // takes so long over the stage's lanes
+  double ready = 1;   // complete when this share of the last backward has passed,
+  int part = 0;       // which is when it has come to this part of the module (see Stage)
+};
 
 // Of one wave in one lane, in any unit of time and of memory. A stage that passes gradients through frozen
 // weights pays for that alone in `backward`; where no gradient passes at all there is no backward.
 struct StageCost {
   double forward = 1, backward = 2;
-  double memory = 1;      // what is kept on each rank from forward to backward
-  double reduce = 0;      // of the stage's gradients over its lanes, once a step
-  bool trainable = true;  // some of its parameters
+  double memory = 1;                   // what is kept on each rank from forward to backward
+  std::vector<Bucket> buckets = {{}};  // the same in all lanes
+  bool trainable = true;               // some of its parameters
 };
 
 // What a lane's wave takes from one stage to the next and its gradient back, where they cross ranks.
@@ -112,6 +121,7 @@ class PlanGraph {
   int destination(const Action&) const;  // node of a transfer's other end
   // The nodes whose gradients a reduce adds, lane by lane.
   const std::vector<int>& lanes(int module, int stage) const;
+  const std::vector<Bucket>& buckets(int module, int stage) const;
   // All (module, stage) that have gradients to reduce.
   std::vector<std::pair<int, int>> reduced_stages() const;
   Ranks participants(const Action&) const;  // the ranks that must meet, sorted

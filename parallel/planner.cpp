@@ -8,11 +8,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <memory>
 #include <queue>
 #include <tuple>
 
-#include "parallel/plan.h"
 #include "parallel/simulate.h"
 #include "tensor/error.h"
 
@@ -57,104 +55,35 @@ std::array<int, 3> priority(Policy policy, bool backward, int wave, int distance
   return {};
 }
 
-// Every action of a step and which ones wait for it.
-class Tasks {
- public:
+// Every action of a step as the simulation needs it.
+struct Tasks {
   struct Task {
     Action action;
     int node = -1;  // of forward and backward
-    int stream = 0;
+    int queue = 0;
     double duration = 0;
     int waits_for = 0;
-    const Ranks* ranks = nullptr;
-    std::vector<int> next;
+    Ranks ranks;
+    std::vector<StepActions::Wait> next;  // who waits for it, and for what share of it
   };
   std::vector<Task> all;
 
-  Tasks(const PlanGraph& g, int waves) : graph_(g), waves_(waves) {
-    const int nodes = static_cast<int>(g.nodes().size()), edges = static_cast<int>(g.edges().size());
-    for (int n = 0; n < nodes; ++n) node_ranks_.push_back(g.nodes()[n].ranks);
-    for (const PlanGraph::Edge& e : g.edges()) {
-      Ranks both = g.nodes()[e.src].ranks;
-      for (int r : g.nodes()[e.dst].ranks)
-        if (std::find(both.begin(), both.end(), r) == both.end()) both.push_back(r);
-      edge_ranks_.push_back(std::move(both));
+  Tasks(const PlanGraph& g, const StepActions& actions) {
+    for (int id = 0; id < actions.size(); ++id) {
+      const Action& a = actions[id];
+      const bool computes = a.kind == Kind::forward || a.kind == Kind::backward;
+      all.push_back({a,
+                     computes ? g.node(a) : -1,
+                     static_cast<int>(queue_of(a.kind)),
+                     g.duration(a),
+                     static_cast<int>(actions.waits(id).size()),
+                     g.participants(a),
+                     {}});
     }
-    // One block of `waves` tasks per node and direction, then per edge and direction.
-    std::vector<int> forward(nodes), backward(nodes, -1), sent(edges), returned(edges, -1);
-    for (int n = 0; n < nodes; ++n) {
-      forward[n] = add_waves(node_action(Kind::forward, n), n, 0, &node_ranks_[n]);
-      if (g.has_backward(n)) backward[n] = add_waves(node_action(Kind::backward, n), n, 0, &node_ranks_[n]);
-    }
-    for (int e = 0; e < edges; ++e) {
-      sent[e] = add_waves(edge_action(Kind::send_forward, e), -1, 1, &edge_ranks_[e]);
-      if (g.has_backward(g.edges()[e].src))
-        returned[e] = add_waves(edge_action(Kind::send_backward, e), -1, 2, &edge_ranks_[e]);
-    }
-    for (int w = 0; w < waves; ++w) {
-      for (int e = 0; e < edges; ++e) {
-        const PlanGraph::Edge& edge = g.edges()[e];
-        order(forward[edge.src] + w, sent[e] + w);
-        order(sent[e] + w, forward[edge.dst] + w);
-        if (returned[e] < 0) continue;
-        order(backward[edge.dst] + w, returned[e] + w);
-        order(returned[e] + w, backward[edge.src] + w);
-      }
-      for (int n = 0; n < nodes; ++n)
-        if (backward[n] >= 0) order(forward[n] + w, backward[n] + w);
-    }
-    const int last = waves - 1;
-    std::vector<int> before_end;
-    for (int n = 0; n < nodes; ++n)
-      before_end.push_back((backward[n] >= 0 ? backward[n] : forward[n]) + last);
-    for (const auto& [module, stage] : g.reduced_stages()) {
-      const Action a{.kind = Kind::reduce, .module = module, .stage = stage};
-      stage_ranks_.push_back(std::make_unique<Ranks>(g.participants(a)));
-      const int id = add(a, -1, 3, stage_ranks_.back().get());
-      for (int n : g.lanes(module, stage)) order(backward[n] + last, id);
-      before_end.push_back(id);
-    }
-    const Action end{.kind = Kind::step_reduce};
-    stage_ranks_.push_back(std::make_unique<Ranks>(g.participants(end)));
-    const int step_reduce = add(end, -1, 3, stage_ranks_.back().get());
-    for (int id : before_end) order(id, step_reduce);
-    if (!g.forward_only()) order(step_reduce, add({.kind = Kind::update}, -1, 0, stage_ranks_.back().get()));
+    for (int id = 0; id < actions.size(); ++id)
+      for (const StepActions::Wait& w : actions.waits(id))
+        all[static_cast<size_t>(w.on)].next.push_back({id, w.share});
   }
-
- private:
-  Action node_action(Kind kind, int n) const {
-    const PlanGraph::Node& node = graph_.nodes()[n];
-    return {.kind = kind, .module = node.module, .stage = node.stage, .lane = node.lane};
-  }
-  Action edge_action(Kind kind, int e) const {
-    const PlanGraph::Edge& edge = graph_.edges()[e];
-    Action a = node_action(kind, edge.src);
-    a.edge = edge.stage_edge;
-    a.dst_lane = graph_.nodes()[edge.dst].lane;
-    return a;
-  }
-  int add(const Action& a, int node, int stream, const Ranks* ranks) {
-    all.push_back({a, node, stream, graph_.duration(a), 0, ranks, {}});
-    return static_cast<int>(all.size()) - 1;
-  }
-  // The same action for every wave, in wave order.
-  int add_waves(Action a, int node, int stream, const Ranks* ranks) {
-    const int first = static_cast<int>(all.size());
-    for (a.wave = 0; a.wave < waves_; ++a.wave) {
-      const int id = add(a, node, stream, ranks);
-      if (a.wave > 0) order(id - 1, id);
-    }
-    return first;
-  }
-  void order(int before, int after) {
-    all[before].next.push_back(after);
-    ++all[after].waits_for;
-  }
-
-  const PlanGraph& graph_;
-  int waves_;
-  std::vector<Ranks> node_ranks_, edge_ranks_;
-  std::vector<std::unique_ptr<Ranks>> stage_ranks_;
 };
 
 // One event simulation: the order of all tasks under a policy and the nodes' credits.
@@ -171,15 +100,16 @@ std::vector<Action> list_schedule(const Tasks& tasks, const PlanGraph& graph, in
   std::vector<int> waits_for(count);
   std::vector<double> ready(count);
   for (size_t i = 0; i < count; ++i) waits_for[i] = tasks.all[i].waits_for;
-  std::vector<std::array<double, 4>> free_at(graph.world(), std::array<double, 4>{});
+  std::vector<std::array<double, kQueues>> free_at(graph.world(), std::array<double, kQueues>{});
 
   const auto start_of = [&](int id) {
     double start = ready[id];
-    for (int r : *tasks.all[id].ranks) start = std::max(start, free_at[r][tasks.all[id].stream]);
+    for (int r : tasks.all[id].ranks) start = std::max(start, free_at[r][tasks.all[id].queue]);
     return start;
   };
   // What a start time and the policy make of a task; transfers and reductions before computing.
-  using Key = std::tuple<double, std::array<int, 4>, int>;
+  // Reductions in the order in which they could have started.
+  using Key = std::tuple<double, std::array<int, 4>, double, int>;
   std::priority_queue<Key, std::vector<Key>, std::greater<>> heap;
   const auto push = [&](int id) {
     const Tasks::Task& t = tasks.all[id];
@@ -188,7 +118,7 @@ std::vector<Action> list_schedule(const Tasks& tasks, const PlanGraph& graph, in
       const auto p = priority(policy, t.action.kind == Kind::backward, t.action.wave, graph.distance(t.node));
       order = {1, p[0], p[1], p[2]};
     }
-    heap.push({start_of(id), order, id});
+    heap.push({start_of(id), order, t.action.kind == Kind::reduce ? ready[id] : 0, id});
   };
   const auto offer = [&](int id) {
     const Tasks::Task& t = tasks.all[id];
@@ -203,7 +133,7 @@ std::vector<Action> list_schedule(const Tasks& tasks, const PlanGraph& graph, in
   std::vector<Action> order;
   order.reserve(count);
   while (!heap.empty()) {
-    const auto [start, unused, id] = heap.top();
+    const auto [start, unused, also_unused, id] = heap.top();
     heap.pop();
     // Starts only move back, so an entry whose start still holds is the smallest of all.
     if (start < start_of(id)) {
@@ -212,7 +142,7 @@ std::vector<Action> list_schedule(const Tasks& tasks, const PlanGraph& graph, in
     }
     const Tasks::Task& t = tasks.all[id];
     const double end = start + t.duration;
-    for (int r : *t.ranks) free_at[r][t.stream] = end;
+    for (int r : t.ranks) free_at[r][t.queue] = end;
     order.push_back(t.action);
     if (t.action.kind == Kind::forward) ++in_flight[t.node];
     if (t.node >= 0 && (t.action.kind == Kind::backward || !graph.has_backward(t.node))) {
@@ -223,8 +153,8 @@ std::vector<Action> list_schedule(const Tasks& tasks, const PlanGraph& graph, in
         blocked[n] = -1;
       }
     }
-    for (int next : t.next) {
-      ready[next] = std::max(ready[next], end);
+    for (const auto& [next, share] : t.next) {
+      ready[next] = std::max(ready[next], share == 1 ? end : start + share * t.duration);
       if (--waits_for[next] == 0) offer(next);
     }
   }
@@ -237,7 +167,8 @@ std::vector<Action> list_schedule(const Tasks& tasks, const PlanGraph& graph, in
 
 Plan plan_step(const PlanGraph& graph, int waves, const PlanOptions& options) {
   MIMO_CHECK(waves >= 1, "a step of " + std::to_string(waves) + " waves");
-  const Tasks tasks(graph, waves);
+  const StepActions actions(graph, waves);
+  const Tasks tasks(graph, actions);
   const int nodes = static_cast<int>(graph.nodes().size());
 
   Plan best;
@@ -249,7 +180,7 @@ Plan plan_step(const PlanGraph& graph, int waves, const PlanOptions& options) {
           std::clamp(std::floor(scale * (graph.distance(n) + 1)), 1.0, static_cast<double>(waves)));
     for (const auto& [policy, name] : kPolicies) {
       Plan plan{list_schedule(tasks, graph, waves, policy, credit), waves, {}, {}};
-      const Timeline t = simulate(plan, graph);
+      const Timeline t = simulate(plan, graph, actions);
       const double memory = *std::max_element(t.memory.begin(), t.memory.end());
       least_memory = std::min(least_memory, memory);
       if (memory > options.memory) continue;

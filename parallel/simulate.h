@@ -1,6 +1,6 @@
 // How long a plan takes and what it keeps, by replaying it with the costs of its graph.
 #pragma once
-#include "parallel/plan.h"
+#include "parallel/actions.h"
 
 namespace mimo {
 
@@ -16,9 +16,9 @@ struct Timeline {
   std::vector<double> memory;  // [rank], most that is kept at once, in units of the costs
 };
 
-// An action starts when its inputs are there and the stream it runs on is free on all its ranks. Every rank
-// has four: forward and backward, transfers forward, transfers backward, reductions. The plan is taken to be
-// a verified one.
+// An action starts when what it waits for is there (StepActions) and its queue is free on all its ranks. The
+// plan is taken to be a verified one.
 Timeline simulate(const Plan&, const PlanGraph&);
+Timeline simulate(const Plan&, const PlanGraph&, const StepActions&);  // of the same graph and waves
 
 }  // namespace mimo

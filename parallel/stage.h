@@ -32,8 +32,13 @@ class Stage {
 class Observer {
  public:
   virtual ~Observer() = default;
+  // What the rank is busy with, one action at a time: again of a transfer or a reduction that it waits for.
   virtual void begin(const Action&) {}
   virtual void end(const Action&) {}
+  // Transfers and reductions go on by themselves, whatever the rank does meanwhile: from when they are
+  // started until they are found to be complete.
+  virtual void started(const Action&) {}
+  virtual void completed(const Action&) {}
 };
 
 }  // namespace mimo

@@ -1,7 +1,7 @@
 #include "parallel/verify.h"
 
 #include <deque>
-#include <set>
+#include <map>
 #include <stdexcept>
 
 namespace mimo {
@@ -108,7 +108,9 @@ class Walk {
             fail("there are no gradients to reduce");
           need(backward_[n].back(), of_node(Kind::backward, n, plan_.waves - 1));
         }
-        if (!reduced_.insert({a.module, a.stage}).second) fail("is in the plan twice");
+        if (a.bucket < 0 || a.bucket >= static_cast<int>(graph_.buckets(a.module, a.stage).size()))
+          fail("no such bucket");
+        if (a.bucket != reduced_[{a.module, a.stage}]++) fail("its buckets are twice or out of order");
         break;
       case Kind::step_reduce:
         need_all();
@@ -152,7 +154,11 @@ class Walk {
            of_edge(Kind::send_backward, e, plan_.waves - 1));
     }
     for (const auto& [module, stage] : graph_.reduced_stages())
-      need(reduced_.count({module, stage}), {.kind = Kind::reduce, .module = module, .stage = stage});
+      for (int b = 0; b < static_cast<int>(graph_.buckets(module, stage).size()); ++b) {
+        const auto done = reduced_.find({module, stage});
+        need(done != reduced_.end() && b < done->second,
+             {.kind = Kind::reduce, .module = module, .stage = stage, .bucket = b});
+      }
   }
 
   void finish() const {
@@ -165,7 +171,7 @@ class Walk {
   size_t at_ = 0;
   Table forward_, backward_, arrived_, returned_;
   std::vector<int> in_flight_;
-  std::set<std::pair<int, int>> reduced_;
+  std::map<std::pair<int, int>, int> reduced_;  // buckets
   bool step_reduced_ = false, updated_ = false;
 };
 

@@ -70,7 +70,6 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
         tensor.forward += t.forward;
         tensor.backward += t.backward;
       }
-      const Traffic gradients = gradient_traffic(job.model, m, g, {.tp = g.tp - 1, .pp = s});
       const StageMemory memory = stage_memory(job.model, m, g, s, step);
       StageCost cost;
       cost.forward =
@@ -78,8 +77,13 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
       cost.backward =
           flops.backward * seconds_of_flop + all_reduce_seconds(tensor.backward, g.tp, rates) / count;
       cost.memory = real(memory.activation_bytes) / count;
-      // Gradients are copied to a bucket and back.
-      cost.reduce = all_reduce_seconds(gradients, g.dp, rates) + 4 * real(gradients.bytes) / rates.memory;
+      cost.buckets.clear();
+      for (const GradientBucket& b : gradient_buckets(job.model, m, g, {.tp = g.tp - 1, .pp = s}, step))
+        cost.buckets.push_back(
+            {// Gradients are copied to a message and back.
+             .reduce = all_reduce_seconds(b.traffic, g.dp, rates) + 4 * real(b.traffic.bytes) / rates.memory,
+             .ready = b.ready,
+             .part = b.parts.begin});
       cost.trainable = memory.trainable > 0;
       stages.push_back(cost);
 
@@ -87,8 +91,8 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
       all += tensor.backward;
       for (int i = 0; i < g.tp; ++i) {
         out.traffic.tensor += all;
-        const Traffic of_lane = gradient_traffic(job.model, m, g, {.tp = i, .pp = s});
-        for (int lane = 0; lane < g.dp; ++lane) out.traffic.gradients += of_lane;
+        for (const GradientBucket& b : gradient_buckets(job.model, m, g, {.tp = i, .pp = s}, step))
+          for (int lane = 0; lane < g.dp; ++lane) out.traffic.gradients += b.traffic;
       }
       // AdamW reads weight, gradient and both moments and writes all but the gradient, which then becomes 0.
       for (int lane = 0; lane < g.dp; ++lane)

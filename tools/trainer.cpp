@@ -23,6 +23,12 @@ struct Observers : Observer {
   void end(const Action& a) override {
     for (Observer* o : all) o->end(a);
   }
+  void started(const Action& a) override {
+    for (Observer* o : all) o->started(a);
+  }
+  void completed(const Action& a) override {
+    for (Observer* o : all) o->completed(a);
+  }
 };
 
 // Every action as a span in a GPU profiler's trace.
@@ -198,6 +204,7 @@ std::unique_ptr<Trainer::Pass> Trainer::make_pass(bool forward_only, int waves) 
 }
 
 const Plan& Trainer::plan() const { return train_->plan; }
+const PlanGraph& Trainer::graph() const { return train_->graph; }
 
 MachineRates Trainer::measure_rates() {
   MachineRates rates;
@@ -266,8 +273,15 @@ struct Trainer::StepInHand : LoaderHooks {
   }
   double divisor() const { return static_cast<double>(std::max<int64_t>(result.counted, 1)); }
 
-  void reduce(int module, int stage) override {
-    reduce_gradients(trainer.stages_.at({module, stage})->parameters(), *trainer.groups_);
+  Work reduce(int module, int stage, int bucket) override {
+    Stage& s = *trainer.stages_.at({module, stage});
+    const std::vector<Bucket>& buckets = trainer.train_->graph.buckets(module, stage);
+    const int begin = buckets[static_cast<size_t>(bucket)].part,
+              end = bucket > 0 ? buckets[static_cast<size_t>(bucket) - 1].part : s.parts().second;
+    std::vector<Parameter*> list;
+    for (int part = begin; part < end; ++part)
+      for (Parameter* p : s.parameters_of(part)) list.push_back(p);
+    return reduce_gradients(list, *trainer.groups_);
   }
   void step_reduce(Sums& mine) override {
     sums.sums = mine;
@@ -310,6 +324,7 @@ StepResult Trainer::step(const std::function<void()>& before_update) {
   Ranges ranges(train_->graph);
   observers.all = {watchdog_.get(), &clock_};
   if (job_.device.kind == Device::Kind::cuda) observers.all.push_back(&ranges);
+  observers.all.insert(observers.all.end(), observers_.begin(), observers_.end());
   Sums sums(job_.model.sums());
   train_->executor.step(waves, sizes, sums, step, observers);
   if (result.counted > 0) result.loss = sums["loss"] / step.divisor();

@@ -92,10 +92,13 @@ class Trainer {
 
   std::vector<Parameter*> parameters() const;
   const Job& job() const { return job_; }
-  MachineRates measure_rates();  // of the ranks that run; collective
-  const Plan& plan() const;      // of a training step
-  std::string device() const;    // where this rank computes and how its messages travel, in words
+  MachineRates measure_rates();    // of the ranks that run; collective
+  const Plan& plan() const;        // of a training step
+  std::string device() const;      // where this rank computes and how its messages travel, in words
+  const PlanGraph& graph() const;  // of a training step
   StepClock& clock() { return clock_; }
+  // Is told of every action of training from now on; it outlives this.
+  void observe(Observer& o) { observers_.push_back(&o); }
   static std::atomic<bool> stop_requested;  // on any rank: the step in hand is the last one
 
  private:
@@ -119,6 +122,7 @@ class Trainer {
   std::unique_ptr<Pass> train_, eval_, read_;  // read_: of one sample, made when it is asked for
   std::unique_ptr<Watchdog> watchdog_;
   StepClock clock_;
+  std::vector<Observer*> observers_;  // from outside
   SampleOrder order_;
   std::unique_ptr<Loader> loader_;
   int64_t done_ = 0, position_ = 0, updates_ = 0, requested_ = 0;

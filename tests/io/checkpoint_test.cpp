@@ -12,6 +12,7 @@
 
 #include "io/file.h"
 #include "io/hdf5.h"
+#include "parallel/transports.h"
 #include "tests/io/temp_dir.h"
 #include "tests/io/thread_ranks.h"
 

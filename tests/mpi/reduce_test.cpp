@@ -145,7 +145,7 @@ TEST(ReduceGradients, SumsOverTheirGroupsInBucketsOfAnySize) {
     if (me % 2) std::reverse(parameters.begin(), parameters.end());
     const auto list = pointers(parameters);
     const Groups groups(test_world(), gradient_groups(list));
-    reduce_gradients(list, groups, bucket);
+    reduce_gradients(list, groups, bucket).wait();
     for (const Parameter& p : parameters) {
       const bool stays = p.name == "alone" || p.name == "one" || p.name == "frozen";
       EXPECT_EQ(doubles(p.grad), stays ? doubles(of_rank(me, p.shape, DType::f64)) : summed(n, p.shape))
@@ -166,7 +166,8 @@ TEST(ReduceGradients, PartialGroupsInTurn) {
   parameters.push_back(parameter("norm", 6, {tp, dp}, me));
   parameters.push_back(parameter("embedding", 6, {dp, tied}, me));
   const auto list = pointers(parameters);
-  reduce_gradients(list, Groups(test_world(), gradient_groups(list)));
+  const Groups groups(test_world(), gradient_groups(list));
+  reduce_gradients(list, groups).wait();
   const auto sum_of = [](const Ranks& ranks) {
     std::vector<double> out(6, 0);
     for (int r : ranks)

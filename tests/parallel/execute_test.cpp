@@ -244,7 +244,11 @@ Outcome execute(const Problem& p, const PlanGraph& graph, const Layout& lanes, i
         packed.samples = samples(module, wave);
         return packed;
       }
-      void reduce(int m, int s) override { reduced.insert({m, s}); }
+      Work reduce(int m, int s, int bucket) override {
+        EXPECT_EQ(bucket, 0);
+        reduced.insert({m, s});
+        return {};
+      }
       void step_reduce(Sums&) override { EXPECT_FALSE(updated); }
       void update() override { updated = true; }
     } hooks;

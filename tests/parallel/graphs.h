@@ -88,7 +88,8 @@ inline RandomStep random_step(std::mt19937& random, int most_lanes = 4) {
     s.layout.modules.emplace_back(std::string("m").append(std::to_string(m)), g);
     auto& stages = s.costs.stages.emplace_back();
     for (int i = 0; i < g.stages(); ++i)
-      stages.push_back({.forward = 1 + below(3) * 0.5, .backward = 2 + below(3) * 0.5, .reduce = 0.25});
+      stages.push_back(
+          {.forward = 1 + below(3) * 0.5, .backward = 2 + below(3) * 0.5, .buckets = {{.reduce = 0.25}}});
     s.trainable.push_back(below(4) != 0);
     for (StageCost& c : stages) c.trainable = s.trainable.back();
   }

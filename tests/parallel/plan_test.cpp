@@ -134,7 +134,7 @@ TEST(Plan, ReductionsOverlapWithOtherStages) {
   // Stage 1 reduces its gradients while stage 0 still computes its last backward.
   const Layout layout{{{"language", {.dp = 2, .pp = 2}}}, 4};
   Costs costs;
-  costs.stages = {{{.reduce = 1}, {.reduce = 2}}};
+  costs.stages = {{{.buckets = {{.reduce = 1}}}, {.buckets = {{.reduce = 2}}}}};
   costs.step_reduce = 0.5;
   costs.update = 0.25;
   const PlanGraph g = step_graph(layout, {}, costs);
