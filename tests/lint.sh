@@ -35,5 +35,6 @@ done
 for f in $(grep -lE '\<asm\>' "$@"); do
   case $f in kernels/cuda/ptx/*) ;; *) say "$f has inline assembly: PTX belongs to kernels/cuda/ptx" ;; esac
 done
+tests/mutants.sh --check >/dev/null || say "faults that tests have to catch are no longer where they were"
 [ "$bad" = 0 ] && echo "lint: ok"
 exit $bad

@@ -69,7 +69,7 @@ build() {
 run() {
   local command=(build/tests/"${2%@*}" --gtest_filter="$3")
   [[ $2 == *@* ]] && command=(mpirun --oversubscribe -n "${2#*@}" "${command[@]}")
-  (cd "$1" && timeout 300 "${command[@]}") >"$out/test.log" 2>&1
+  (cd "$1" && { timeout 300 "${command[@]}" || exit 1; }) >"$out/test.log" 2>&1
 }
 
 # A copy of the files that git knows, as they are, with what is built of them; it has to pass what the faults have to fail.
