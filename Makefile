@@ -87,7 +87,7 @@ BIN       ?=
 PROGRAMS  := $(MAINS:tools/%.cpp=$(BIN)%)
 
 TEST_DIRS := $(filter-out mpi cuda simt gpu bench,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
-TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/cuda $(BUILD)/tests/simt $(BUILD)/tests/bench $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
+TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/docs $(BUILD)/tests/cuda $(BUILD)/tests/simt $(BUILD)/tests/bench $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
 MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp)) $(if $(and $(NVCC),$(NCCL_H)),$(BUILD)/tests/mpi/nccl_test)
 
 .DEFAULT_GOAL := all
@@ -182,6 +182,18 @@ $(BUILD)/tests/$(1): $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/$(1)/*.c
 	@$(CXX) $(CXXFLAGS) $$^ -lgtest_main -lgtest $$(LIBS) -o $$@
 endef
 $(foreach d,$(TEST_DIRS),$(eval $(call TEST_RULE,$(d))))
+
+# The examples of docs/extending.md, taken out of the page.
+DOC_SRC := $(shell sed -n '/^```cpp/{n;s|^// \(.*\.cpp\)$$|\1|p}' docs/extending.md 2>/dev/null)
+DOC_OBJ := $(DOC_SRC:%.cpp=$(BUILD)/docs/%.o)
+$(DOC_SRC:%=$(BUILD)/docs/%) &: docs/extending.md tests/docs/extract.sh
+	@tests/docs/extract.sh $< $(BUILD)/docs
+$(DOC_OBJ): %.o: %.cpp Makefile
+	@echo "  C++  $<"
+	@$(CXX) $(CXXFLAGS) -O1 $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
+$(BUILD)/tests/docs: $(DOC_OBJ) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
+	@mkdir -p $(@D); echo "  LINK $@"
+	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest $(LIBS) -o $@
 
 # Kernels against the CPU's (tests/cuda), and the emulator's own tests (tests/simt).
 CUDA_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/cuda/*.cpp))
@@ -338,4 +350,4 @@ format:
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan mimo mimo-data mimo-bench $(BUNDLE)
 
--include $(shell find $(BUILD)/obj $(BUILD)/simt $(BUILD)/cuda -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/simt $(BUILD)/cuda $(BUILD)/docs -name '*.d' 2>/dev/null)

@@ -5,6 +5,10 @@ bad=0
 say() { echo "lint: $*"; bad=1; }
 
 clang-format --dry-run -Werror "$@" || bad=1
+examples=$(mktemp -d)
+trap 'rm -rf "$examples"' EXIT
+tests/docs/extract.sh docs/extending.md "$examples"
+find "$examples" -name '*.cpp' -exec clang-format --dry-run -Werror --style=file:.clang-format {} + || bad=1
 
 # Includes point one way: kernels <- tensor <- parallel <- io <- {nn, data} <- tools; tests may include anything.
 declare -A may=(
