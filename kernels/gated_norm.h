@@ -8,37 +8,28 @@
 namespace mimo {
 
 template <class T>
-struct GatedNorm {
+struct GatedNormInputs {
   int64_t rows;
   int cols, groups;
-  const T* y;
-  int64_t y_ld;
-  const T* z;
-  int64_t z_ld;
+  Rows<const T> y, z;
   const T* w;  // [cols]
+};
+
+template <class T>
+struct GatedNorm {
+  GatedNormInputs<T> in;
   acc_t<T> eps;
-  T* out;
-  int64_t out_ld;
-  acc_t<T>* r;  // [rows, groups] or null
+  Rows<T> out;
+  acc_t<T>* r = nullptr;  // [rows, groups], kept for backward
 };
 
 template <class T>
 struct GatedNormBackward {
-  int64_t rows;
-  int cols, groups;
-  const T* y;
-  int64_t y_ld;
-  const T* z;
-  int64_t z_ld;
-  const T* w;
+  GatedNormInputs<T> in;
   const acc_t<T>* r;
-  const T* dout;
-  int64_t dout_ld;
-  T* dy;
-  int64_t dy_ld;
-  T* dz;
-  int64_t dz_ld;
-  acc_t<T>* dw;  // [cols], added to; null where frozen
+  Rows<const T> dout;
+  Rows<T> dy, dz;
+  acc_t<T>* dw = nullptr;  // [cols], added to; null where frozen
 };
 
 MIMO_CONTRACT(GatedNorm);

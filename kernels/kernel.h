@@ -5,9 +5,13 @@
 // kernels/cpu/<op>.cpp and kernels/cuda/<op>.cu define and instantiate them for the types listed in
 // kernels/ops.def.
 //
+// What an op and its backward both read is one struct, `<Op>Inputs`, which is the member `in` of either: a
+// problem is written once. Fields without a default have to be named where an op is made,
+//   RmsNorm<T>{.in = {.rows = rows, .cols = cols, .x = x, .w = w}, .eps = eps, .y = y}
+// (g++ warns of one that is missing); those that may be left out have a default, null for pointers.
+//
 // Rules for all ops, unless a contract says otherwise:
-// - Row-major. A 2-D operand `x` has its row stride `x_ld` in elements; rows start on 16-byte boundaries on
-// CUDA.
+// - Row-major. A 2-D operand is its Rows; they start on 16-byte boundaries on CUDA.
 // - T is the storage type; sums are taken in acc_t<T>. Weights of norms and linear layers are T; gradients of
 //   parameters are acc_t<T> and are added to (+=), each null by itself where its parameter is frozen;
 //   gradients of activations are T and are overwritten.
@@ -76,6 +80,17 @@ constexpr DType dtype_of() {
 template <class T>
 using acc_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 constexpr DType acc_of(DType t) { return t == DType::f64 ? DType::f64 : DType::f32; }
+
+// A 2-D operand: its first row, and how many elements later the next one begins.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t ld;
+  constexpr T* operator[](int64_t row) const { return data + row * ld; }
+  constexpr Rows from_column(int64_t column) const { return {data + column, ld}; }
+  constexpr explicit operator bool() const { return data != nullptr; }
+  constexpr operator Rows<const T>() const requires(!std::is_const_v<T>) { return {data, ld}; }
+};
 
 struct Workspace {
   void* data = nullptr;

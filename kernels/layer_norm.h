@@ -8,31 +8,29 @@
 namespace mimo {
 
 template <class T>
-struct LayerNorm {
+struct LayerNormInputs {
   int64_t rows;
   int cols;
-  const T* x;
-  int64_t x_ld;
-  const T *w, *b;  // [cols]
+  Rows<const T> x;
+  const T* w;  // [cols]
+};
+
+template <class T>
+struct LayerNorm {
+  LayerNormInputs<T> in;
+  const T* b;  // [cols]
   acc_t<T> eps;
-  T* y;
-  int64_t y_ld;
-  acc_t<T>*mean, *rstd;  // [rows], kept for backward; or both null
+  Rows<T> y;
+  acc_t<T>*mean = nullptr, *rstd = nullptr;  // [rows], kept for backward; both or none
 };
 
 template <class T>
 struct LayerNormBackward {
-  int64_t rows;
-  int cols;
-  const T* x;
-  int64_t x_ld;
-  const T* w;
+  LayerNormInputs<T> in;
   const acc_t<T>*mean, *rstd;
-  const T* dy;
-  int64_t dy_ld;
-  T* dx;
-  int64_t dx_ld;
-  acc_t<T>*dw, *db;  // [cols], added to; each null where frozen
+  Rows<const T> dy;
+  Rows<T> dx;
+  acc_t<T>*dw = nullptr, *db = nullptr;  // [cols], added to; each null where frozen
 };
 
 MIMO_CONTRACT(LayerNorm);

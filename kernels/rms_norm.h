@@ -7,31 +7,28 @@
 namespace mimo {
 
 template <class T>
-struct RmsNorm {
+struct RmsNormInputs {
   int64_t rows;
   int cols;
-  const T* x;
-  int64_t x_ld;
+  Rows<const T> x;
   const T* w;  // [cols]
+};
+
+template <class T>
+struct RmsNorm {
+  RmsNormInputs<T> in;
   acc_t<T> eps;
-  T* y;
-  int64_t y_ld;
-  acc_t<T>* r;  // [rows], kept for backward; or null
+  Rows<T> y;
+  acc_t<T>* r = nullptr;  // [rows], kept for backward
 };
 
 template <class T>
 struct RmsNormBackward {
-  int64_t rows;
-  int cols;
-  const T* x;
-  int64_t x_ld;
-  const T* w;
+  RmsNormInputs<T> in;
   const acc_t<T>* r;
-  const T* dy;
-  int64_t dy_ld;
-  T* dx;
-  int64_t dx_ld;
-  acc_t<T>* dw;  // [cols], added to; null where frozen
+  Rows<const T> dy;
+  Rows<T> dx;
+  acc_t<T>* dw = nullptr;  // [cols], added to; null where frozen
 };
 
 MIMO_CONTRACT(RmsNorm);

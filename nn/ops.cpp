@@ -11,6 +11,18 @@ Dims with_cols(const Tensor& x, int64_t cols) {
   return shape;
 }
 
+template <class T>
+RmsNormInputs<T> rms_norm_inputs(const Tensor& x, const Parameter& weight) {
+  return {
+      .rows = x.rows(), .cols = static_cast<int>(x.cols()), .x = rows_of<T>(x), .w = weight.value.data<T>()};
+}
+
+template <class T>
+LayerNormInputs<T> layer_norm_inputs(const Tensor& x, const Parameter& weight) {
+  return {
+      .rows = x.rows(), .cols = static_cast<int>(x.cols()), .x = rows_of<T>(x), .w = weight.value.data<T>()};
+}
+
 }  // namespace
 
 Sequences sequences(const std::vector<int32_t>& cu, const std::vector<int32_t>& positions) {
@@ -76,21 +88,24 @@ Tensor add(const Tensor& a, const Tensor& b) {
 }
 
 Tensor rms_norm(const Tensor& x, Parameter& weight, double eps) {
-  const int64_t rows = x.rows();
-  const int cols = static_cast<int>(x.cols());
-  Tensor y = empty_like(x), r = Tensor::empty({rows}, acc_of(x.dtype()), x.device());
+  Tensor y = empty_like(x), r = Tensor::empty({x.rows()}, acc_of(x.dtype()), x.device());
   dispatch(x.dtype(), [&]<class T>() {
     using A = acc_t<T>;
-    launch(RmsNorm<T>{rows, cols, x.data<T>(), x.ld(), weight.value.data<T>(), static_cast<A>(eps),
-                      y.data<T>(), y.ld(), r.data<A>()});
+    launch(RmsNorm<T>{.in = rms_norm_inputs<T>(x, weight),
+                      .eps = static_cast<A>(eps),
+                      .y = rows_of<T>(y),
+                      .r = r.data<A>()});
   });
   return record(
       y, "rms_norm", {x},
-      [x = x.detach(), node = x.node(), w = &weight, r, rows, cols](const Tensor& dy) {
+      [x = x.detach(), node = x.node(), w = &weight, r](const Tensor& dy) {
         Tensor dx = empty_like(x);
         dispatch(x.dtype(), [&]<class T>() {
-          launch(RmsNormBackward<T>{rows, cols, x.data<T>(), x.ld(), w->value.data<T>(), r.data<acc_t<T>>(),
-                                    dy.data<T>(), dy.ld(), dx.data<T>(), dx.ld(), grad_of<T>(*w)});
+          launch(RmsNormBackward<T>{.in = rms_norm_inputs<T>(x, *w),
+                                    .r = r.data<acc_t<T>>(),
+                                    .dy = rows_of<T>(dy),
+                                    .dx = rows_of<T>(dx),
+                                    .dw = grad_of<T>(*w)});
         });
         accumulate(node, dx);
       },
@@ -98,24 +113,30 @@ Tensor rms_norm(const Tensor& x, Parameter& weight, double eps) {
 }
 
 Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter& bias, double eps) {
-  const int64_t rows = x.rows();
-  const int cols = static_cast<int>(x.cols());
   Tensor y = empty_like(x);
-  Tensor mean = Tensor::empty({rows}, acc_of(x.dtype()), x.device()), rstd = empty_like(mean);
+  Tensor mean = Tensor::empty({x.rows()}, acc_of(x.dtype()), x.device()), rstd = empty_like(mean);
   dispatch(x.dtype(), [&]<class T>() {
     using A = acc_t<T>;
-    launch(LayerNorm<T>{rows, cols, x.data<T>(), x.ld(), weight.value.data<T>(), bias.value.data<T>(),
-                        static_cast<A>(eps), y.data<T>(), y.ld(), mean.data<A>(), rstd.data<A>()});
+    launch(LayerNorm<T>{.in = layer_norm_inputs<T>(x, weight),
+                        .b = bias.value.data<T>(),
+                        .eps = static_cast<A>(eps),
+                        .y = rows_of<T>(y),
+                        .mean = mean.data<A>(),
+                        .rstd = rstd.data<A>()});
   });
   return record(
       y, "layer_norm", {x},
-      [x = x.detach(), node = x.node(), w = &weight, b = &bias, mean, rstd, rows, cols](const Tensor& dy) {
+      [x = x.detach(), node = x.node(), w = &weight, b = &bias, mean, rstd](const Tensor& dy) {
         Tensor dx = empty_like(x);
         dispatch(x.dtype(), [&]<class T>() {
           using A = acc_t<T>;
-          launch(LayerNormBackward<T>{rows, cols, x.data<T>(), x.ld(), w->value.data<T>(), mean.data<A>(),
-                                      rstd.data<A>(), dy.data<T>(), dy.ld(), dx.data<T>(), dx.ld(),
-                                      grad_of<T>(*w), grad_of<T>(*b)});
+          launch(LayerNormBackward<T>{.in = layer_norm_inputs<T>(x, *w),
+                                      .mean = mean.data<A>(),
+                                      .rstd = rstd.data<A>(),
+                                      .dy = rows_of<T>(dy),
+                                      .dx = rows_of<T>(dx),
+                                      .dw = grad_of<T>(*w),
+                                      .db = grad_of<T>(*b)});
         });
         accumulate(node, dx);
       },

@@ -58,6 +58,17 @@ struct ScanInputs {
   }
 };
 
+template <class T>
+GatedNormInputs<T> gated_norm_inputs(const Tensor& y, const Tensor& z, const Mamba2Shape& s,
+                                     const Parameter& weight) {
+  return {.rows = y.rows(),
+          .cols = static_cast<int>(y.cols()),
+          .groups = s.groups,
+          .y = rows_of<T>(y),
+          .z = rows_of<T>(z),
+          .w = weight.value.data<T>()};
+}
+
 }  // namespace
 
 Tensor attention(const Tensor& qkv, const AttentionShape& s, const Sequences& seqs) {
@@ -146,9 +157,10 @@ Tensor mamba2(const Tensor& zxbcdt, const Mamba2Shape& s, const Mamba2Parameters
                   y.data<T>(),
                   y.ld(),
                   nullptr});
-    launch(GatedNorm<T>{tokens, inner, s.groups, y.data<T>(), y.ld(), z.data<T>(), z.ld(),
-                        p.norm_weight->value.data<T>(), static_cast<A>(eps), out.data<T>(), out.ld(),
-                        r.data<A>()});
+    launch(GatedNorm<T>{.in = gated_norm_inputs<T>(y, z, s, *p.norm_weight),
+                        .eps = static_cast<A>(eps),
+                        .out = rows_of<T>(out),
+                        .r = r.data<A>()});
   });
   // The convolution is cheap to run again: backward keeps its input alone.
   return record(
@@ -161,10 +173,12 @@ Tensor mamba2(const Tensor& zxbcdt, const Mamba2Shape& s, const Mamba2Parameters
         const Tensor z = z_of(zxbcdt, s), dz = z_of(d, s), dt = dt_of(zxbcdt, s), ddt = dt_of(d, s);
         dispatch(zxbcdt.dtype(), [&]<class T>() {
           using A = acc_t<T>;
-          launch(GatedNormBackward<T>{tokens, inner, s.groups, y.data<T>(), y.ld(), z.data<T>(), z.ld(),
-                                      p.norm_weight->value.data<T>(), r.data<A>(), dout.data<T>(), dout.ld(),
-                                      dy.data<T>(), dy.ld(), dz.data<T>(), dz.ld(),
-                                      grad_of<T>(*p.norm_weight)});
+          launch(GatedNormBackward<T>{.in = gated_norm_inputs<T>(y, z, s, *p.norm_weight),
+                                      .r = r.data<A>(),
+                                      .dout = rows_of<T>(dout),
+                                      .dy = rows_of<T>(dy),
+                                      .dz = rows_of<T>(dz),
+                                      .dw = grad_of<T>(*p.norm_weight)});
           launch(SsdBackward<T>{seqs.count,
                                 seqs.cu.data<int32_t>(),
                                 tokens,

@@ -67,6 +67,12 @@ class Tensor {
 };
 std::string to_string(const Tensor&);  // "f32 [2, 3]"
 
+// As kernels take it.
+template <class T>
+Rows<T> rows_of(const Tensor& x) {
+  return {x.data<T>(), x.ld()};
+}
+
 // Uninitialised and contiguous, of the shape, dtype and device of x.
 inline Tensor empty_like(const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); }
 

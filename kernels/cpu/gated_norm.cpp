@@ -7,11 +7,11 @@
 namespace mimo {
 namespace {
 
-template <class Op>
-void check(const Op& op) {
-  if (op.groups < 1 || op.cols % op.groups)
-    throw std::invalid_argument("gated_norm: groups: expected a divisor of " + std::to_string(op.cols) +
-                                ", found " + std::to_string(op.groups));
+template <class T>
+void check(const GatedNormInputs<T>& in) {
+  if (in.groups < 1 || in.cols % in.groups)
+    throw std::invalid_argument("gated_norm: groups: expected a divisor of " + std::to_string(in.cols) +
+                                ", found " + std::to_string(in.groups));
 }
 
 template <class T>
@@ -52,42 +52,40 @@ void backward_group(int n, const T* y, const T* z, const T* w, acc_t<T> r, const
 
 template <class T>
 void run(const Cpu&, const GatedNorm<T>& op) {
-  check(op);
-  const int n = op.cols / op.groups;
-  parallel_for(op.rows, op.rows * op.cols * int64_t{3 * sizeof(T)}, [&](int64_t i) {
-    for (int g = 0; g < op.groups; ++g) {
+  check(op.in);
+  const int n = op.in.cols / op.in.groups;
+  parallel_for(op.in.rows, op.in.rows * op.in.cols * int64_t{3 * sizeof(T)}, [&](int64_t i) {
+    for (int g = 0; g < op.in.groups; ++g) {
       const int at = g * n;
-      const auto r = forward_group(n, op.y + i * op.y_ld + at, op.z + i * op.z_ld + at, op.w + at, op.eps,
-                                   op.out + i * op.out_ld + at);
-      if (op.r) op.r[i * op.groups + g] = r;
+      const auto r = forward_group(n, op.in.y[i] + at, op.in.z[i] + at, op.in.w + at, op.eps, op.out[i] + at);
+      if (op.r) op.r[i * op.in.groups + g] = r;
     }
   });
 }
 
 template <class T>
 int64_t workspace(const Cpu&, const GatedNormBackward<T>& op) {
-  return op.dw ? Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+  return op.dw ? Blocks(op.in.rows).count * op.in.cols * int64_t{sizeof(acc_t<T>)} : 0;
 }
 
 template <class T>
 void run(const Cpu& cpu, const GatedNormBackward<T>& op) {
   using A = acc_t<T>;
-  check(op);
-  const int n = op.cols / op.groups;
-  const Blocks blocks(op.rows);
+  check(op.in);
+  const int n = op.in.cols / op.in.groups;
+  const Blocks blocks(op.in.rows);
   A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
-  parallel_for(blocks.count, op.rows * op.cols * int64_t{5 * sizeof(T)}, [&](int64_t b) {
-    A* dw = partial ? partial + b * op.cols : nullptr;
-    if (dw) std::fill_n(dw, op.cols, A(0));
+  parallel_for(blocks.count, op.in.rows * op.in.cols * int64_t{5 * sizeof(T)}, [&](int64_t b) {
+    A* dw = partial ? partial + b * op.in.cols : nullptr;
+    if (dw) std::fill_n(dw, op.in.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
-      for (int g = 0; g < op.groups; ++g) {
+      for (int g = 0; g < op.in.groups; ++g) {
         const int at = g * n;
-        backward_group(n, op.y + i * op.y_ld + at, op.z + i * op.z_ld + at, op.w + at,
-                       op.r[i * op.groups + g], op.dout + i * op.dout_ld + at, op.dy + i * op.dy_ld + at,
-                       op.dz + i * op.dz_ld + at, dw ? dw + at : nullptr);
+        backward_group(n, op.in.y[i] + at, op.in.z[i] + at, op.in.w + at, op.r[i * op.in.groups + g],
+                       op.dout[i] + at, op.dy[i] + at, op.dz[i] + at, dw ? dw + at : nullptr);
       }
   });
-  if (partial) add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
+  if (partial) add_partial_sums(blocks.count, op.in.cols, partial, op.in.cols, op.dw);
 }
 
 MIMO_CPU_KERNEL(GatedNorm);

@@ -62,39 +62,39 @@ void backward_row(int cols, Row<T> row, const T* w, const T* dy, acc_t<T> rstd, 
 template <class T>
 void run(const Cpu&, const LayerNorm<T>& op) {
   using A = acc_t<T>;
-  parallel_for(op.rows, op.rows * op.cols * int64_t{2 * sizeof(T)}, [&](int64_t i) {
-    const T *x = op.x + i * op.x_ld, *w = op.w, *b = op.b;
-    T* y = op.y + i * op.y_ld;
+  parallel_for(op.in.rows, op.in.rows * op.in.cols * int64_t{2 * sizeof(T)}, [&](int64_t i) {
+    const T *x = op.in.x[i], *w = op.in.w, *b = op.b;
+    T* y = op.y[i];
     A half_mean;
-    const Moments<A> m = moments(x, op.cols, op.eps, half_mean);
+    const Moments<A> m = moments(x, op.in.cols, op.eps, half_mean);
     const Row<T> row{x, half_mean, 2 * m.rstd, A(m.mean - 2 * double(half_mean)) * m.rstd};
 #pragma omp simd
-    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * row.xhat(c) + A(b[c]);
+    for (int c = 0; c < op.in.cols; ++c) y[c] = A(w[c]) * row.xhat(c) + A(b[c]);
     if (op.mean) op.mean[i] = A(m.mean), op.rstd[i] = m.rstd;
   });
 }
 
 template <class T>
 int64_t workspace(const Cpu&, const LayerNormBackward<T>& op) {
-  return op.dw || op.db ? 2 * Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+  return op.dw || op.db ? 2 * Blocks(op.in.rows).count * op.in.cols * int64_t{sizeof(acc_t<T>)} : 0;
 }
 
 template <class T>
 void run(const Cpu& cpu, const LayerNormBackward<T>& op) {
   using A = acc_t<T>;
-  const Blocks blocks(op.rows);
-  const int64_t ld = 2 * op.cols;  // of a block's partial sums: dw, then db
+  const Blocks blocks(op.in.rows);
+  const int64_t ld = 2 * op.in.cols;  // of a block's partial sums: dw, then db
   A* partial = static_cast<A*>(cpu.ws.data);
-  parallel_for(blocks.count, op.rows * op.cols * int64_t{3 * sizeof(T)}, [&](int64_t b) {
-    A *dw = op.dw ? partial + b * ld : nullptr, *db = op.db ? partial + b * ld + op.cols : nullptr;
-    if (dw) std::fill_n(dw, op.cols, A(0));
-    if (db) std::fill_n(db, op.cols, A(0));
+  parallel_for(blocks.count, op.in.rows * op.in.cols * int64_t{3 * sizeof(T)}, [&](int64_t b) {
+    A *dw = op.dw ? partial + b * ld : nullptr, *db = op.db ? partial + b * ld + op.in.cols : nullptr;
+    if (dw) std::fill_n(dw, op.in.cols, A(0));
+    if (db) std::fill_n(db, op.in.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
-      backward_row<T>(op.cols, {op.x + i * op.x_ld, op.mean[i] / 2, op.rstd[i] * 2}, op.w,
-                      op.dy + i * op.dy_ld, op.rstd[i], op.dx + i * op.dx_ld, dw, db);
+      backward_row<T>(op.in.cols, {op.in.x[i], op.mean[i] / 2, op.rstd[i] * 2}, op.in.w, op.dy[i], op.rstd[i],
+                      op.dx[i], dw, db);
   });
-  if (op.dw) add_partial_sums(blocks.count, op.cols, partial, ld, op.dw);
-  if (op.db) add_partial_sums(blocks.count, op.cols, partial + op.cols, ld, op.db);
+  if (op.dw) add_partial_sums(blocks.count, op.in.cols, partial, ld, op.dw);
+  if (op.db) add_partial_sums(blocks.count, op.in.cols, partial + op.in.cols, ld, op.db);
 }
 
 MIMO_CPU_KERNEL(LayerNorm);

@@ -29,34 +29,33 @@ void backward_row(int cols, const T* x, const T* w, const T* dy, acc_t<T> r, T* 
 template <class T>
 void run(const Cpu&, const RmsNorm<T>& op) {
   using A = acc_t<T>;
-  parallel_for(op.rows, op.rows * op.cols * int64_t{2 * sizeof(T)}, [&](int64_t i) {
-    const T *x = op.x + i * op.x_ld, *w = op.w;
-    T* y = op.y + i * op.y_ld;
-    const A r = inverse_root<A>(mean_square(x, op.cols) + double(op.eps));
+  parallel_for(op.in.rows, op.in.rows * op.in.cols * int64_t{2 * sizeof(T)}, [&](int64_t i) {
+    const T *x = op.in.x[i], *w = op.in.w;
+    T* y = op.y[i];
+    const A r = inverse_root<A>(mean_square(x, op.in.cols) + double(op.eps));
 #pragma omp simd
-    for (int c = 0; c < op.cols; ++c) y[c] = A(w[c]) * (A(x[c]) * r);
+    for (int c = 0; c < op.in.cols; ++c) y[c] = A(w[c]) * (A(x[c]) * r);
     if (op.r) op.r[i] = r;
   });
 }
 
 template <class T>
 int64_t workspace(const Cpu&, const RmsNormBackward<T>& op) {
-  return op.dw ? Blocks(op.rows).count * op.cols * int64_t{sizeof(acc_t<T>)} : 0;
+  return op.dw ? Blocks(op.in.rows).count * op.in.cols * int64_t{sizeof(acc_t<T>)} : 0;
 }
 
 template <class T>
 void run(const Cpu& cpu, const RmsNormBackward<T>& op) {
   using A = acc_t<T>;
-  const Blocks blocks(op.rows);
+  const Blocks blocks(op.in.rows);
   A* partial = op.dw ? static_cast<A*>(cpu.ws.data) : nullptr;
-  parallel_for(blocks.count, op.rows * op.cols * int64_t{3 * sizeof(T)}, [&](int64_t b) {
-    A* dw = partial ? partial + b * op.cols : nullptr;
-    if (dw) std::fill_n(dw, op.cols, A(0));
+  parallel_for(blocks.count, op.in.rows * op.in.cols * int64_t{3 * sizeof(T)}, [&](int64_t b) {
+    A* dw = partial ? partial + b * op.in.cols : nullptr;
+    if (dw) std::fill_n(dw, op.in.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i)
-      backward_row(op.cols, op.x + i * op.x_ld, op.w, op.dy + i * op.dy_ld, op.r[i], op.dx + i * op.dx_ld,
-                   dw);
+      backward_row(op.in.cols, op.in.x[i], op.in.w, op.dy[i], op.r[i], op.dx[i], dw);
   });
-  if (partial) add_partial_sums(blocks.count, op.cols, partial, op.cols, op.dw);
+  if (partial) add_partial_sums(blocks.count, op.in.cols, partial, op.in.cols, op.dw);
 }
 
 MIMO_CPU_KERNEL(RmsNorm);

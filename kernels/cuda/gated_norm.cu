@@ -18,10 +18,10 @@ __global__ void __launch_bounds__(Team::kMostThreads) gated_norm_forward(GatedNo
   constexpr int N = Team::template kVectorOf<T>;
   Team team(s);
   const int64_t row = int64_t{blockIdx.x} * team.kTeams + team.index();
-  const int group = blockIdx.y, group_cols = op.cols / op.groups, at = group * group_cols;
-  const int cols = row < op.rows ? group_cols : 0;
-  const Row<T, Team> y(team, op.y + row * op.y_ld + at, cols), z(team, op.z + row * op.z_ld + at, cols);
-  const Row<T, Team> w(team, op.w + at, cols);
+  const int group = blockIdx.y, group_cols = op.in.cols / op.in.groups, at = group * group_cols;
+  const int cols = row < op.in.rows ? group_cols : 0;
+  const Row<T, Team> y(team, op.in.y[row] + at, cols), z(team, op.in.z[row] + at, cols);
+  const Row<T, Team> w(team, op.in.w + at, cols);
   // y factor silu(z)
   const auto gated = [&](float(&us)[N], int i, int c, float factor) {
     float zs[N];
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(Team::kMostThreads) gated_norm_forward(GatedNo
     });
     return square;
   });
-  T* out = op.out + row * op.out_ld + at;
+  T* out = op.out[row] + at;
   team.template for_columns<N>(cols, [&](int i, int c) {
     float us[N], ws[N];
     gated(us, i, c, r);
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(Team::kMostThreads) gated_norm_forward(GatedNo
     for (int e = 0; e < N; ++e) us[e] *= ws[e];
     store<N>(out + c, us);
   });
-  if (cols > 0 && team.rank() == 0 && op.r) op.r[row * op.groups + group] = r;
+  if (cols > 0 && team.rank() == 0 && op.r) op.r[row * op.in.groups + group] = r;
 }
 
 constexpr int kGatedNormSmThreads = 512;  // that backward's registers leave room for
@@ -61,33 +61,34 @@ __global__ void __launch_bounds__(Team::kMostThreads)
   MIMO_SHARED(ColumnSumsOfTeams<Team>, s);
   constexpr int N = Team::template kVectorOf<T>;
   Team team(s.team);
-  const int group = blockIdx.y, group_cols = op.cols / op.groups, at = group * group_cols;
-  ColumnSums<T, Team> dw(team, group_cols, partial ? partial + int64_t{blockIdx.x} * op.cols + at : nullptr);
-  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.rows;
+  const int group = blockIdx.y, group_cols = op.in.cols / op.in.groups, at = group * group_cols;
+  ColumnSums<T, Team> dw(team, group_cols,
+                         partial ? partial + int64_t{blockIdx.x} * op.in.cols + at : nullptr);
+  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.in.rows;
        first += int64_t{gridDim.x} * team.kTeams) {
     const int64_t row = first + team.index();
-    const int cols = row < op.rows ? group_cols : 0;
-    const Row<T, Team> y(team, op.y + row * op.y_ld + at, cols), z(team, op.z + row * op.z_ld + at, cols);
-    const Row<T, Team> dout(team, op.dout + row * op.dout_ld + at, cols);
-    const float r = cols > 0 ? op.r[row * op.groups + group] : 0;
+    const int cols = row < op.in.rows ? group_cols : 0;
+    const Row<T, Team> y(team, op.in.y[row] + at, cols), z(team, op.in.z[row] + at, cols);
+    const Row<T, Team> dout(team, op.dout[row] + at, cols);
+    const float r = cols > 0 ? op.r[row * op.in.groups + group] : 0;
     float sum = 0;
     team.template for_columns<N>(cols, [&](int i, int c) {
       float ys[N], zs[N], ds[N], ws[N];
       y.get(ys, i, c);
       z.get(zs, i, c);
       dout.get(ds, i, c);
-      load<N>(ws, op.w + at + c);
+      load<N>(ws, op.in.w + at + c);
 #pragma unroll
       for (int e = 0; e < N; ++e) sum += ys[e] * r * (zs[e] * sigmoid_for<T>(zs[e])) * (ws[e] * ds[e]);
     });
     const float mean = team.sum(sum) / static_cast<float>(group_cols);
-    T *dy = op.dy + row * op.dy_ld + at, *dz = op.dz + row * op.dz_ld + at;
+    T *dy = op.dy[row] + at, *dz = op.dz[row] + at;
     team.template for_columns<N>(cols, [&](int i, int c) {
       float ys[N], zs[N], ds[N], ws[N];
       y.get(ys, i, c);
       z.get(zs, i, c);
       dout.get(ds, i, c);
-      load<N>(ws, op.w + at + c);
+      load<N>(ws, op.in.w + at + c);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
         const float sigmoid = sigmoid_for<T>(zs[e]), silu = zs[e] * sigmoid, xhat = ys[e] * r * silu;
@@ -106,21 +107,21 @@ __global__ void __launch_bounds__(Team::kMostThreads)
 
 template <class T>
 bool gated_norm_aligned(const GatedNorm<T>& op) {
-  return aligned(op.y, op.y_ld) && aligned(op.z, op.z_ld) && aligned(op.w, 0) && aligned(op.out, op.out_ld);
+  return aligned(op.in.y) && aligned(op.in.z) && aligned(op.in.w, 0) && aligned(op.out);
 }
 template <class T>
 bool gated_norm_aligned(const GatedNormBackward<T>& op) {
-  return aligned(op.y, op.y_ld) && aligned(op.z, op.z_ld) && aligned(op.w, 0) &&
-         aligned(op.dout, op.dout_ld) && aligned(op.dy, op.dy_ld) && aligned(op.dz, op.dz_ld);
+  return aligned(op.in.y) && aligned(op.in.z) && aligned(op.in.w, 0) && aligned(op.dout) && aligned(op.dy) &&
+         aligned(op.dz);
 }
 
 // Columns of a group.
-template <class Op>
-int group_cols_of(const Op& op) {
-  if (op.groups < 1 || op.cols % op.groups != 0)
-    throw std::invalid_argument("gated_norm: groups: expected a divisor of " + std::to_string(op.cols) +
-                                ", found " + std::to_string(op.groups));
-  return op.cols / op.groups;
+template <class T>
+int group_cols_of(const GatedNormInputs<T>& in) {
+  if (in.groups < 1 || in.cols % in.groups != 0)
+    throw std::invalid_argument("gated_norm: groups: expected a divisor of " + std::to_string(in.cols) +
+                                ", found " + std::to_string(in.groups));
+  return in.cols / in.groups;
 }
 
 }  // namespace cuda
@@ -128,10 +129,10 @@ int group_cols_of(const Op& op) {
 template <class T>
 void run(const Cuda& context, const GatedNorm<T>& op) {
   using namespace cuda;
-  const int cols = group_cols_of(op);
-  if (op.rows == 0 || cols == 0) return;
+  const int cols = group_cols_of(op.in);
+  if (op.in.rows == 0 || cols == 0) return;
   with_team<T>(cols, gated_norm_aligned(op), [&]<class Team>(int threads) {
-    cuda::launch<gated_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.rows, op.groups),
+    cuda::launch<gated_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.in.rows, op.in.groups),
                                                           threads, op);
   });
 }
@@ -140,8 +141,8 @@ template <class T>
 int64_t workspace(const Cuda& context, const GatedNormBackward<T>& op) {
   using namespace cuda;
   int64_t bytes = 0;
-  with_team<T>(group_cols_of(op), gated_norm_aligned(op), [&]<class Team>(int threads) {
-    bytes = row_slices<Team>(context, op.rows, op.groups, threads, kGatedNormSmThreads) * op.cols *
+  with_team<T>(group_cols_of(op.in), gated_norm_aligned(op), [&]<class Team>(int threads) {
+    bytes = row_slices<Team>(context, op.in.rows, op.in.groups, threads, kGatedNormSmThreads) * op.in.cols *
             int64_t{sizeof(float)};
   });
   return op.dw ? bytes : 0;
@@ -150,14 +151,15 @@ int64_t workspace(const Cuda& context, const GatedNormBackward<T>& op) {
 template <class T>
 void run(const Cuda& context, const GatedNormBackward<T>& op) {
   using namespace cuda;
-  const int cols = group_cols_of(op);
-  if (op.rows == 0 || cols == 0) return;
+  const int cols = group_cols_of(op.in);
+  if (op.in.rows == 0 || cols == 0) return;
   float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
   with_team<T>(cols, gated_norm_aligned(op), [&]<class Team>(int threads) {
-    const int64_t slices = row_slices<Team>(context, op.rows, op.groups, threads, kGatedNormSmThreads);
+    const int64_t slices = row_slices<Team>(context, op.in.rows, op.in.groups, threads, kGatedNormSmThreads);
     cuda::launch<gated_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
-        context, dim3(static_cast<unsigned>(slices), static_cast<unsigned>(op.groups)), threads, op, partial);
-    if (partial) add_column_sums(context, slices, op.cols, partial, op.cols, op.dw);
+        context, dim3(static_cast<unsigned>(slices), static_cast<unsigned>(op.in.groups)), threads, op,
+        partial);
+    if (partial) add_column_sums(context, slices, op.in.cols, partial, op.in.cols, op.dw);
   });
 }
 

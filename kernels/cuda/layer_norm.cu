@@ -16,11 +16,11 @@ __global__ void __launch_bounds__(Team::kMostThreads) layer_norm_forward(LayerNo
   constexpr int N = Team::template kVectorOf<T>;
   Team team(s);
   const int64_t row = int64_t{blockIdx.x} * team.kTeams + team.index();
-  const int cols = row < op.rows ? op.cols : 0;
-  const Row<T, Team> x(team, op.x + row * op.x_ld, cols);
-  const Row<T, Team> w(team, op.w, cols), b(team, op.b, cols);
+  const int cols = row < op.in.rows ? op.in.cols : 0;
+  const Row<T, Team> x(team, op.in.x[row], cols);
+  const Row<T, Team> w(team, op.in.w, cols), b(team, op.b, cols);
   // The mean's terms are divided first, so that no sum leaves the range of float.
-  const float each = 1 / static_cast<float>(op.cols);
+  const float each = 1 / static_cast<float>(op.in.cols);
   float sum = 0;
   team.template for_columns<N>(cols, [&](int i, int c) {
     float xs[N];
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(Team::kMostThreads) layer_norm_forward(LayerNo
     if (!team.any(!done)) break;
   }
   const float half_mean = 0.5f * mean, twice_rstd = 2 * rstd, shift = rest * rstd;
-  T* y = op.y + row * op.y_ld;
+  T* y = op.y[row];
   team.template for_columns<N>(cols, [&](int i, int c) {
     float xs[N], ws[N], bs[N];
     x.get(xs, i, c);
@@ -81,21 +81,21 @@ __global__ void __launch_bounds__(kLayerNormSmThreads<T>)
   MIMO_SHARED(ColumnSumsOfTeams<Team>, s);
   constexpr int N = Team::template kVectorOf<T>;
   Team team(s.team);
-  const int64_t at = int64_t{blockIdx.x} * 2 * op.cols;
-  ColumnSums<T, Team> dw(team, op.cols, op.dw ? partial + at : nullptr),
-      db(team, op.cols, op.db ? partial + at + op.cols : nullptr);
-  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.rows;
+  const int64_t at = int64_t{blockIdx.x} * 2 * op.in.cols;
+  ColumnSums<T, Team> dw(team, op.in.cols, op.dw ? partial + at : nullptr),
+      db(team, op.in.cols, op.db ? partial + at + op.in.cols : nullptr);
+  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.in.rows;
        first += int64_t{gridDim.x} * team.kTeams) {
     const int64_t row = first + team.index();
-    const int cols = row < op.rows ? op.cols : 0;
-    const Row<T, Team> x(team, op.x + row * op.x_ld, cols), dy(team, op.dy + row * op.dy_ld, cols);
+    const int cols = row < op.in.rows ? op.in.cols : 0;
+    const Row<T, Team> x(team, op.in.x[row], cols), dy(team, op.dy[row], cols);
     const float half_mean = cols > 0 ? 0.5f * op.mean[row] : 0, rstd = cols > 0 ? op.rstd[row] : 0;
     const float twice_rstd = 2 * rstd;
     float sums[2] = {0, 0};  // of g and g xhat, g = w dy
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N], ws[N], ds[N];
       x.get(xs, i, c);
-      load<N>(ws, op.w + c);
+      load<N>(ws, op.in.w + c);
       dy.get(ds, i, c);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
@@ -105,13 +105,13 @@ __global__ void __launch_bounds__(kLayerNormSmThreads<T>)
       }
     });
     team.sum(sums);
-    const float mean_g = sums[0] / static_cast<float>(op.cols);
-    const float mean_gx = sums[1] / static_cast<float>(op.cols);
-    T* dx = op.dx + row * op.dx_ld;
+    const float mean_g = sums[0] / static_cast<float>(op.in.cols);
+    const float mean_gx = sums[1] / static_cast<float>(op.in.cols);
+    T* dx = op.dx[row];
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N], ws[N], ds[N];
       x.get(xs, i, c);
-      load<N>(ws, op.w + c);
+      load<N>(ws, op.in.w + c);
       dy.get(ds, i, c);
       db.add(i, c, ds);
 #pragma unroll
@@ -124,17 +124,17 @@ __global__ void __launch_bounds__(kLayerNormSmThreads<T>)
       dw.add(i, c, ds);
     });
   }
-  dw.write(team, op.cols, s.columns);
-  db.write(team, op.cols, s.columns);
+  dw.write(team, op.in.cols, s.columns);
+  db.write(team, op.in.cols, s.columns);
 }
 
 template <class T>
 bool layer_norm_aligned(const LayerNorm<T>& op) {
-  return aligned(op.x, op.x_ld) && aligned(op.y, op.y_ld) && aligned(op.w, 0) && aligned(op.b, 0);
+  return aligned(op.in.x) && aligned(op.y) && aligned(op.in.w, 0) && aligned(op.b, 0);
 }
 template <class T>
 bool layer_norm_aligned(const LayerNormBackward<T>& op) {
-  return aligned(op.x, op.x_ld) && aligned(op.dy, op.dy_ld) && aligned(op.dx, op.dx_ld) && aligned(op.w, 0);
+  return aligned(op.in.x) && aligned(op.dy) && aligned(op.dx) && aligned(op.in.w, 0);
 }
 
 }  // namespace cuda
@@ -142,9 +142,9 @@ bool layer_norm_aligned(const LayerNormBackward<T>& op) {
 template <class T>
 void run(const Cuda& context, const LayerNorm<T>& op) {
   using namespace cuda;
-  if (op.rows == 0 || op.cols == 0) return;
-  with_team<T>(op.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
-    cuda::launch<layer_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.rows), threads, op);
+  if (op.in.rows == 0 || op.in.cols == 0) return;
+  with_team<T>(op.in.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
+    cuda::launch<layer_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.in.rows), threads, op);
   });
 }
 
@@ -152,8 +152,8 @@ template <class T>
 int64_t workspace(const Cuda& context, const LayerNormBackward<T>& op) {
   using namespace cuda;
   int64_t bytes = 0;
-  with_team<T>(op.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
-    bytes = row_slices<Team>(context, op.rows, 1, threads, kLayerNormSmThreads<T>) * 2 * op.cols *
+  with_team<T>(op.in.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
+    bytes = row_slices<Team>(context, op.in.rows, 1, threads, kLayerNormSmThreads<T>) * 2 * op.in.cols *
             int64_t{sizeof(float)};
   });
   return op.dw || op.db ? bytes : 0;
@@ -162,14 +162,15 @@ int64_t workspace(const Cuda& context, const LayerNormBackward<T>& op) {
 template <class T>
 void run(const Cuda& context, const LayerNormBackward<T>& op) {
   using namespace cuda;
-  if (op.rows == 0 || op.cols == 0) return;
+  if (op.in.rows == 0 || op.in.cols == 0) return;
   float* partial = static_cast<float*>(context.ws.data);
-  with_team<T>(op.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
-    const int64_t slices = row_slices<Team>(context, op.rows, 1, threads, kLayerNormSmThreads<T>);
+  with_team<T>(op.in.cols, layer_norm_aligned(op), [&]<class Team>(int threads) {
+    const int64_t slices = row_slices<Team>(context, op.in.rows, 1, threads, kLayerNormSmThreads<T>);
     cuda::launch<layer_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
         context, dim3(static_cast<unsigned>(slices)), threads, op, partial);
-    if (op.dw) add_column_sums(context, slices, op.cols, partial, 2 * int64_t{op.cols}, op.dw);
-    if (op.db) add_column_sums(context, slices, op.cols, partial + op.cols, 2 * int64_t{op.cols}, op.db);
+    if (op.dw) add_column_sums(context, slices, op.in.cols, partial, 2 * int64_t{op.in.cols}, op.dw);
+    if (op.db)
+      add_column_sums(context, slices, op.in.cols, partial + op.in.cols, 2 * int64_t{op.in.cols}, op.db);
   });
 }
 

@@ -19,9 +19,9 @@ __global__ void __launch_bounds__(Team::kMostThreads) rms_norm_forward(RmsNorm<T
   constexpr int N = Team::template kVectorOf<T>;
   Team team(s);
   const int64_t row = int64_t{blockIdx.x} * team.kTeams + team.index();
-  const int cols = row < op.rows ? op.cols : 0;
-  const Row<T, Team> x(team, op.x + row * op.x_ld, cols), w(team, op.w, cols);
-  const float r = inverse_rms(team, op.cols, op.eps, [&](float scale) {
+  const int cols = row < op.in.rows ? op.in.cols : 0;
+  const Row<T, Team> x(team, op.in.x[row], cols), w(team, op.in.w, cols);
+  const float r = inverse_rms(team, op.in.cols, op.eps, [&](float scale) {
     float square = 0;
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N];
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(Team::kMostThreads) rms_norm_forward(RmsNorm<T
     });
     return square;
   });
-  T* y = op.y + row * op.y_ld;
+  T* y = op.y[row];
   team.template for_columns<N>(cols, [&](int i, int c) {
     float xs[N], ws[N];
     x.get(xs, i, c);
@@ -55,28 +55,28 @@ __global__ void __launch_bounds__(Team::kMostThreads)
   MIMO_SHARED(ColumnSumsOfTeams<Team>, s);
   constexpr int N = Team::template kVectorOf<T>;
   Team team(s.team);
-  ColumnSums<T, Team> dw(team, op.cols, partial ? partial + int64_t{blockIdx.x} * op.cols : nullptr);
-  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.rows;
+  ColumnSums<T, Team> dw(team, op.in.cols, partial ? partial + int64_t{blockIdx.x} * op.in.cols : nullptr);
+  for (int64_t first = int64_t{blockIdx.x} * team.kTeams; first < op.in.rows;
        first += int64_t{gridDim.x} * team.kTeams) {
     const int64_t row = first + team.index();
-    const int cols = row < op.rows ? op.cols : 0;
-    const Row<T, Team> x(team, op.x + row * op.x_ld, cols), dy(team, op.dy + row * op.dy_ld, cols);
+    const int cols = row < op.in.rows ? op.in.cols : 0;
+    const Row<T, Team> x(team, op.in.x[row], cols), dy(team, op.dy[row], cols);
     const float r = cols > 0 ? op.r[row] : 0;
     float sum = 0;
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N], ws[N], ds[N];
       x.get(xs, i, c);
-      load<N>(ws, op.w + c);
+      load<N>(ws, op.in.w + c);
       dy.get(ds, i, c);
 #pragma unroll
       for (int e = 0; e < N; ++e) sum += xs[e] * r * (ws[e] * ds[e]);
     });
-    const float mean = team.sum(sum) / static_cast<float>(op.cols);
-    T* dx = op.dx + row * op.dx_ld;
+    const float mean = team.sum(sum) / static_cast<float>(op.in.cols);
+    T* dx = op.dx[row];
     team.template for_columns<N>(cols, [&](int i, int c) {
       float xs[N], ws[N], ds[N];
       x.get(xs, i, c);
-      load<N>(ws, op.w + c);
+      load<N>(ws, op.in.w + c);
       dy.get(ds, i, c);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
@@ -88,16 +88,16 @@ __global__ void __launch_bounds__(Team::kMostThreads)
       dw.add(i, c, ds);
     });
   }
-  dw.write(team, op.cols, s.columns);
+  dw.write(team, op.in.cols, s.columns);
 }
 
 template <class T>
 bool rms_norm_aligned(const RmsNorm<T>& op) {
-  return aligned(op.x, op.x_ld) && aligned(op.y, op.y_ld) && aligned(op.w, 0);
+  return aligned(op.in.x) && aligned(op.y) && aligned(op.in.w, 0);
 }
 template <class T>
 bool rms_norm_aligned(const RmsNormBackward<T>& op) {
-  return aligned(op.x, op.x_ld) && aligned(op.dy, op.dy_ld) && aligned(op.dx, op.dx_ld) && aligned(op.w, 0);
+  return aligned(op.in.x) && aligned(op.dy) && aligned(op.dx) && aligned(op.in.w, 0);
 }
 
 }  // namespace cuda
@@ -105,9 +105,9 @@ bool rms_norm_aligned(const RmsNormBackward<T>& op) {
 template <class T>
 void run(const Cuda& context, const RmsNorm<T>& op) {
   using namespace cuda;
-  if (op.rows == 0 || op.cols == 0) return;
-  with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
-    cuda::launch<rms_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.rows), threads, op);
+  if (op.in.rows == 0 || op.in.cols == 0) return;
+  with_team<T>(op.in.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
+    cuda::launch<rms_norm_forward<T, Team>, TeamShared>(context, row_grid<Team>(op.in.rows), threads, op);
   });
 }
 
@@ -115,9 +115,9 @@ template <class T>
 int64_t workspace(const Cuda& context, const RmsNormBackward<T>& op) {
   using namespace cuda;
   int64_t bytes = 0;
-  with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
-    bytes =
-        row_slices<Team>(context, op.rows, 1, threads, kRmsNormSmThreads) * op.cols * int64_t{sizeof(float)};
+  with_team<T>(op.in.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
+    bytes = row_slices<Team>(context, op.in.rows, 1, threads, kRmsNormSmThreads) * op.in.cols *
+            int64_t{sizeof(float)};
   });
   return op.dw ? bytes : 0;
 }
@@ -125,13 +125,13 @@ int64_t workspace(const Cuda& context, const RmsNormBackward<T>& op) {
 template <class T>
 void run(const Cuda& context, const RmsNormBackward<T>& op) {
   using namespace cuda;
-  if (op.rows == 0 || op.cols == 0) return;
+  if (op.in.rows == 0 || op.in.cols == 0) return;
   float* partial = op.dw ? static_cast<float*>(context.ws.data) : nullptr;
-  with_team<T>(op.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
-    const int64_t slices = row_slices<Team>(context, op.rows, 1, threads, kRmsNormSmThreads);
+  with_team<T>(op.in.cols, rms_norm_aligned(op), [&]<class Team>(int threads) {
+    const int64_t slices = row_slices<Team>(context, op.in.rows, 1, threads, kRmsNormSmThreads);
     cuda::launch<rms_norm_backward<T, Team>, ColumnSumsOfTeams<Team>>(
         context, dim3(static_cast<unsigned>(slices)), threads, op, partial);
-    if (partial) add_column_sums(context, slices, op.cols, partial, op.cols, op.dw);
+    if (partial) add_column_sums(context, slices, op.in.cols, partial, op.in.cols, op.dw);
   });
 }
 

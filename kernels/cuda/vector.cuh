@@ -15,6 +15,11 @@ bool aligned(const T* p, int64_t ld) {
   return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld * static_cast<int64_t>(sizeof(T)) % 16 == 0;
 }
 
+template <class T>
+bool aligned(const Rows<T>& x) {
+  return aligned(x.data, x.ld);
+}
+
 // The elements of 16 bytes of T, as floats.
 template <class T>
 __device__ inline void unpack(float (&x)[kVector<T>], const uint4& v) {

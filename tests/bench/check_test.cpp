@@ -42,7 +42,12 @@ void expect_all_seen() {
   const auto f = operand<acc_t<T>>(1 << 12);
   Array<T> y(128 * 64);
   Array<acc_t<T>> sums(128), other(128 * 64), lse(4 * 128);
-  expect_seen("rms_norm", RmsNorm<T>{128, 64, x.data(), 64, w.data(), 1e-5f, y.data(), 64, sums.data()}, y);
+  expect_seen("rms_norm",
+              RmsNorm<T>{.in = {.rows = 128, .cols = 64, .x = {x.data(), 64}, .w = w.data()},
+                         .eps = 1e-5f,
+                         .y = {y.data(), 64},
+                         .r = sums.data()},
+              y);
   expect_seen("column sums", AddColumnSums<T>{300, 128, x.data(), 128, sums.data()}, sums);
   expect_seen("gemm",
               Gemm<T>{false, true, 128, 64, 96, 1, x.data(), 96, w.data(), 96, 0, y.data(), 64, nullptr}, y);

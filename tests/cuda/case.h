@@ -4,7 +4,7 @@
 // every order of threads.
 //
 //   check_cuda([&]<class T>(Case<T>& c) {
-//     return RmsNorm<T>{rows, cols, c.in("x", rows, cols, pad), cols + pad, ...};
+//     return RmsNorm<T>{.in = {.rows = rows, .cols = cols, .x = c.in("x", rows, cols, pad), .w = ...}};
 //   });
 #pragma once
 #include <gtest/gtest.h>
@@ -55,6 +55,18 @@ std::vector<V> read(const V* p, int64_t n) {
   return v;
 }
 
+// An operand: its address, or its rows; or none.
+template <class V>
+struct Operand {
+  V* data;
+  int64_t ld;
+  Operand(V* p, int64_t stride) : data(p), ld(stride) {}
+  Operand(std::nullptr_t) : Operand(nullptr, 0) {}
+  operator V*() const { return data; }
+  operator Rows<V>() const { return {data, ld}; }
+  operator Rows<const V>() const requires(!std::is_const_v<V>) { return {data, ld}; }
+};
+
 // An input by its name, and what stands in for element i of it.
 struct Disturbed {
   std::string name;
@@ -74,9 +86,9 @@ class Case {
 
   // [rows, cols] with row stride cols + pad; padding is NaN and has to stay. Values are bf16's, so that all
   // dtypes get the same: `values`, rounded, or odd multiples of 1/128 in (-2, 2).
-  const T* in(const std::string& name, int64_t rows, int64_t cols, int64_t pad = 0,
-              const std::vector<double>& values = {}) {
-    return make<T>(name, rows, cols, pad, fill(rows * cols, values), false);
+  Operand<const T> in(const std::string& name, int64_t rows, int64_t cols, int64_t pad = 0,
+                      const std::vector<double>& values = {}) {
+    return {make<T>(name, rows, cols, pad, fill(rows * cols, values), false), cols + pad};
   }
   // The same in acc_t<T>, of the values as they are.
   const A* acc_in(const std::string& name, int64_t rows, int64_t cols = 1,
@@ -84,16 +96,16 @@ class Case {
     return make<A>(name, rows, cols, 0, values.empty() ? fill(rows * cols, {}) : values, false);
   }
   // Results: overwritten, and NaN before.
-  T* out(const std::string& name, int64_t rows, int64_t cols, int64_t pad = 0) {
-    return make<T>(name, rows, cols, pad, nans(rows * cols), true);
+  Operand<T> out(const std::string& name, int64_t rows, int64_t cols, int64_t pad = 0) {
+    return {make<T>(name, rows, cols, pad, nans(rows * cols), true), cols + pad};
   }
   A* acc_out(const std::string& name, int64_t rows, int64_t cols = 1) {
     return make<A>(name, rows, cols, 0, nans(rows * cols), true);
   }
   // Results that are changed in place, and such that are added to.
-  T* inout(const std::string& name, int64_t rows, int64_t cols, int64_t pad = 0,
-           const std::vector<double>& values = {}) {
-    return make<T>(name, rows, cols, pad, fill(rows * cols, values), true);
+  Operand<T> inout(const std::string& name, int64_t rows, int64_t cols, int64_t pad = 0,
+                   const std::vector<double>& values = {}) {
+    return {make<T>(name, rows, cols, pad, fill(rows * cols, values), true), cols + pad};
   }
   A* acc_inout(const std::string& name, int64_t rows, int64_t cols = 1,
                const std::vector<double>& values = {}) {

@@ -28,15 +28,23 @@ void check(const Build& build) {
   compare<bf16>(build, kBf16);
 }
 
+template <class T>
+GatedNormInputs<T> inputs(Case<T>& c, const Size& s) {
+  return {.rows = s.rows,
+          .cols = s.cols,
+          .groups = s.groups,
+          .y = c.in("y", s.rows, s.cols),
+          .z = c.in("z", s.rows, s.cols, s.pad),
+          .w = c.in("w", 1, s.cols)};
+}
+
 TEST(CudaGatedNorm, Forward) {
   for (const Size& s : kSizes)
     check([&]<class T>(Case<T>& c) {
-      return GatedNorm<T>{s.rows,         s.cols,
-                          s.groups,       c.in("y", s.rows, s.cols),
-                          s.cols,         c.in("z", s.rows, s.cols, s.pad),
-                          s.cols + s.pad, c.in("w", 1, s.cols),
-                          1e-5f,          c.out("out", s.rows, s.cols, s.pad),
-                          s.cols + s.pad, s.rows == 9 ? nullptr : c.acc_out("r", s.rows, s.groups)};
+      return GatedNorm<T>{.in = inputs(c, s),
+                          .eps = 1e-5f,
+                          .out = c.out("out", s.rows, s.cols, s.pad),
+                          .r = s.rows == 9 ? nullptr : c.acc_out("r", s.rows, s.groups)};
     });
 }
 
@@ -45,22 +53,12 @@ TEST(CudaGatedNorm, Backward) {
     for (const bool frozen : {false, true}) {
       if (frozen && s.rows != 9 && s.rows != 13) continue;  // one of each kind
       check([&]<class T>(Case<T>& c) {
-        return GatedNormBackward<T>{s.rows,
-                                    s.cols,
-                                    s.groups,
-                                    c.in("y", s.rows, s.cols),
-                                    s.cols,
-                                    c.in("z", s.rows, s.cols, s.pad),
-                                    s.cols + s.pad,
-                                    c.in("w", 1, s.cols),
-                                    c.acc_in("r", s.rows, s.groups),
-                                    c.in("dout", s.rows, s.cols),
-                                    s.cols,
-                                    c.out("dy", s.rows, s.cols, s.pad),
-                                    s.cols + s.pad,
-                                    c.out("dz", s.rows, s.cols, s.pad),
-                                    s.cols + s.pad,
-                                    frozen ? nullptr : c.sum("dw", s.cols)};
+        return GatedNormBackward<T>{.in = inputs(c, s),
+                                    .r = c.acc_in("r", s.rows, s.groups),
+                                    .dout = c.in("dout", s.rows, s.cols),
+                                    .dy = c.out("dy", s.rows, s.cols, s.pad),
+                                    .dz = c.out("dz", s.rows, s.cols, s.pad),
+                                    .dw = frozen ? nullptr : c.sum("dw", s.cols)};
       });
     }
 }
@@ -68,19 +66,22 @@ TEST(CudaGatedNorm, Backward) {
 // Far from zero sigmoid is 0 or 1, and exp(-z) infinite.
 TEST(CudaGatedNorm, LargeGates) {
   check([&]<class T>(Case<T>& c) {
-    return GatedNorm<T>{1,     8,
-                        1,     c.in("y", 1, 8),
-                        8,     c.in("z", 1, 8, 0, {-1000, -100, -20, -1, 1, 20, 100, 1000}),
-                        8,     c.in("w", 1, 8),
-                        1e-5f, c.out("out", 1, 8),
-                        8,     c.acc_out("r", 1)};
+    return GatedNorm<T>{.in = {.rows = 1,
+                               .cols = 8,
+                               .groups = 1,
+                               .y = c.in("y", 1, 8),
+                               .z = c.in("z", 1, 8, 0, {-1000, -100, -20, -1, 1, 20, 100, 1000}),
+                               .w = c.in("w", 1, 8)},
+                        .eps = 1e-5f,
+                        .out = c.out("out", 1, 8),
+                        .r = c.acc_out("r", 1)};
   });
 }
 
 TEST(CudaGatedNorm, GroupsThatDoNotDivide) {
   GatedNorm<float> op{};
-  op.cols = 10;
-  for (op.groups = 3; op.groups >= 0; op.groups -= 3)
+  op.in.cols = 10;
+  for (op.in.groups = 3; op.in.groups >= 0; op.in.groups -= 3)
     EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
 }
 

@@ -27,15 +27,19 @@ void check_rows(const F& f) {
 
 TEST(CudaRange, RmsNorm) {
   check_rows([]<class T>(Case<T>& c, int n, const std::vector<double>& x) {
-    return RmsNorm<T>{1, n, c.in("x", 1, n, 0, x), n, c.in("w", 1, n), 1e-5f, c.out("y", 1, n), n, nullptr};
+    return RmsNorm<T>{.in = {.rows = 1, .cols = n, .x = c.in("x", 1, n, 0, x), .w = c.in("w", 1, n)},
+                      .eps = 1e-5f,
+                      .y = c.out("y", 1, n)};
   });
 }
 
 TEST(CudaRange, GatedNorm) {
   check_rows([]<class T>(Case<T>& c, int n, const std::vector<double>& x) {
-    const T* y = c.in("y", 1, n, 0, x);
-    const T* z = c.in("z", 1, n, 0, std::vector<double>(static_cast<size_t>(n), 0.75));
-    return GatedNorm<T>{1, n, 1, y, n, z, n, c.in("w", 1, n), 1e-5f, c.out("out", 1, n), n, nullptr};
+    const auto y = c.in("y", 1, n, 0, x);
+    const auto z = c.in("z", 1, n, 0, std::vector<double>(static_cast<size_t>(n), 0.75));
+    return GatedNorm<T>{.in = {.rows = 1, .cols = n, .groups = 1, .y = y, .z = z, .w = c.in("w", 1, n)},
+                        .eps = 1e-5f,
+                        .out = c.out("out", 1, n)};
   });
 }
 
@@ -44,17 +48,13 @@ TEST(CudaRange, LayerNorm) {
     const T *w = c.in("w", 1, n), *b = c.in("b", 1, n);
     // Of equal elements there is but the rounding of their mean, which x itself has.
     const bool equal = x[0] == x[1];
-    return LayerNorm<T>{1,
-                        n,
-                        c.in("x", 1, n, 0, equal ? std::vector<double>(x.size(), 1) : x),
-                        n,
-                        w,
-                        b,
-                        1e-5f,
-                        c.out("y", 1, n),
-                        n,
-                        nullptr,
-                        nullptr};
+    return LayerNorm<T>{.in = {.rows = 1,
+                               .cols = n,
+                               .x = c.in("x", 1, n, 0, equal ? std::vector<double>(x.size(), 1) : x),
+                               .w = w},
+                        .b = b,
+                        .eps = 1e-5f,
+                        .y = c.out("y", 1, n)};
   });
 }
 
@@ -65,17 +65,15 @@ TEST(CudaRange, MeanFarAboveDeviation) {
     SCOPED_TRACE(n);
     compare<float>(
         [&]<class T>(Case<T>& c) {
-          return LayerNorm<T>{1,
-                              n,
-                              c.data(std::vector<T>(x.begin(), x.end())),
-                              n,
-                              c.in("w", 1, n),
-                              c.in("b", 1, n),
-                              1e-5f,
-                              c.out("y", 1, n),
-                              n,
-                              c.acc_out("mean", 1),
-                              c.acc_out("rstd", 1)};
+          return LayerNorm<T>{.in = {.rows = 1,
+                                     .cols = n,
+                                     .x = {c.data(std::vector<T>(x.begin(), x.end())), n},
+                                     .w = c.in("w", 1, n)},
+                              .b = c.in("b", 1, n),
+                              .eps = 1e-5f,
+                              .y = c.out("y", 1, n),
+                              .mean = c.acc_out("mean", 1),
+                              .rstd = c.acc_out("rstd", 1)};
         },
         kTolerance);
   }

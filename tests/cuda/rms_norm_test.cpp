@@ -15,18 +15,18 @@ struct Size {
 constexpr Size kSizes[] = {{140, 24, 0}, {9, 128, 8}, {41, 136, 0}, {5, 512, 16}, {9, 520, 8}, {3, 1288, 0},
                            {13, 37, 0},  {5, 256, 3}, {1, 8200, 0}, {1, 7, 5},    {0, 16, 0}};
 
+template <class T>
+RmsNormInputs<T> inputs(Case<T>& c, const Size& s) {
+  return {.rows = s.rows, .cols = s.cols, .x = c.in("x", s.rows, s.cols, s.pad), .w = c.in("w", 1, s.cols)};
+}
+
 TEST(CudaRmsNorm, Forward) {
   for (const Size& s : kSizes)
     check_cuda([&]<class T>(Case<T>& c) {
-      return RmsNorm<T>{s.rows,
-                        s.cols,
-                        c.in("x", s.rows, s.cols, s.pad),
-                        s.cols + s.pad,
-                        c.in("w", 1, s.cols),
-                        1e-5f,
-                        c.out("y", s.rows, s.cols, s.pad),
-                        s.cols + s.pad,
-                        s.rows == 9 ? nullptr : c.acc_out("r", s.rows)};
+      return RmsNorm<T>{.in = inputs(c, s),
+                        .eps = 1e-5f,
+                        .y = c.out("y", s.rows, s.cols, s.pad),
+                        .r = s.rows == 9 ? nullptr : c.acc_out("r", s.rows)};
     });
 }
 
@@ -35,17 +35,11 @@ TEST(CudaRmsNorm, Backward) {
     for (const bool frozen : {false, true}) {
       if (frozen && s.rows != 9 && s.rows != 13) continue;  // one of each kind
       check_cuda([&]<class T>(Case<T>& c) {
-        return RmsNormBackward<T>{s.rows,
-                                  s.cols,
-                                  c.in("x", s.rows, s.cols, s.pad),
-                                  s.cols + s.pad,
-                                  c.in("w", 1, s.cols),
-                                  c.acc_in("r", s.rows),
-                                  c.in("dy", s.rows, s.cols),
-                                  s.cols,
-                                  c.out("dx", s.rows, s.cols, s.pad),
-                                  s.cols + s.pad,
-                                  frozen ? nullptr : c.sum("dw", s.cols)};
+        return RmsNormBackward<T>{.in = inputs(c, s),
+                                  .r = c.acc_in("r", s.rows),
+                                  .dy = c.in("dy", s.rows, s.cols),
+                                  .dx = c.out("dx", s.rows, s.cols, s.pad),
+                                  .dw = frozen ? nullptr : c.sum("dw", s.cols)};
       });
     }
 }

@@ -66,11 +66,10 @@ Result kernel(const Problem& q) {
   Matrix<T> out(q.rows, q.cols), dy(q.rows, q.cols), dz(q.rows, q.cols, 3);
   const auto w = to<T>(q.w);
   std::vector<A> r(q.rows * q.groups, A(NAN)), dw(q.cols, A(1));
-  run(Cpu{}, GatedNorm<T>{q.rows, q.cols, q.groups, y.data(), y.ld(), z.data(), z.ld(), w.data(), A(q.eps),
-                          out.data(), out.ld(), r.data()});
-  run_op(GatedNormBackward<T>{q.rows, q.cols, q.groups, y.data(), y.ld(), z.data(), z.ld(), w.data(),
-                              r.data(), dout.data(), dout.ld(), dy.data(), dy.ld(), dz.data(), dz.ld(),
-                              dw.data()});
+  const GatedNormInputs<T> in{
+      .rows = q.rows, .cols = q.cols, .groups = q.groups, .y = y, .z = z, .w = w.data()};
+  run(Cpu{}, GatedNorm<T>{.in = in, .eps = A(q.eps), .out = out, .r = r.data()});
+  run_op(GatedNormBackward<T>{.in = in, .r = r.data(), .dout = dout, .dy = dy, .dz = dz, .dw = dw.data()});
   Result result{out.values(), dy.values(), dz.values(), from(dw)};
   for (double& g : result.dw) g -= 1;
   return result;
@@ -129,7 +128,7 @@ TEST(GatedNorm, DoesNotDependOnThreads) {
 
 TEST(GatedNorm, RefusesGroupsThatDoNotDivide) {
   GatedNorm<float> op{};
-  op.cols = 10, op.groups = 3;
+  op.in.cols = 10, op.in.groups = 3;
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
 }
 

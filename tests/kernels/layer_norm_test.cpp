@@ -27,9 +27,12 @@ struct LayerNormCase {
     }
   }
   template <class T>
+  LayerNormInputs<T> inputs(const Inputs<T>& in) const {
+    return {.rows = rows, .cols = cols, .x = in[0], .w = in[1].ptr()};
+  }
+  template <class T>
   LayerNorm<T> op(const Inputs<T>& in, Matrix<T>& y, acc_t<T>* mean, acc_t<T>* rstd) const {
-    return {rows,          cols,    in[0].ptr(), in[0].ld, in[1].ptr(), in[2].ptr(),
-            acc_t<T>(eps), y.ptr(), y.ld,        mean,     rstd};
+    return {.in = inputs(in), .b = in[2].ptr(), .eps = acc_t<T>(eps), .y = y, .mean = mean, .rstd = rstd};
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
@@ -43,19 +46,13 @@ struct LayerNormCase {
     const auto gradients = [&](bool weight, bool bias) -> Values {
       Matrix<T> dx({rows, cols, 2});
       auto dw = accumulator<T>({1, cols}), db = accumulator<T>({1, cols});
-      const LayerNormBackward<T> back{rows,
-                                      cols,
-                                      in[0].ptr(),
-                                      in[0].ld,
-                                      in[1].ptr(),
-                                      mean.data(),
-                                      rstd.data(),
-                                      dy.ptr(),
-                                      dy.ld,
-                                      dx.ptr(),
-                                      dx.ld,
-                                      weight ? dw.ptr() : nullptr,
-                                      bias ? db.ptr() : nullptr};
+      const LayerNormBackward<T> back{.in = inputs(in),
+                                      .mean = mean.data(),
+                                      .rstd = rstd.data(),
+                                      .dy = dy,
+                                      .dx = dx,
+                                      .dw = weight ? dw.ptr() : nullptr,
+                                      .db = bias ? db.ptr() : nullptr};
       if (!weight && !bias) {
         EXPECT_EQ(workspace(Cpu{}, back), 0);
       }
@@ -92,16 +89,26 @@ TEST(LayerNorm, MeanFarAboveDeviation) {
     std::mt19937 random(1);
     for (int c = 0; c < n; ++c) x[c] = row.mean + float(random() % row.values), dy[c] = float(c % 5) - 1.5f;
     float mean, rstd;
-    run_op(LayerNorm<float>{1, n, x.data(), n, w.data(), b.data(), 1e-5f, y.data(), n, &mean, &rstd});
-    run_op(LayerNormBackward<float>{1, n, x.data(), n, w.data(), &mean, &rstd, dy.data(), n, dx.data(), n,
-                                    nullptr, nullptr});
+    const LayerNormInputs<float> in{.rows = 1, .cols = n, .x = {x.data(), n}, .w = w.data()};
+    run_op(LayerNorm<float>{
+        .in = in, .b = b.data(), .eps = 1e-5f, .y = {y.data(), n}, .mean = &mean, .rstd = &rstd});
+    run_op(LayerNormBackward<float>{
+        .in = in, .mean = &mean, .rstd = &rstd, .dy = {dy.data(), n}, .dx = {dx.data(), n}});
     const std::vector<double> xd(x.begin(), x.end()), one(n, 1), zero(n, 0), dyd(dy.begin(), dy.end());
     std::vector<double> want(n), want_dx(n);
     double exact_mean, exact_rstd;
-    run_op(LayerNorm<double>{1, n, xd.data(), n, one.data(), zero.data(), 1e-5, want.data(), n, &exact_mean,
-                             &exact_rstd});
-    run_op(LayerNormBackward<double>{1, n, xd.data(), n, one.data(), &exact_mean, &exact_rstd, dyd.data(), n,
-                                     want_dx.data(), n, nullptr, nullptr});
+    const LayerNormInputs<double> exact{.rows = 1, .cols = n, .x = {xd.data(), n}, .w = one.data()};
+    run_op(LayerNorm<double>{.in = exact,
+                             .b = zero.data(),
+                             .eps = 1e-5,
+                             .y = {want.data(), n},
+                             .mean = &exact_mean,
+                             .rstd = &exact_rstd});
+    run_op(LayerNormBackward<double>{.in = exact,
+                                     .mean = &exact_mean,
+                                     .rstd = &exact_rstd,
+                                     .dy = {dyd.data(), n},
+                                     .dx = {want_dx.data(), n}});
     // xhat with the mean of float: off by half its unit, in deviations.
     const double off = std::fabs(exact_mean) * 0x1p-24 * exact_rstd;
     EXPECT_NEAR(rstd / exact_rstd, 1, 1e-6) << n;

@@ -76,69 +76,75 @@ TEST(LongSums, Rows) {
   expect_close(
       "rms norm",
       [&]<class T>(Arrays<T>& a) {
-        return RmsNorm<T>{1,        kCols,           a.in(kCols), kCols,      a.in(kCols),
-                          T(1e-5f), a.result(kCols), kCols,       a.result(1)};
+        return RmsNorm<T>{.in = {.rows = 1, .cols = kCols, .x = {a.in(kCols), kCols}, .w = a.in(kCols)},
+                          .eps = T(1e-5f),
+                          .y = {a.result(kCols), kCols},
+                          .r = a.result(1)};
       },
       kOfRow);
   expect_close(
       "rms norm backward",
       [&]<class T>(Arrays<T>& a) {
         return RmsNormBackward<T>{
-            1,           kCols, a.in(kCols),     kCols, a.in(kCols),    a.constant(1, 1),
-            a.in(kCols), kCols, a.result(kCols), kCols, a.result(kCols)};
+            .in = {.rows = 1, .cols = kCols, .x = {a.in(kCols), kCols}, .w = a.in(kCols)},
+            .r = a.constant(1, 1),
+            .dy = {a.in(kCols), kCols},
+            .dx = {a.result(kCols), kCols},
+            .dw = a.result(kCols)};
       },
       kOfRow);
   expect_close(
       "layer norm",
       [&]<class T>(Arrays<T>& a) {
-        return LayerNorm<T>{1,        kCols,           a.in(kCols), kCols,       a.in(kCols), a.in(kCols),
-                            T(1e-5f), a.result(kCols), kCols,       a.result(1), a.result(1)};
+        return LayerNorm<T>{.in = {.rows = 1, .cols = kCols, .x = {a.in(kCols), kCols}, .w = a.in(kCols)},
+                            .b = a.in(kCols),
+                            .eps = T(1e-5f),
+                            .y = {a.result(kCols), kCols},
+                            .mean = a.result(1),
+                            .rstd = a.result(1)};
       },
       kOfRow);
   expect_close(
       "layer norm backward",
       [&]<class T>(Arrays<T>& a) {
-        return LayerNormBackward<T>{1,
-                                    kCols,
-                                    a.in(kCols),
-                                    kCols,
-                                    a.in(kCols),
-                                    a.constant(1, 0.25),
-                                    a.constant(1, 1),
-                                    a.in(kCols),
-                                    kCols,
-                                    a.result(kCols),
-                                    kCols,
-                                    a.result(kCols),
-                                    a.result(kCols)};
+        return LayerNormBackward<T>{
+            .in = {.rows = 1, .cols = kCols, .x = {a.in(kCols), kCols}, .w = a.in(kCols)},
+            .mean = a.constant(1, 0.25),
+            .rstd = a.constant(1, 1),
+            .dy = {a.in(kCols), kCols},
+            .dx = {a.result(kCols), kCols},
+            .dw = a.result(kCols),
+            .db = a.result(kCols)};
       },
       kOfRow);
   expect_close(
       "gated norm",
       [&]<class T>(Arrays<T>& a) {
-        return GatedNorm<T>{1,     kCols,       1,        a.in(kCols),     kCols, a.in(kCols),
-                            kCols, a.in(kCols), T(1e-5f), a.result(kCols), kCols, a.result(1)};
+        return GatedNorm<T>{.in = {.rows = 1,
+                                   .cols = kCols,
+                                   .groups = 1,
+                                   .y = {a.in(kCols), kCols},
+                                   .z = {a.in(kCols), kCols},
+                                   .w = a.in(kCols)},
+                            .eps = T(1e-5f),
+                            .out = {a.result(kCols), kCols},
+                            .r = a.result(1)};
       },
       kOfRow);
   expect_close(
       "gated norm backward",
       [&]<class T>(Arrays<T>& a) {
-        return GatedNormBackward<T>{1,
-                                    kCols,
-                                    1,
-                                    a.in(kCols),
-                                    kCols,
-                                    a.in(kCols),
-                                    kCols,
-                                    a.in(kCols),
-                                    a.constant(1, 1),
-                                    a.in(kCols),
-                                    kCols,
-                                    a.result(kCols),
-                                    kCols,
-                                    a.result(kCols),
-                                    kCols,
-                                    a.result(kCols)};
+        return GatedNormBackward<T>{.in = {.rows = 1,
+                                           .cols = kCols,
+                                           .groups = 1,
+                                           .y = {a.in(kCols), kCols},
+                                           .z = {a.in(kCols), kCols},
+                                           .w = a.in(kCols)},
+                                    .r = a.constant(1, 1),
+                                    .dout = {a.in(kCols), kCols},
+                                    .dy = {a.result(kCols), kCols},
+                                    .dz = {a.result(kCols), kCols},
+                                    .dw = a.result(kCols)};
       },
       kOfRow);
   expect_close(
@@ -167,47 +173,39 @@ TEST(LongSums, GradientsOfParameters) {
   expect_close(
       "rms norm: weights",
       [&]<class T>(Arrays<T>& a) {
-        return RmsNormBackward<T>{kRows,           n, a.in(kRows * n),  n, a.in(n),    a.constant(kRows, 1),
-                                  a.in(kRows * n), n, a.out(kRows * n), n, a.result(n)};
+        return RmsNormBackward<T>{.in = {.rows = kRows, .cols = n, .x = {a.in(kRows * n), n}, .w = a.in(n)},
+                                  .r = a.constant(kRows, 1),
+                                  .dy = {a.in(kRows * n), n},
+                                  .dx = {a.out(kRows * n), n},
+                                  .dw = a.result(n)};
       },
       kOneByOne);
   expect_close(
       "layer norm: weights, bias",
       [&]<class T>(Arrays<T>& a) {
-        return LayerNormBackward<T>{kRows,
-                                    n,
-                                    a.in(kRows * n),
-                                    n,
-                                    a.in(n),
-                                    a.constant(kRows, 0.25),
-                                    a.constant(kRows, 1),
-                                    a.in(kRows * n),
-                                    n,
-                                    a.out(kRows * n),
-                                    n,
-                                    a.result(n),
-                                    a.result(n)};
+        return LayerNormBackward<T>{.in = {.rows = kRows, .cols = n, .x = {a.in(kRows * n), n}, .w = a.in(n)},
+                                    .mean = a.constant(kRows, 0.25),
+                                    .rstd = a.constant(kRows, 1),
+                                    .dy = {a.in(kRows * n), n},
+                                    .dx = {a.out(kRows * n), n},
+                                    .dw = a.result(n),
+                                    .db = a.result(n)};
       },
       kOneByOne);
   expect_close(
       "gated norm: weights",
       [&]<class T>(Arrays<T>& a) {
-        return GatedNormBackward<T>{kRows,
-                                    n,
-                                    1,
-                                    a.in(kRows * n),
-                                    n,
-                                    a.in(kRows * n),
-                                    n,
-                                    a.in(n),
-                                    a.constant(kRows, 1),
-                                    a.in(kRows * n),
-                                    n,
-                                    a.out(kRows * n),
-                                    n,
-                                    a.out(kRows * n),
-                                    n,
-                                    a.result(n)};
+        return GatedNormBackward<T>{.in = {.rows = kRows,
+                                           .cols = n,
+                                           .groups = 1,
+                                           .y = {a.in(kRows * n), n},
+                                           .z = {a.in(kRows * n), n},
+                                           .w = a.in(n)},
+                                    .r = a.constant(kRows, 1),
+                                    .dout = {a.in(kRows * n), n},
+                                    .dy = {a.out(kRows * n), n},
+                                    .dz = {a.out(kRows * n), n},
+                                    .dw = a.result(n)};
       },
       kOneByOne);
   expect_close(

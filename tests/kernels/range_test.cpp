@@ -56,14 +56,16 @@ void check_rows(const char* what, const F& f, double cancels = 0) {
 }
 
 TEST(Range, RmsNorm) {
-  check_rows("rms norm", []<class T>(const std::vector<T>& x, const std::vector<T>& w,
-                                     const std::vector<T>& dy) {
-    const int n = int(x.size());
-    std::vector<T> y(n), dx(n), dw(n), r(1);
-    run_op(RmsNorm<T>{1, n, x.data(), n, w.data(), T(1e-5f), y.data(), n, r.data()});
-    run_op(RmsNormBackward<T>{1, n, x.data(), n, w.data(), r.data(), dy.data(), n, dx.data(), n, dw.data()});
-    return std::vector<std::vector<T>>{y, dx, dw};
-  });
+  check_rows("rms norm",
+             []<class T>(const std::vector<T>& x, const std::vector<T>& w, const std::vector<T>& dy) {
+               const int n = int(x.size());
+               std::vector<T> y(n), dx(n), dw(n), r(1);
+               const RmsNormInputs<T> in{.rows = 1, .cols = n, .x = {x.data(), n}, .w = w.data()};
+               run_op(RmsNorm<T>{.in = in, .eps = T(1e-5f), .y = {y.data(), n}, .r = r.data()});
+               run_op(RmsNormBackward<T>{
+                   .in = in, .r = r.data(), .dy = {dy.data(), n}, .dx = {dx.data(), n}, .dw = dw.data()});
+               return std::vector<std::vector<T>>{y, dx, dw};
+             });
 }
 
 TEST(Range, LayerNorm) {
@@ -71,12 +73,22 @@ TEST(Range, LayerNorm) {
              []<class T>(const std::vector<T>& x, const std::vector<T>& w, const std::vector<T>& dy) {
                const int n = int(x.size());
                std::vector<T> y(n), dx(n), dw(n), db(n), mean(1), rstd(1);
-               run_op(LayerNorm<T>{1, n, x.data(), n, w.data(), w.data(), T(1e-5f), y.data(), n, mean.data(),
-                                   rstd.data()});
+               const LayerNormInputs<T> in{.rows = 1, .cols = n, .x = {x.data(), n}, .w = w.data()};
+               run_op(LayerNorm<T>{.in = in,
+                                   .b = w.data(),
+                                   .eps = T(1e-5f),
+                                   .y = {y.data(), n},
+                                   .mean = mean.data(),
+                                   .rstd = rstd.data()});
                // Equal elements leave nothing but the rounding of their mean, in units of eps.
                if (x == std::vector<T>(n, x[0])) return std::vector<std::vector<T>>{y};
-               run_op(LayerNormBackward<T>{1, n, x.data(), n, w.data(), mean.data(), rstd.data(), dy.data(),
-                                           n, dx.data(), n, dw.data(), db.data()});
+               run_op(LayerNormBackward<T>{.in = in,
+                                           .mean = mean.data(),
+                                           .rstd = rstd.data(),
+                                           .dy = {dy.data(), n},
+                                           .dx = {dx.data(), n},
+                                           .dw = dw.data(),
+                                           .db = db.data()});
                return std::vector<std::vector<T>>{y, dx, dw, db};
              });
 }
@@ -89,9 +101,15 @@ TEST(Range, GatedNorm) {
           const int n = int(x.size());
           const std::vector<T> z(n, T(float(gate)));
           std::vector<T> y(n), dx(n), dz(n), dw(n), r(1);
-          run_op(GatedNorm<T>{1, n, 1, x.data(), n, z.data(), n, w.data(), T(1e-5f), y.data(), n, r.data()});
-          run_op(GatedNormBackward<T>{1, n, 1, x.data(), n, z.data(), n, w.data(), r.data(), dy.data(), n,
-                                      dx.data(), n, dz.data(), n, dw.data()});
+          const GatedNormInputs<T> in{
+              .rows = 1, .cols = n, .groups = 1, .y = {x.data(), n}, .z = {z.data(), n}, .w = w.data()};
+          run_op(GatedNorm<T>{.in = in, .eps = T(1e-5f), .out = {y.data(), n}, .r = r.data()});
+          run_op(GatedNormBackward<T>{.in = in,
+                                      .r = r.data(),
+                                      .dout = {dy.data(), n},
+                                      .dy = {dx.data(), n},
+                                      .dz = {dz.data(), n},
+                                      .dw = dw.data()});
           return std::vector<std::vector<T>>{y, dx, dz, dw};
         },
         10 / std::fabs(gate / (1 + std::exp(-gate))));  // of dz: y r = xhat / silu(z)

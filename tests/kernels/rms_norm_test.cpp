@@ -22,22 +22,24 @@ struct RmsNormCase {
     }
   }
   template <class T>
+  RmsNormInputs<T> inputs(const Inputs<T>& in) const {
+    return {.rows = rows, .cols = cols, .x = in[0], .w = in[1].ptr()};
+  }
+  template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
-    run_op(RmsNorm<T>{rows, cols, in[0].ptr(), in[0].ld, in[1].ptr(), acc_t<T>(eps), y.ptr(), y.ld, nullptr});
+    run_op(RmsNorm<T>{.in = inputs(in), .eps = acc_t<T>(eps), .y = y});
   }
   template <class T>
   Values backward(const Inputs<T>& in, const Matrix<T>& dy) const {
     Matrix<T> y(output()), dx({rows, cols, 2});
     std::vector<acc_t<T>> r(rows);
-    run_op(
-        RmsNorm<T>{rows, cols, in[0].ptr(), in[0].ld, in[1].ptr(), acc_t<T>(eps), y.ptr(), y.ld, r.data()});
+    run_op(RmsNorm<T>{.in = inputs(in), .eps = acc_t<T>(eps), .y = y, .r = r.data()});
     auto dw = accumulator<T>({1, cols});
-    RmsNormBackward<T> op{rows,     cols,  in[0].ptr(), in[0].ld, in[1].ptr(), r.data(),
-                          dy.ptr(), dy.ld, dx.ptr(),    dx.ld,    dw.ptr()};
+    RmsNormBackward<T> op{.in = inputs(in), .r = r.data(), .dy = dy, .dx = dx, .dw = dw.ptr()};
     run_op(op);
     // Frozen weights change nothing else.
     Matrix<T> dx_frozen({rows, cols, 2});
-    op.dx = dx_frozen.ptr(), op.dw = nullptr;
+    op.dx = dx_frozen, op.dw = nullptr;
     EXPECT_EQ(workspace(Cpu{}, op), 0);
     run_op(op);
     EXPECT_EQ(dx_frozen.values(), dx.values());

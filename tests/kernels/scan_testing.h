@@ -46,6 +46,8 @@ class Matrix {
   T* data() { return data_.data(); }
   const T* data() const { return data_.data(); }
   int64_t ld() const { return ld_; }
+  operator Rows<T>() { return {data(), ld()}; }
+  operator Rows<const T>() const { return {data(), ld()}; }
   Values values() const {
     Values x;
     for (int64_t i = 0; i < rows_; ++i) {

@@ -50,6 +50,8 @@ struct Matrix {
   T operator()(int64_t i, int64_t c) const { return data[i * ld + c]; }
   T* ptr() { return data.data(); }
   const T* ptr() const { return data.data(); }
+  operator mimo::Rows<T>() { return {ptr(), ld}; }
+  operator mimo::Rows<const T>() const { return {ptr(), ld}; }
 
   std::vector<double> values(double minus = 0) const {
     for (int64_t i = 0; i + 1 < rows; ++i)

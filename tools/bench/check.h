@@ -33,6 +33,10 @@ class Part {
     return from ? keep<U>(fetch(from, rows, cols, ld)) : nullptr;
   }
   template <class V>
+  Rows<const U> in(Rows<V> from, const Picks& rows, int64_t cols) {
+    return {in(from.data, rows, cols, from.ld), cols};
+  }
+  template <class V>
   const U* in(const V* from, int64_t n) {
     return in(from, {0}, n, n);
   }
@@ -45,6 +49,10 @@ class Part {
     return result<U>(name, at, rows, cols, ld);
   }
   template <class V>
+  Rows<U> out(const char* name, Rows<V> at, const Picks& rows, int64_t cols) {
+    return {out(name, at.data, rows, cols, at.ld), cols};
+  }
+  template <class V>
   A* acc_out(const char* name, const V* at, const Picks& rows, int64_t cols = 1, int64_t ld = 1) {
     return result<A>(name, at, rows, cols, ld);
   }
@@ -54,6 +62,7 @@ class Part {
   }
   // A result of which the sample computes only a share: not looked at.
   U* unused(int64_t n) { return keep<U>(std::vector<double>(static_cast<size_t>(n))); }
+  Rows<U> unused(int64_t rows, int64_t cols) { return {unused(rows * cols), cols}; }
   A* unused_acc(int64_t n) { return keep<A>(std::vector<double>(static_cast<size_t>(n))); }
   template <class V>
   V* data(const std::vector<V>& values) {

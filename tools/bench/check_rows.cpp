@@ -29,19 +29,19 @@ int64_t count(const Picks& p) { return static_cast<int64_t>(p.size()); }
 
 }  // namespace
 
+template <class U, class T>
+RmsNormInputs<U> inputs(Part<U>& m, const RmsNormInputs<T>& in, const Picks& r, int64_t at, int n) {
+  return {.rows = count(r), .cols = n, .x = m.in(in.x.from_column(at), r, n), .w = m.in(in.w + at, n)};
+}
+
 template <class T>
 void sample(Check& c, const RmsNorm<T>& op) {
-  const Picks r = some(op.rows);
+  const Picks r = some(op.in.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return RmsNorm<U>{count(r),
-                      op.cols,
-                      m.in(op.x, r, op.cols, op.x_ld),
-                      op.cols,
-                      m.in(op.w, op.cols),
-                      op.eps,
-                      m.out("y", op.y, r, op.cols, op.y_ld),
-                      op.cols,
-                      m.acc_out("r", op.r, r)};
+    return RmsNorm<U>{.in = inputs(m, op.in, r, 0, op.in.cols),
+                      .eps = op.eps,
+                      .y = m.out("y", op.y, r, op.in.cols),
+                      .r = m.acc_out("r", op.r, r)};
   });
 }
 
@@ -49,39 +49,33 @@ template <class T>
 void sample(Check& c, const RmsNormBackward<T>& op) {
   const auto part = [&](const Picks& r, int64_t at, int n, bool rows) {
     c.expect<T>([&]<class U>(Part<U>& m) {
-      return RmsNormBackward<U>{count(r),
-                                n,
-                                m.in(op.x + at, r, n, op.x_ld),
-                                n,
-                                m.in(op.w + at, n),
-                                m.acc(op.r, r),
-                                m.in(op.dy + at, r, n, op.dy_ld),
-                                n,
-                                rows ? m.out("dx", op.dx, r, n, op.dx_ld) : m.unused(count(r) * n),
-                                n,
-                                rows ? m.unused_acc(n) : m.acc_out("dw", op.dw + at, {0}, n, n)};
+      return RmsNormBackward<U>{.in = inputs(m, op.in, r, at, n),
+                                .r = m.acc(op.r, r),
+                                .dy = m.in(op.dy.from_column(at), r, n),
+                                .dx = rows ? m.out("dx", op.dx, r, n) : m.unused(count(r), n),
+                                .dw = rows ? m.unused_acc(n) : m.acc_out("dw", op.dw + at, {0}, n, n)};
     });
   };
-  part(some(op.rows), 0, op.cols, true);
-  const Columns cols(op.cols);
-  part(all(op.rows), cols.first, static_cast<int>(cols.count), false);
+  part(some(op.in.rows), 0, op.in.cols, true);
+  const Columns cols(op.in.cols);
+  part(all(op.in.rows), cols.first, static_cast<int>(cols.count), false);
+}
+
+template <class U, class T>
+LayerNormInputs<U> inputs(Part<U>& m, const LayerNormInputs<T>& in, const Picks& r, int64_t at, int n) {
+  return {.rows = count(r), .cols = n, .x = m.in(in.x.from_column(at), r, n), .w = m.in(in.w + at, n)};
 }
 
 template <class T>
 void sample(Check& c, const LayerNorm<T>& op) {
-  const Picks r = some(op.rows);
+  const Picks r = some(op.in.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return LayerNorm<U>{count(r),
-                        op.cols,
-                        m.in(op.x, r, op.cols, op.x_ld),
-                        op.cols,
-                        m.in(op.w, op.cols),
-                        m.in(op.b, op.cols),
-                        op.eps,
-                        m.out("y", op.y, r, op.cols, op.y_ld),
-                        op.cols,
-                        m.acc_out("mean", op.mean, r),
-                        m.acc_out("rstd", op.rstd, r)};
+    return LayerNorm<U>{.in = inputs(m, op.in, r, 0, op.in.cols),
+                        .b = m.in(op.b, op.in.cols),
+                        .eps = op.eps,
+                        .y = m.out("y", op.y, r, op.in.cols),
+                        .mean = m.acc_out("mean", op.mean, r),
+                        .rstd = m.acc_out("rstd", op.rstd, r)};
   });
 }
 
@@ -89,36 +83,39 @@ template <class T>
 void sample(Check& c, const LayerNormBackward<T>& op) {
   const auto part = [&](const Picks& r, int64_t at, int n, bool rows) {
     c.expect<T>([&]<class U>(Part<U>& m) {
-      return LayerNormBackward<U>{count(r),
-                                  n,
-                                  m.in(op.x + at, r, n, op.x_ld),
-                                  n,
-                                  m.in(op.w + at, n),
-                                  m.acc(op.mean, r),
-                                  m.acc(op.rstd, r),
-                                  m.in(op.dy + at, r, n, op.dy_ld),
-                                  n,
-                                  rows ? m.out("dx", op.dx, r, n, op.dx_ld) : m.unused(count(r) * n),
-                                  n,
-                                  rows ? m.unused_acc(n) : m.acc_out("dw", op.dw + at, {0}, n, n),
-                                  rows ? m.unused_acc(n) : m.acc_out("db", op.db + at, {0}, n, n)};
+      return LayerNormBackward<U>{.in = inputs(m, op.in, r, at, n),
+                                  .mean = m.acc(op.mean, r),
+                                  .rstd = m.acc(op.rstd, r),
+                                  .dy = m.in(op.dy.from_column(at), r, n),
+                                  .dx = rows ? m.out("dx", op.dx, r, n) : m.unused(count(r), n),
+                                  .dw = rows ? m.unused_acc(n) : m.acc_out("dw", op.dw + at, {0}, n, n),
+                                  .db = rows ? m.unused_acc(n) : m.acc_out("db", op.db + at, {0}, n, n)};
     });
   };
-  part(some(op.rows), 0, op.cols, true);
-  const Columns cols(op.cols);
-  part(all(op.rows), cols.first, static_cast<int>(cols.count), false);
+  part(some(op.in.rows), 0, op.in.cols, true);
+  const Columns cols(op.in.cols);
+  part(all(op.in.rows), cols.first, static_cast<int>(cols.count), false);
+}
+
+template <class U, class T>
+GatedNormInputs<U> inputs(Part<U>& m, const GatedNormInputs<T>& in, const Picks& r, int64_t at, int n,
+                          int groups) {
+  return {.rows = count(r),
+          .cols = n,
+          .groups = groups,
+          .y = m.in(in.y.from_column(at), r, n),
+          .z = m.in(in.z.from_column(at), r, n),
+          .w = m.in(in.w + at, n)};
 }
 
 template <class T>
 void sample(Check& c, const GatedNorm<T>& op) {
-  const Picks r = some(op.rows);
+  const Picks r = some(op.in.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return GatedNorm<U>{count(r),  op.cols,
-                        op.groups, m.in(op.y, r, op.cols, op.y_ld),
-                        op.cols,   m.in(op.z, r, op.cols, op.z_ld),
-                        op.cols,   m.in(op.w, op.cols),
-                        op.eps,    m.out("out", op.out, r, op.cols, op.out_ld),
-                        op.cols,   m.acc_out("r", op.r, r, op.groups, op.groups)};
+    return GatedNorm<U>{.in = inputs(m, op.in, r, 0, op.in.cols, op.in.groups),
+                        .eps = op.eps,
+                        .out = m.out("out", op.out, r, op.in.cols),
+                        .r = m.acc_out("r", op.r, r, op.in.groups, op.in.groups)};
   });
 }
 
@@ -126,27 +123,17 @@ template <class T>
 void sample(Check& c, const GatedNormBackward<T>& op) {
   const auto part = [&](const Picks& r, int64_t at, int n, int group, int groups, bool rows) {
     c.expect<T>([&]<class U>(Part<U>& m) {
-      return GatedNormBackward<U>{count(r),
-                                  n,
-                                  groups,
-                                  m.in(op.y + at, r, n, op.y_ld),
-                                  n,
-                                  m.in(op.z + at, r, n, op.z_ld),
-                                  n,
-                                  m.in(op.w + at, n),
-                                  m.acc(op.r + group, r, groups, op.groups),
-                                  m.in(op.dout + at, r, n, op.dout_ld),
-                                  n,
-                                  rows ? m.out("dy", op.dy, r, n, op.dy_ld) : m.unused(count(r) * n),
-                                  n,
-                                  rows ? m.out("dz", op.dz, r, n, op.dz_ld) : m.unused(count(r) * n),
-                                  n,
-                                  rows ? m.unused_acc(n) : m.acc_out("dw", op.dw + at, {0}, n, n)};
+      return GatedNormBackward<U>{.in = inputs(m, op.in, r, at, n, groups),
+                                  .r = m.acc(op.r + group, r, groups, op.in.groups),
+                                  .dout = m.in(op.dout.from_column(at), r, n),
+                                  .dy = rows ? m.out("dy", op.dy, r, n) : m.unused(count(r), n),
+                                  .dz = rows ? m.out("dz", op.dz, r, n) : m.unused(count(r), n),
+                                  .dw = rows ? m.unused_acc(n) : m.acc_out("dw", op.dw + at, {0}, n, n)};
     });
   };
-  part(some(op.rows), 0, op.cols, 0, op.groups, true);
-  const int width = op.cols / op.groups, n = static_cast<int>(std::min<int64_t>(width, kColumns));
-  part(all(op.rows), op.cols - n, n, op.groups - 1, 1, false);  // columns of the last group
+  part(some(op.in.rows), 0, op.in.cols, 0, op.in.groups, true);
+  const int width = op.in.cols / op.in.groups, n = static_cast<int>(std::min<int64_t>(width, kColumns));
+  part(all(op.in.rows), op.in.cols - n, n, op.in.groups - 1, 1, false);  // columns of the last group
 }
 
 template <class T>

@@ -19,16 +19,24 @@ void gated_norm(benchmark::State& state) {
   Array<float> r(rows * groups, 1), dw(cols);
   const double flop = double(rows) * cols * (backward ? 20 : 8);
   const double bytes = double(rows) * cols * (backward ? 5 : 3) * sizeof(T);
+  const GatedNormInputs<T> in{.rows = rows,
+                              .cols = cols,
+                              .groups = groups,
+                              .y = {y.data(), cols},
+                              .z = {z.data(), cols},
+                              .w = w.data()};
   if (backward)
     measure(state,
-            GatedNormBackward<T>{rows, cols, groups, y.data(), cols, z.data(), cols, w.data(), r.data(),
-                                 dout.data(), cols, out.data(), cols, dz.data(), cols, dw.data()},
+            GatedNormBackward<T>{.in = in,
+                                 .r = r.data(),
+                                 .dout = {dout.data(), cols},
+                                 .dy = {out.data(), cols},
+                                 .dz = {dz.data(), cols},
+                                 .dw = dw.data()},
             flop, bytes);
   else
-    measure(state,
-            GatedNorm<T>{rows, cols, groups, y.data(), cols, z.data(), cols, w.data(), 1e-5f, out.data(),
-                         cols, r.data()},
-            flop, bytes);
+    measure(state, GatedNorm<T>{.in = in, .eps = 1e-5f, .out = {out.data(), cols}, .r = r.data()}, flop,
+            bytes);
   compare_with_torch(state, "torch compiled",
                      fmt::format("gated_norm({}, {}, {}, {}, {})", python(backward), rows, cols, groups,
                                  name_of(dtype_of<T>())));

@@ -22,7 +22,11 @@ void rms_norm(benchmark::State& state) {
   const auto x = operand<T>(n), w = operand<T>(cols);
   Array<T> y(n);
   Array<acc_t<T>> r(rows);
-  measure(state, RmsNorm<T>{rows, cols, x.data(), cols, w.data(), acc_t<T>(1e-5), y.data(), cols, r.data()},
+  measure(state,
+          RmsNorm<T>{.in = {.rows = rows, .cols = cols, .x = {x.data(), cols}, .w = w.data()},
+                     .eps = acc_t<T>(1e-5),
+                     .y = {y.data(), cols},
+                     .r = r.data()},
           4.0 * n, 2.0 * n * sizeof(T));
   compare<T>(state, "rms_norm", false);
 }
@@ -35,8 +39,11 @@ void rms_norm_backward(benchmark::State& state) {
   Array<T> dx(n);
   Array<acc_t<T>> r(rows, 1), dw(cols);
   measure(state,
-          RmsNormBackward<T>{rows, cols, x.data(), cols, w.data(), r.data(), dy.data(), cols, dx.data(), cols,
-                             dw.data()},
+          RmsNormBackward<T>{.in = {.rows = rows, .cols = cols, .x = {x.data(), cols}, .w = w.data()},
+                             .r = r.data(),
+                             .dy = {dy.data(), cols},
+                             .dx = {dx.data(), cols},
+                             .dw = dw.data()},
           11.0 * n, 3.0 * n * sizeof(T));
   compare<T>(state, "rms_norm", true);
 }
@@ -49,8 +56,12 @@ void layer_norm(benchmark::State& state) {
   Array<T> y(n);
   Array<acc_t<T>> mean(rows), rstd(rows);
   measure(state,
-          LayerNorm<T>{rows, cols, x.data(), cols, w.data(), b.data(), acc_t<T>(1e-5), y.data(), cols,
-                       mean.data(), rstd.data()},
+          LayerNorm<T>{.in = {.rows = rows, .cols = cols, .x = {x.data(), cols}, .w = w.data()},
+                       .b = b.data(),
+                       .eps = acc_t<T>(1e-5),
+                       .y = {y.data(), cols},
+                       .mean = mean.data(),
+                       .rstd = rstd.data()},
           8.0 * n, 2.0 * n * sizeof(T));
   compare<T>(state, "layer_norm", false);
 }
@@ -63,8 +74,13 @@ void layer_norm_backward(benchmark::State& state) {
   Array<T> dx(n);
   Array<acc_t<T>> mean(rows), rstd(rows, 1), dw(cols), db(cols);
   measure(state,
-          LayerNormBackward<T>{rows, cols, x.data(), cols, w.data(), mean.data(), rstd.data(), dy.data(),
-                               cols, dx.data(), cols, dw.data(), db.data()},
+          LayerNormBackward<T>{.in = {.rows = rows, .cols = cols, .x = {x.data(), cols}, .w = w.data()},
+                               .mean = mean.data(),
+                               .rstd = rstd.data(),
+                               .dy = {dy.data(), cols},
+                               .dx = {dx.data(), cols},
+                               .dw = dw.data(),
+                               .db = db.data()},
           16.0 * n, 3.0 * n * sizeof(T));
   compare<T>(state, "layer_norm", true);
 }
