@@ -22,9 +22,15 @@ void cut_patches(const std::vector<const Image*>& images, const DatasetHeader& h
     first[i] = out - pixels.data();
     for (uint8_t x : images[i]->pixels) *out++ = normalised[x];
   }
-  run(Cpu{},
-      Patchify<T>{static_cast<int>(images.size()), items.cu_items.back(), first.data(), items.sizes.data(),
-                  items.cu_items.data(), header.channels, patch, pixels.data(), items.patches.data<T>()});
+  run(Cpu{}, Patchify<T>{.in = {.images = static_cast<int>(images.size()),
+                                .rows = items.cu_items.back(),
+                                .first_pixel = first.data(),
+                                .sizes = items.sizes.data(),
+                                .cu = items.cu_items.data(),
+                                .channels = header.channels,
+                                .patch = patch},
+                         .pixels = pixels.data(),
+                         .patches = items.patches.data<T>()});
 }
 
 }  // namespace

@@ -10,49 +10,42 @@ namespace mimo {
 enum class ActivationKind : uint8_t { relu2, gelu_erf, gelu_tanh, quick_gelu, silu };
 
 template <class T>
-struct Activation {
+struct ActivationInputs {
   ActivationKind kind;
-  int64_t rows;
-  int64_t cols;
-  const T* x;
-  int64_t x_ld;
-  T* y;
-  int64_t y_ld;
+  int64_t rows, cols;
+  Rows<const T> x;
+};
+
+template <class T>
+struct Activation {
+  ActivationInputs<T> in;
+  Rows<T> y;
 };
 
 template <class T>
 struct ActivationBackward {
-  ActivationKind kind;
-  int64_t rows;
-  int64_t cols;
-  const T* x;
-  int64_t x_ld;
-  const T* dy;
-  int64_t dy_ld;
-  T* dx;
-  int64_t dx_ld;
+  ActivationInputs<T> in;
+  Rows<const T> dy;
+  Rows<T> dx;
+};
+
+template <class T>
+struct SwiGluInputs {
+  int64_t rows, cols;  // of y
+  Rows<const T> x;     // [rows, 2 cols]
 };
 
 template <class T>
 struct SwiGlu {
-  int64_t rows;
-  int64_t cols;  // of y
-  const T* x;    // [rows, 2 cols]
-  int64_t x_ld;
-  T* y;
-  int64_t y_ld;
+  SwiGluInputs<T> in;
+  Rows<T> y;
 };
 
 template <class T>
 struct SwiGluBackward {
-  int64_t rows;
-  int64_t cols;
-  const T* x;
-  int64_t x_ld;
-  const T* dy;
-  int64_t dy_ld;
-  T* dx;  // [rows, 2 cols]
-  int64_t dx_ld;
+  SwiGluInputs<T> in;
+  Rows<const T> dy;
+  Rows<T> dx;  // [rows, 2 cols]
 };
 
 MIMO_CONTRACT(Activation);

@@ -23,8 +23,8 @@ struct AdamTensor {
   acc_t<T>* master;  // == param where T is acc_t<T>
   const acc_t<T>* grad;
   acc_t<T>*m, *v;
-  double decay;  // multiplies weight_decay: 0 or 1
-  double lr;     // multiplies lr
+  double decay = 1;  // multiplies weight_decay: 0 or 1
+  double lr = 1;     // multiplies lr
 };
 
 template <class T>

@@ -16,52 +16,33 @@
 namespace mimo {
 
 template <class T>
-struct Attention {
+struct AttentionInputs {
   int sequences;
-  const int32_t *cu_q, *cu_k;        // [sequences + 1]
-  const int64_t *first_q, *first_k;  // [sequences] or null
-  int64_t tokens_q, tokens_k;        // cu_q[sequences], cu_k[sequences], known to the host
-  int heads, kv_heads, head_dim;     // head_dim 8 to 256, a multiple of 8
+  const int32_t *cu_q, *cu_k;                            // [sequences + 1]
+  const int64_t *first_q = nullptr, *first_k = nullptr;  // [sequences]
+  int64_t tokens_q, tokens_k;     // cu_q[sequences], cu_k[sequences], known to the host
+  int heads, kv_heads, head_dim;  // head_dim 8 to 256, a multiple of 8
   bool causal;
   acc_t<T> scale;
-  const T* q;  // [tokens_q, heads * head_dim]
-  int64_t q_ld;
-  const T* k;  // [tokens_k, kv_heads * head_dim]
-  int64_t k_ld;
-  const T* v;  // like k
-  int64_t v_ld;
-  T* o;  // like q
-  int64_t o_ld;
+  Rows<const T> q;     // [tokens_q, heads * head_dim]
+  Rows<const T> k, v;  // [tokens_k, kv_heads * head_dim]
+};
+
+template <class T>
+struct Attention {
+  AttentionInputs<T> in;
+  Rows<T> o;      // like q
   acc_t<T>* lse;  // [heads, tokens_q]
 };
 
 template <class T>
 struct AttentionBackward {
-  int sequences;
-  const int32_t *cu_q, *cu_k;
-  const int64_t *first_q, *first_k;
-  int64_t tokens_q, tokens_k;
-  int heads, kv_heads, head_dim;
-  bool causal;
-  acc_t<T> scale;
-  const T* q;
-  int64_t q_ld;
-  const T* k;
-  int64_t k_ld;
-  const T* v;
-  int64_t v_ld;
-  const T* o;  // not read where delta is given
-  int64_t o_ld;
-  const acc_t<T>* lse;    // [heads, tokens_q]
-  const acc_t<T>* delta;  // [heads, tokens_q] or null: computed from d_o and o
-  const T* d_o;
-  int64_t d_o_ld;
-  T* dq;
-  int64_t dq_ld;
-  T* dk;
-  int64_t dk_ld;
-  T* dv;
-  int64_t dv_ld;
+  AttentionInputs<T> in;
+  Rows<const T> o = {};             // not read where delta is given
+  const acc_t<T>* lse;              // [heads, tokens_q]
+  const acc_t<T>* delta = nullptr;  // [heads, tokens_q]; null: computed from d_o and o
+  Rows<const T> d_o;
+  Rows<T> dq, dk, dv;
 };
 
 // Merges two partial results over different keys into the first:
@@ -71,11 +52,9 @@ template <class T>
 struct AttentionMerge {
   int64_t tokens;
   int heads, head_dim;
-  T* o_a;  // [tokens, heads * head_dim], in and out
-  int64_t o_a_ld;
+  Rows<T> o_a;      // [tokens, heads * head_dim], in and out
   acc_t<T>* lse_a;  // [heads, tokens], in and out
-  const T* o_b;
-  int64_t o_b_ld;
+  Rows<const T> o_b;
   const acc_t<T>* lse_b;
 };
 

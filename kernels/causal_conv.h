@@ -9,37 +9,32 @@
 namespace mimo {
 
 template <class T>
-struct CausalConv {
+struct CausalConvInputs {
   int sequences;
   const int32_t* cu;
   int64_t tokens;
-  int channels, width;  // width 2 to 8
-  const T* x;           // [tokens, channels]
-  int64_t x_ld;
-  const T* weight;    // [channels, width], k = 0 the oldest tap
-  const T* bias;      // [channels] or null
-  const T* state_in;  // [sequences, width - 1, channels] or null
-  T* y;
-  int64_t y_ld;
-  T* state_out;  // like state_in, or null: the last width - 1 inputs, with state_in before them
+  int channels, width;          // width 2 to 8
+  Rows<const T> x;              // [tokens, channels]
+  const T* weight;              // [channels, width], k = 0 the oldest tap
+  const T* bias = nullptr;      // [channels]
+  const T* state_in = nullptr;  // [sequences, width - 1, channels]
+};
+
+template <class T>
+struct CausalConv {
+  CausalConvInputs<T> in;
+  Rows<T> y;
+  T* state_out = nullptr;  // like state_in: the last width - 1 inputs, with state_in before them
 };
 
 template <class T>
 struct CausalConvBackward {
-  int sequences;
-  const int32_t* cu;
-  int64_t tokens;
-  int channels, width;
-  const T* x;
-  int64_t x_ld;
-  const T *weight, *bias, *state_in;
-  const T* dy;
-  int64_t dy_ld;
-  const T* dstate_out;  // or null
-  T* dx;
-  int64_t dx_ld;
-  acc_t<T>*dweight, *dbias;  // added to; each null where frozen, dbias also where bias is
-  T* dstate_in;              // or null, overwritten
+  CausalConvInputs<T> in;
+  Rows<const T> dy;
+  const T* dstate_out = nullptr;
+  Rows<T> dx;
+  acc_t<T>*dweight = nullptr, *dbias = nullptr;  // added to; each null where frozen, dbias also where bias is
+  T* dstate_in = nullptr;                        // overwritten
 };
 
 // f.template operator()<width>(); throws for a width outside 2 to 8.

@@ -21,10 +21,9 @@ template <class T>
 struct CrossEntropyMax {
   int64_t rows;
   int64_t first, cols;
-  const T* logits;  // [rows, cols]
-  int64_t ld;
-  acc_t<T>* max;  // [rows]
-  int32_t* arg;   // [rows] or null
+  Rows<const T> logits;    // [rows, cols]
+  acc_t<T>* max;           // [rows]
+  int32_t* arg = nullptr;  // [rows]
 };
 
 // In place on arg: where here_t != max_t it becomes INT32_MAX. A row whose maximum is NaN keeps its arg.
@@ -39,8 +38,7 @@ template <class T>
 struct CrossEntropySum {
   int64_t rows;
   int64_t first, cols;
-  const T* logits;
-  int64_t ld;
+  Rows<const T> logits;
   const int32_t* labels;  // [rows]
   const acc_t<T>* max;
   acc_t<T>*sum, *target;  // [rows]
@@ -60,12 +58,11 @@ template <class T>
 struct CrossEntropyGrad {
   int64_t rows;
   int64_t first, cols;
-  T* logits;  // in: logits, out: their gradient
-  int64_t ld;
+  Rows<T> logits;  // in: logits, out: their gradient
   const int32_t* labels;
   const acc_t<T>*max, *sum, *target;
-  const acc_t<T>* dloss;  // [1]
-  acc_t<T>* loss;         // [rows] or null
+  const acc_t<T>* dloss;     // [1]
+  acc_t<T>* loss = nullptr;  // [rows]
 };
 
 MIMO_CONTRACT(CrossEntropyMax);

@@ -7,29 +7,22 @@ namespace mimo {
 template <class T>
 struct Fill {  // y = value
   int64_t rows, cols;
-  T* y;
-  int64_t y_ld;
+  Rows<T> y;
   acc_t<T> value;
 };
 
 template <class T>
 struct Add {  // y = a + b; y may be a or b; a row stride of 0 adds one row to all
   int64_t rows, cols;
-  const T* a;
-  int64_t a_ld;
-  const T* b;
-  int64_t b_ld;
-  T* y;
-  int64_t y_ld;
+  Rows<const T> a, b;
+  Rows<T> y;
 };
 
 template <class T>
-struct Copy {  // y = x; a row stride x_ld of 0 repeats one row
+struct Copy {  // y = x; a row stride of 0 repeats one row
   int64_t rows, cols;
-  const T* x;
-  int64_t x_ld;
-  T* y;
-  int64_t y_ld;
+  Rows<const T> x;
+  Rows<T> y;
 };
 
 template <class T>
@@ -44,7 +37,7 @@ struct ToAcc {  // y = x in acc_t<T>; accumulate: y += x
   int64_t n;
   const T* x;
   acc_t<T>* y;
-  bool accumulate;
+  bool accumulate = false;
 };
 
 template <class T>
@@ -58,8 +51,7 @@ template <class T>
 struct AddColumnSums {  // y[c] += sum over rows of x[r, c]; two stages, fixed order
   int64_t rows;
   int cols;
-  const T* x;
-  int64_t x_ld;
+  Rows<const T> x;
   acc_t<T>* y;
 };
 

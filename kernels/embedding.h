@@ -7,25 +7,24 @@
 
 namespace mimo {
 
-template <class T>
-struct Embedding {
+struct EmbeddingInputs {
   int64_t tokens;
   int cols;
   int64_t first, rows;
   const int32_t* ids;  // [tokens]
-  const T* table;      // [rows, cols]
-  T* out;              // [tokens, cols]
-  int64_t out_ld;
+};
+
+template <class T>
+struct Embedding {
+  EmbeddingInputs in;
+  const T* table;  // [rows, cols]
+  Rows<T> out;     // [tokens, cols]
 };
 
 template <class T>
 struct EmbeddingBackward {
-  int64_t tokens;
-  int cols;
-  int64_t first, rows;
-  const int32_t* ids;
-  const T* dout;
-  int64_t dout_ld;
+  EmbeddingInputs in;
+  Rows<const T> dout;
   acc_t<T>* dtable;  // added to
 };
 

@@ -9,31 +9,23 @@ namespace mimo {
 
 template <class T>
 struct Gemm {
-  bool trans_a, trans_b;
+  bool trans_a = false, trans_b = false;
   int64_t m, n, k;
-  acc_t<T> alpha;
-  const T* a;
-  int64_t a_ld;
-  const T* b;
-  int64_t b_ld;
-  acc_t<T> beta;
-  T* c;
-  int64_t c_ld;
-  const T* bias;  // [n] or null
+  acc_t<T> alpha = 1;
+  Rows<const T> a, b;
+  acc_t<T> beta = 0;
+  Rows<T> c;
+  const T* bias = nullptr;  // [n]
 };
 
 template <class T>
 struct GemmAccumulate {
-  bool trans_a, trans_b;
+  bool trans_a = false, trans_b = false;
   int64_t m, n, k;
-  acc_t<T> alpha;
-  const T* a;
-  int64_t a_ld;
-  const T* b;
-  int64_t b_ld;
-  acc_t<T> beta;
-  acc_t<T>* c;
-  int64_t c_ld;
+  acc_t<T> alpha = 1;
+  Rows<const T> a, b;
+  acc_t<T> beta = 1;
+  Rows<acc_t<T>> c;
 };
 
 MIMO_CONTRACT(Gemm);

@@ -7,26 +7,25 @@
 
 namespace mimo {
 
-template <class T>
-struct Patchify {
+struct PatchifyInputs {
   int images;
   int64_t rows;                // patches of all images, cu[images]
   const int64_t* first_pixel;  // [images]
   const int32_t* sizes;        // [images, 2]
   const int32_t* cu;           // [images + 1], first patch row of each image
   int channels, patch;
+};
+
+template <class T>
+struct Patchify {
+  PatchifyInputs in;
   const T* pixels;
   T* patches;  // [rows, channels * patch^2]
 };
 
 template <class T>
 struct Unpatchify {
-  int images;
-  int64_t rows;
-  const int64_t* first_pixel;
-  const int32_t* sizes;
-  const int32_t* cu;
-  int channels, patch;
+  PatchifyInputs in;
   const T* patches;
   T* pixels;
 };

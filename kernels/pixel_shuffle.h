@@ -14,9 +14,9 @@ struct PixelShuffle {
   const int32_t* sizes;  // [images, 2]: h, w of x
   const int32_t* cu;     // [images + 1]: first row of each image in x (cu / 4 in y)
   int cols;              // of x
-  bool inverse;
-  const T* in;  // x, or y where inverse; contiguous
-  T* out;
+  bool inverse = false;
+  const T* from;  // x, or y where inverse; contiguous
+  T* to;
 };
 
 MIMO_CONTRACT(PixelShuffle);

@@ -10,30 +10,26 @@
 
 namespace mimo {
 
-template <class T>
-struct PositionEmbedding {
+struct PositionEmbeddingInputs {
   int images;
-  int64_t rows;          // of all images, cu[images]
   const int32_t* sizes;  // [images, 2]: height, width in patches
   const int32_t* cu;     // [images + 1], first row of each image
-  int grid;
-  int cols;
-  const T* table;  // [grid * grid, cols]
-  const T* x;      // [rows, cols] or null
-  int64_t x_ld;
-  T* out;  // [rows, cols]
-  int64_t out_ld;
+  int grid, cols;
+};
+
+template <class T>
+struct PositionEmbedding {
+  PositionEmbeddingInputs in;
+  int64_t rows;          // of all images, cu[images]
+  const T* table;        // [grid * grid, cols]
+  Rows<const T> x = {};  // [rows, cols] or null
+  Rows<T> out;           // [rows, cols]
 };
 
 template <class T>
 struct PositionEmbeddingBackward {
-  int images;
-  const int32_t* sizes;
-  const int32_t* cu;
-  int grid;
-  int cols;
-  const T* dout;
-  int64_t dout_ld;
+  PositionEmbeddingInputs in;
+  Rows<const T> dout;
   acc_t<T>* dtable;  // added to
 };
 

@@ -14,11 +14,9 @@ struct Rope {
   int heads, head_dim, rotary;
   double theta;
   const int32_t* positions;  // [tokens]
-  bool inverse;
-  const T* x;  // [tokens, heads * head_dim]
-  int64_t x_ld;
-  T* y;
-  int64_t y_ld;
+  bool inverse = false;
+  Rows<const T> x;  // [tokens, heads * head_dim]
+  Rows<T> y;
 };
 
 MIMO_CONTRACT(Rope);

@@ -8,35 +8,26 @@ namespace mimo {
 
 template <class T>
 struct GatherRows {
-  int64_t count;
-  int64_t cols;
+  int64_t count, cols;
   const int32_t* rows;  // [count]
-  const T* x;
-  int64_t x_ld;
-  T* out;  // [count, cols]
-  int64_t out_ld;
+  Rows<const T> x;
+  Rows<T> out;  // [count, cols]
 };
 
 template <class T>
 struct ScatterRows {
-  int64_t count;
-  int64_t cols;
-  const int32_t* rows;  // [count], distinct
-  const T* x;           // [count, cols], or null: zeros
-  int64_t x_ld;
-  T* out;
-  int64_t out_ld;
+  int64_t count, cols;
+  const int32_t* rows;   // [count], distinct
+  Rows<const T> x = {};  // [count, cols], or null: zeros
+  Rows<T> out;
 };
 
 template <class T>
 struct ScatterAddRows {
-  int64_t count;
-  int64_t cols;
+  int64_t count, cols;
   const int32_t* rows;  // [count], distinct
-  const T* x;
-  int64_t x_ld;
-  T* out;
-  int64_t out_ld;
+  Rows<const T> x;
+  Rows<T> out;
 };
 
 MIMO_CONTRACT(GatherRows);

@@ -10,62 +10,42 @@
 // Backward recomputes dt, s and the chunk states; the decay gradient is a sum of like-signed partial terms,
 // never a reverse cumsum of differences. Source: Dao and Gu, Transformers are SSMs, 2024 (arXiv 2405.21060).
 #pragma once
+#include <limits>
+
 #include "kernels/kernel.h"
 
 namespace mimo {
 
 template <class T>
-struct Ssd {
+struct SsdInputs {
   int sequences;
   const int32_t* cu;
   int64_t tokens;
   int heads, head_dim, groups, state, chunk;
-  const T* x;  // [tokens, heads * head_dim]
-  int64_t x_ld;
-  const T* b;  // [tokens, groups * state]
-  int64_t b_ld;
-  const T* c;  // like b
-  int64_t c_ld;
-  const T* dt;  // raw, [tokens, heads]
-  int64_t dt_ld;
+  Rows<const T> x;                     // [tokens, heads * head_dim]
+  Rows<const T> b, c;                  // [tokens, groups * state]
+  Rows<const T> dt;                    // raw, [tokens, heads]
   const acc_t<T>*dt_bias, *a_log, *d;  // [heads]
-  acc_t<T> dt_min, dt_max;             // 0 and infinity: no clamp
-  const acc_t<T>* state_in;            // [sequences, heads, head_dim, state] or null (zero)
-  T* y;                                // like x
-  int64_t y_ld;
-  acc_t<T>* state_out;  // like state_in, or null
+  acc_t<T> dt_min = 0, dt_max = std::numeric_limits<acc_t<T>>::infinity();
+  const acc_t<T>* state_in = nullptr;  // [sequences, heads, head_dim, state]; null: zero
+};
+
+template <class T>
+struct Ssd {
+  SsdInputs<T> in;
+  Rows<T> y;                      // like x
+  acc_t<T>* state_out = nullptr;  // like state_in
 };
 
 template <class T>
 struct SsdBackward {
-  int sequences;
-  const int32_t* cu;
-  int64_t tokens;
-  int heads, head_dim, groups, state, chunk;
-  const T* x;
-  int64_t x_ld;
-  const T* b;
-  int64_t b_ld;
-  const T* c;
-  int64_t c_ld;
-  const T* dt;
-  int64_t dt_ld;
-  const acc_t<T>*dt_bias, *a_log, *d;
-  acc_t<T> dt_min, dt_max;
-  const acc_t<T>* state_in;
-  const T* dy;
-  int64_t dy_ld;
-  const acc_t<T>* dstate_out;  // or null (zero)
-  T* dx;
-  int64_t dx_ld;
-  T* db;
-  int64_t db_ld;
-  T* dc;
-  int64_t dc_ld;
-  T* ddt;  // gradient of the raw dt
-  int64_t ddt_ld;
-  acc_t<T>*ddt_bias, *da_log, *dd;  // [heads], added to; each null where frozen
-  acc_t<T>* dstate_in;              // or null, overwritten
+  SsdInputs<T> in;
+  Rows<const T> dy;
+  const acc_t<T>* dstate_out = nullptr;  // null: zero
+  Rows<T> dx, db, dc;
+  Rows<T> ddt;                                                    // gradient of the raw dt
+  acc_t<T>*ddt_bias = nullptr, *da_log = nullptr, *dd = nullptr;  // [heads], added to; each null where frozen
+  acc_t<T>* dstate_in = nullptr;                                  // overwritten
 };
 
 MIMO_CONTRACT(Ssd);

@@ -23,6 +23,24 @@ LayerNormInputs<T> layer_norm_inputs(const Tensor& x, const Parameter& weight) {
       .rows = x.rows(), .cols = static_cast<int>(x.cols()), .x = rows_of<T>(x), .w = weight.value.data<T>()};
 }
 
+template <class T>
+ActivationInputs<T> activation_inputs(const Tensor& x, ActivationKind kind) {
+  return {.kind = kind, .rows = x.rows(), .cols = x.cols(), .x = rows_of<T>(x)};
+}
+
+template <class T>
+SwiGluInputs<T> swiglu_inputs(const Tensor& x) {
+  return {.rows = x.rows(), .cols = x.cols() / 2, .x = rows_of<T>(x)};
+}
+
+EmbeddingInputs embedding_inputs(const Tensor& ids, const Parameter& weight, int64_t first) {
+  return {.tokens = ids.numel(),
+          .cols = static_cast<int>(weight.value.dim(1)),
+          .first = first,
+          .rows = weight.value.dim(0),
+          .ids = ids.data<int32_t>()};
+}
+
 }  // namespace
 
 Sequences sequences(const std::vector<int32_t>& cu, const std::vector<int32_t>& positions) {
@@ -35,23 +53,39 @@ Tensor linear(const Tensor& x, Parameter& weight, Parameter* bias) {
              weight.name + " takes " + std::to_string(in) + " columns, got " + to_string(x.shape()));
   Tensor y = Tensor::empty(with_cols(x, out), x.dtype(), x.device());
   dispatch(x.dtype(), [&]<class T>() {
-    launch(Gemm<T>{false, true, rows, out, in, 1, x.data<T>(), x.ld(), weight.value.data<T>(), in, 0,
-                   y.data<T>(), out, bias ? bias->value.data<T>() : nullptr});
+    launch(Gemm<T>{.trans_b = true,
+                   .m = rows,
+                   .n = out,
+                   .k = in,
+                   .a = rows_of<T>(x),
+                   .b = {weight.value.data<T>(), in},
+                   .c = {y.data<T>(), out},
+                   .bias = bias ? bias->value.data<T>() : nullptr});
   });
   const auto backward = [x = x.detach(), node = x.node(), w = &weight, bias, rows, in,
                          out](const Tensor& dy) {
     dispatch(x.dtype(), [&]<class T>() {
       if (node) {
         Tensor dx = empty_like(x);
-        launch(Gemm<T>{false, false, rows, in, out, 1, dy.data<T>(), dy.ld(), w->value.data<T>(), in, 0,
-                       dx.data<T>(), in, nullptr});
+        launch(Gemm<T>{.m = rows,
+                       .n = in,
+                       .k = out,
+                       .a = rows_of<T>(dy),
+                       .b = {w->value.data<T>(), in},
+                       .c = {dx.data<T>(), in}});
         accumulate(node, dx);
       }
       if (w->trainable)
-        launch(GemmAccumulate<T>{true, false, out, in, rows, 1, dy.data<T>(), dy.ld(), x.data<T>(), x.ld(), 1,
-                                 grad_of<T>(*w), in});
+        launch(GemmAccumulate<T>{.trans_a = true,
+                                 .m = out,
+                                 .n = in,
+                                 .k = rows,
+                                 .a = rows_of<T>(dy),
+                                 .b = rows_of<T>(x),
+                                 .c = {grad_of<T>(*w), in}});
       if (bias && bias->trainable)
-        launch(AddColumnSums<T>{rows, static_cast<int>(out), dy.data<T>(), dy.ld(), grad_of<T>(*bias)});
+        launch(AddColumnSums<T>{
+            .rows = rows, .cols = static_cast<int>(out), .x = rows_of<T>(dy), .y = grad_of<T>(*bias)});
     });
   };
   return record(y, "linear", {x}, backward, weight.trainable || (bias && bias->trainable));
@@ -61,7 +95,8 @@ Tensor add_bias(const Tensor& x, Parameter& bias) {
   const int64_t rows = x.rows(), cols = x.cols();
   Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
-    launch(Add<T>{rows, cols, x.data<T>(), x.ld(), bias.value.data<T>(), 0, y.data<T>(), y.ld()});
+    launch(Add<T>{
+        .rows = rows, .cols = cols, .a = rows_of<T>(x), .b = {bias.value.data<T>(), 0}, .y = rows_of<T>(y)});
   });
   return record(
       y, "add_bias", {x},
@@ -69,7 +104,8 @@ Tensor add_bias(const Tensor& x, Parameter& bias) {
         accumulate(node, dy);
         if (b->trainable)
           dispatch(dy.dtype(), [&]<class T>() {
-            launch(AddColumnSums<T>{rows, static_cast<int>(cols), dy.data<T>(), dy.ld(), grad_of<T>(*b)});
+            launch(AddColumnSums<T>{
+                .rows = rows, .cols = static_cast<int>(cols), .x = rows_of<T>(dy), .y = grad_of<T>(*b)});
           });
       },
       bias.trainable);
@@ -79,7 +115,8 @@ Tensor add(const Tensor& a, const Tensor& b) {
   MIMO_CHECK(a.shape() == b.shape(), "sum of " + to_string(a.shape()) + " and " + to_string(b.shape()));
   Tensor y = empty_like(a);
   dispatch(a.dtype(), [&]<class T>() {
-    launch(Add<T>{a.rows(), a.cols(), a.data<T>(), a.ld(), b.data<T>(), b.ld(), y.data<T>(), y.ld()});
+    launch(Add<T>{
+        .rows = a.rows(), .cols = a.cols(), .a = rows_of<T>(a), .b = rows_of<T>(b), .y = rows_of<T>(y)});
   });
   return record(y, "add", {a, b}, [na = a.node(), nb = b.node()](const Tensor& dy) {
     accumulate(na, dy);
@@ -146,48 +183,42 @@ Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter& bias, double ep
 Tensor activation(const Tensor& x, ActivationKind kind) {
   Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
-    launch(Activation<T>{kind, x.rows(), x.cols(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+    launch(Activation<T>{.in = activation_inputs<T>(x, kind), .y = rows_of<T>(y)});
   });
   return record(y, "activation", {x}, [x = x.detach(), node = x.node(), kind](const Tensor& dy) {
     Tensor dx = empty_like(x);
     dispatch(x.dtype(), [&]<class T>() {
-      launch(ActivationBackward<T>{kind, x.rows(), x.cols(), x.data<T>(), x.ld(), dy.data<T>(), dy.ld(),
-                                   dx.data<T>(), dx.ld()});
+      launch(ActivationBackward<T>{
+          .in = activation_inputs<T>(x, kind), .dy = rows_of<T>(dy), .dx = rows_of<T>(dx)});
     });
     accumulate(node, dx);
   });
 }
 
 Tensor swiglu(const Tensor& x) {
-  const int64_t cols = x.cols() / 2;
-  Tensor y = Tensor::empty(with_cols(x, cols), x.dtype(), x.device());
-  dispatch(x.dtype(), [&]<class T>() {
-    launch(SwiGlu<T>{x.rows(), cols, x.data<T>(), x.ld(), y.data<T>(), y.ld()});
-  });
-  return record(y, "swiglu", {x}, [x = x.detach(), node = x.node(), cols](const Tensor& dy) {
+  Tensor y = Tensor::empty(with_cols(x, x.cols() / 2), x.dtype(), x.device());
+  dispatch(x.dtype(), [&]<class T>() { launch(SwiGlu<T>{.in = swiglu_inputs<T>(x), .y = rows_of<T>(y)}); });
+  return record(y, "swiglu", {x}, [x = x.detach(), node = x.node()](const Tensor& dy) {
     Tensor dx = empty_like(x);
     dispatch(x.dtype(), [&]<class T>() {
-      launch(SwiGluBackward<T>{x.rows(), cols, x.data<T>(), x.ld(), dy.data<T>(), dy.ld(), dx.data<T>(),
-                               dx.ld()});
+      launch(SwiGluBackward<T>{.in = swiglu_inputs<T>(x), .dy = rows_of<T>(dy), .dx = rows_of<T>(dx)});
     });
     accumulate(node, dx);
   });
 }
 
 Tensor embedding(const Tensor& ids, Parameter& weight, int64_t first) {
-  const int64_t tokens = ids.numel(), rows = weight.value.dim(0);
-  const int cols = static_cast<int>(weight.value.dim(1));
-  Tensor y = Tensor::empty({tokens, cols}, weight.value.dtype(), ids.device());
+  Tensor y = Tensor::empty({ids.numel(), weight.value.dim(1)}, weight.value.dtype(), ids.device());
   dispatch(y.dtype(), [&]<class T>() {
-    launch(Embedding<T>{tokens, cols, first, rows, ids.data<int32_t>(), weight.value.data<T>(), y.data<T>(),
-                        y.ld()});
+    launch(Embedding<T>{
+        .in = embedding_inputs(ids, weight, first), .table = weight.value.data<T>(), .out = rows_of<T>(y)});
   });
   return record(
       y, "embedding", {},
-      [ids = ids.detach(), w = &weight, tokens, cols, first, rows](const Tensor& dy) {
+      [ids = ids.detach(), w = &weight, first](const Tensor& dy) {
         dispatch(dy.dtype(), [&]<class T>() {
-          launch(EmbeddingBackward<T>{tokens, cols, first, rows, ids.data<int32_t>(), dy.data<T>(), dy.ld(),
-                                      grad_of<T>(*w)});
+          launch(EmbeddingBackward<T>{
+              .in = embedding_inputs(ids, *w, first), .dout = rows_of<T>(dy), .dtable = grad_of<T>(*w)});
         });
       },
       weight.trainable);
@@ -200,22 +231,28 @@ Tensor place_rows(const Tensor& stream, const Tensor& features, const Tensor& ro
   const int64_t count = rows.numel(), cols = stream.cols();
   if (count == 0) return stream;
   dispatch(stream.dtype(), [&]<class T>() {
-    launch(ScatterRows<T>{count, cols, rows.data<int32_t>(), features.data<T>(), features.ld(),
-                          stream.data<T>(), stream.ld()});
+    launch(ScatterRows<T>{.count = count,
+                          .cols = cols,
+                          .rows = rows.data<int32_t>(),
+                          .x = rows_of<T>(features),
+                          .out = rows_of<T>(stream)});
   });
-  return record(
-      stream.detach(), "place_rows", {stream, features},
-      [s = stream.node(), f = features.node(), shape = features.shape(), rows, count,
-       cols](const Tensor& dy) {
-        accumulate(s, dy);  // the rows of features are no token's: the lookup's backward leaves them out
-        if (!f) return;
-        Tensor df = Tensor::empty(shape, dy.dtype(), dy.device());
-        dispatch(dy.dtype(), [&]<class T>() {
-          launch(
-              GatherRows<T>{count, cols, rows.data<int32_t>(), dy.data<T>(), dy.ld(), df.data<T>(), df.ld()});
-        });
-        accumulate(f, df);
-      });
+  return record(stream.detach(), "place_rows", {stream, features},
+                [s = stream.node(), f = features.node(), shape = features.shape(), rows, count,
+                 cols](const Tensor& dy) {
+                  // The rows of features are no token's: the lookup's backward leaves them out.
+                  accumulate(s, dy);
+                  if (!f) return;
+                  Tensor df = Tensor::empty(shape, dy.dtype(), dy.device());
+                  dispatch(dy.dtype(), [&]<class T>() {
+                    launch(GatherRows<T>{.count = count,
+                                         .cols = cols,
+                                         .rows = rows.data<int32_t>(),
+                                         .x = rows_of<T>(dy),
+                                         .out = rows_of<T>(df)});
+                  });
+                  accumulate(f, df);
+                });
 }
 
 Tensor add_rows(const Tensor& stream, const Tensor& features, const Tensor& rows) {
@@ -226,8 +263,11 @@ Tensor add_rows(const Tensor& stream, const Tensor& features, const Tensor& rows
   Tensor y = empty_like(stream);
   copy_into(y, stream);
   dispatch(y.dtype(), [&]<class T>() {
-    launch(ScatterAddRows<T>{count, cols, rows.data<int32_t>(), features.data<T>(), features.ld(),
-                             y.data<T>(), y.ld()});
+    launch(ScatterAddRows<T>{.count = count,
+                             .cols = cols,
+                             .rows = rows.data<int32_t>(),
+                             .x = rows_of<T>(features),
+                             .out = rows_of<T>(y)});
   });
   return record(y, "add_rows", {stream, features},
                 [s = stream.node(), f = features.node(), shape = features.shape(), rows, count,
@@ -236,8 +276,11 @@ Tensor add_rows(const Tensor& stream, const Tensor& features, const Tensor& rows
                   if (!f) return;
                   Tensor df = Tensor::empty(shape, dy.dtype(), dy.device());
                   dispatch(dy.dtype(), [&]<class T>() {
-                    launch(GatherRows<T>{count, cols, rows.data<int32_t>(), dy.data<T>(), dy.ld(),
-                                         df.data<T>(), df.ld()});
+                    launch(GatherRows<T>{.count = count,
+                                         .cols = cols,
+                                         .rows = rows.data<int32_t>(),
+                                         .x = rows_of<T>(dy),
+                                         .out = rows_of<T>(df)});
                   });
                   accumulate(f, df);
                 });
@@ -247,14 +290,21 @@ Tensor gather_rows(const Tensor& x, const Tensor& rows) {
   const int64_t count = rows.numel(), cols = x.cols();
   Tensor y = Tensor::empty({count, cols}, x.dtype(), x.device());
   dispatch(x.dtype(), [&]<class T>() {
-    launch(GatherRows<T>{count, cols, rows.data<int32_t>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+    launch(GatherRows<T>{.count = count,
+                         .cols = cols,
+                         .rows = rows.data<int32_t>(),
+                         .x = rows_of<T>(x),
+                         .out = rows_of<T>(y)});
   });
   return record(y, "gather_rows", {x},
                 [node = x.node(), shape = x.shape(), rows, count, cols](const Tensor& dy) {
                   Tensor dx = Tensor::zeros(shape, dy.dtype(), dy.device());
                   dispatch(dy.dtype(), [&]<class T>() {
-                    launch(ScatterRows<T>{count, cols, rows.data<int32_t>(), dy.data<T>(), dy.ld(),
-                                          dx.data<T>(), dx.ld()});
+                    launch(ScatterRows<T>{.count = count,
+                                          .cols = cols,
+                                          .rows = rows.data<int32_t>(),
+                                          .x = rows_of<T>(dy),
+                                          .out = rows_of<T>(dx)});
                   });
                   accumulate(node, dx);
                 });
@@ -274,30 +324,51 @@ CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int
   };
   dispatch(logits.dtype(), [&]<class T>() {
     using A = acc_t<T>;
-    launch(CrossEntropyMax<T>{rows, first, cols, logits.data<T>(), logits.ld(), max.data<A>(),
-                              arg.data<int32_t>()});
+    launch(CrossEntropyMax<T>{.rows = rows,
+                              .first = first,
+                              .cols = cols,
+                              .logits = rows_of<T>(logits),
+                              .max = max.data<A>(),
+                              .arg = arg.data<int32_t>()});
     if (split) {
       const Tensor here = empty_like(max);
       copy_into(here, max);
       reduce(max, ReduceOp::max);
-      launch(CrossEntropyArg<T>{rows, here.data<A>(), max.data<A>(), arg.data<int32_t>()});
+      launch(CrossEntropyArg<T>{
+          .rows = rows, .here = here.data<A>(), .max = max.data<A>(), .arg = arg.data<int32_t>()});
       reduce(arg, ReduceOp::min);
     }
-    launch(CrossEntropySum<T>{rows, first, cols, logits.data<T>(), logits.ld(), labels.data<int32_t>(),
-                              max.data<A>(), sums.data<A>(), sums.data<A>() + rows});
+    launch(CrossEntropySum<T>{.rows = rows,
+                              .first = first,
+                              .cols = cols,
+                              .logits = rows_of<T>(logits),
+                              .labels = labels.data<int32_t>(),
+                              .max = max.data<A>(),
+                              .sum = sums.data<A>(),
+                              .target = sums.data<A>() + rows});
     if (split) reduce(sums, ReduceOp::sum);
     const Tensor sum = total.defined() ? total : Tensor::zeros({1}, DType::f64);
-    launch(CrossEntropyLoss<T>{rows, labels.data<int32_t>(), sums.data<A>(), sums.data<A>() + rows,
-                               sum.data<double>(), result.loss_sum.data<A>()});
+    launch(CrossEntropyLoss<T>{.rows = rows,
+                               .labels = labels.data<int32_t>(),
+                               .sum = sums.data<A>(),
+                               .target = sums.data<A>() + rows,
+                               .result = sum.data<double>(),
+                               .value = result.loss_sum.data<A>()});
   });
   result.loss_sum = record(
       result.loss_sum, "cross_entropy", {logits},
       [z = logits.detach(), node = logits.node(), labels, max, sums, first, rows, cols](const Tensor& dy) {
         dispatch(z.dtype(), [&]<class T>() {
           using A = acc_t<T>;
-          launch(CrossEntropyGrad<T>{rows, first, cols, z.data<T>(), z.ld(), labels.data<int32_t>(),
-                                     max.data<A>(), sums.data<A>(), sums.data<A>() + rows, dy.data<A>(),
-                                     nullptr});
+          launch(CrossEntropyGrad<T>{.rows = rows,
+                                     .first = first,
+                                     .cols = cols,
+                                     .logits = rows_of<T>(z),
+                                     .labels = labels.data<int32_t>(),
+                                     .max = max.data<A>(),
+                                     .sum = sums.data<A>(),
+                                     .target = sums.data<A>() + rows,
+                                     .dloss = dy.data<A>()});
         });
         accumulate(node, z);
       });

@@ -1,6 +1,5 @@
 // Ops along packed sequences: attention, Mamba-2, causal convolution, Mamba-1's scan.
 #include <cmath>
-#include <limits>
 
 #include "kernels/attention.h"
 #include "kernels/causal_conv.h"
@@ -17,16 +16,34 @@ namespace {
 template <class T>
 void rotate(const Tensor& qk, const Tensor& to, const AttentionShape& s, const Sequences& seqs,
             bool inverse) {
-  launch(Rope<T>{seqs.tokens, s.heads + s.kv_heads, s.head_dim, s.head_dim, s.rope_theta,
-                 seqs.positions.data<int32_t>(), inverse, qk.data<T>(), qk.ld(), to.data<T>(), to.ld()});
+  launch(Rope<T>{.tokens = seqs.tokens,
+                 .heads = s.heads + s.kv_heads,
+                 .head_dim = s.head_dim,
+                 .rotary = s.head_dim,
+                 .theta = s.rope_theta,
+                 .positions = seqs.positions.data<int32_t>(),
+                 .inverse = inverse,
+                 .x = rows_of<T>(qk),
+                 .y = rows_of<T>(to)});
+}
+
+template <class T>
+CausalConvInputs<T> conv_inputs(const Tensor& x, const Parameter& weight, const Parameter& bias,
+                                const Sequences& seqs) {
+  return {.sequences = seqs.count,
+          .cu = seqs.cu.data<int32_t>(),
+          .tokens = seqs.tokens,
+          .channels = static_cast<int>(x.cols()),
+          .width = static_cast<int>(weight.value.dim(-1)),
+          .x = rows_of<T>(x),
+          .weight = weight.value.data<T>(),
+          .bias = bias.value.data<T>()};
 }
 
 Tensor convolve(const Tensor& x, const Parameter& weight, const Parameter& bias, const Sequences& seqs) {
   const Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
-    launch(CausalConv<T>{seqs.count, seqs.cu.data<int32_t>(), seqs.tokens, static_cast<int>(x.cols()),
-                         static_cast<int>(weight.value.dim(-1)), x.data<T>(), x.ld(), weight.value.data<T>(),
-                         bias.value.data<T>(), nullptr, y.data<T>(), y.ld(), nullptr});
+    launch(CausalConv<T>{.in = conv_inputs<T>(x, weight, bias, seqs), .y = rows_of<T>(y)});
   });
   return y;
 }
@@ -34,11 +51,11 @@ Tensor convolve(const Tensor& x, const Parameter& weight, const Parameter& bias,
 void convolve_backward(const Tensor& x, const Parameter& weight, const Parameter& bias, const Sequences& seqs,
                        const Tensor& dy, const Tensor& dx) {
   dispatch(x.dtype(), [&]<class T>() {
-    launch(CausalConvBackward<T>{seqs.count, seqs.cu.data<int32_t>(), seqs.tokens, static_cast<int>(x.cols()),
-                                 static_cast<int>(weight.value.dim(-1)), x.data<T>(), x.ld(),
-                                 weight.value.data<T>(), bias.value.data<T>(), nullptr, dy.data<T>(), dy.ld(),
-                                 nullptr, dx.data<T>(), dx.ld(), grad_of<T>(weight), grad_of<T>(bias),
-                                 nullptr});
+    launch(CausalConvBackward<T>{.in = conv_inputs<T>(x, weight, bias, seqs),
+                                 .dy = rows_of<T>(dy),
+                                 .dx = rows_of<T>(dx),
+                                 .dweight = grad_of<T>(weight),
+                                 .dbias = grad_of<T>(bias)});
   });
 }
 
@@ -57,6 +74,67 @@ struct ScanInputs {
     c = xbc.columns(s.inner() + bc, bc);
   }
 };
+
+template <class T>
+SelectiveScanInputs<T> selective_scan_inputs(const Tensor& u, const Tensor& delta, const Tensor& b,
+                                             const Tensor& c, const Tensor& z, const Parameter& delta_bias,
+                                             const Parameter& a_log, const Parameter& d,
+                                             const Sequences& seqs) {
+  using A = acc_t<T>;
+  return {.sequences = seqs.count,
+          .cu = seqs.cu.data<int32_t>(),
+          .tokens = seqs.tokens,
+          .channels = static_cast<int>(u.cols()),
+          .state = static_cast<int>(b.cols()),
+          .u = rows_of<T>(u),
+          .delta = rows_of<T>(delta),
+          .b = rows_of<T>(b),
+          .c = rows_of<T>(c),
+          .z = rows_of<T>(z),
+          .delta_bias = delta_bias.value.data<A>(),
+          .a_log = a_log.value.data<A>(),
+          .d = d.value.data<A>()};
+}
+
+template <class T>
+AttentionInputs<T> attention_inputs(const Tensor& q, const Tensor& k, const Tensor& v,
+                                    const AttentionShape& s, const Sequences& seqs) {
+  const int32_t* cu = seqs.cu.data<int32_t>();
+  return {.sequences = seqs.count,
+          .cu_q = cu,
+          .cu_k = cu,
+          .tokens_q = seqs.tokens,
+          .tokens_k = seqs.tokens,
+          .heads = s.heads,
+          .kv_heads = s.kv_heads,
+          .head_dim = s.head_dim,
+          .causal = s.causal,
+          .scale = static_cast<acc_t<T>>(1 / std::sqrt(static_cast<double>(s.head_dim))),
+          .q = rows_of<T>(q),
+          .k = rows_of<T>(k),
+          .v = rows_of<T>(v)};
+}
+
+template <class T>
+SsdInputs<T> ssd_inputs(const ScanInputs& in, const Tensor& dt, const Mamba2Shape& s,
+                        const Mamba2Parameters& p, const Sequences& seqs) {
+  using A = acc_t<T>;
+  return {.sequences = seqs.count,
+          .cu = seqs.cu.data<int32_t>(),
+          .tokens = seqs.tokens,
+          .heads = s.heads,
+          .head_dim = s.head_dim,
+          .groups = s.groups,
+          .state = s.state,
+          .chunk = s.chunk,
+          .x = rows_of<T>(in.x),
+          .b = rows_of<T>(in.b),
+          .c = rows_of<T>(in.c),
+          .dt = rows_of<T>(dt),
+          .dt_bias = p.dt_bias->value.data<A>(),
+          .a_log = p.a_log->value.data<A>(),
+          .d = p.d->value.data<A>()};
+}
 
 template <class T>
 GatedNormInputs<T> gated_norm_inputs(const Tensor& y, const Tensor& z, const Mamba2Shape& s,
@@ -78,9 +156,6 @@ Tensor attention(const Tensor& qkv, const AttentionShape& s, const Sequences& se
              "fused q|k|v of shape " + to_string(qkv.shape()));
   Tensor o = Tensor::empty({tokens, q_cols}, qkv.dtype(), qkv.device());
   Tensor lse = Tensor::empty({s.heads, tokens}, acc_of(qkv.dtype()), qkv.device());
-  const double scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
-  const int32_t* cu = seqs.cu.data<int32_t>();
-
   Tensor q = qkv.columns(0, q_cols), k = qkv.columns(q_cols, kv_cols),
          v = qkv.columns(q_cols + kv_cols, kv_cols);
   dispatch(qkv.dtype(), [&]<class T>() {
@@ -91,27 +166,24 @@ Tensor attention(const Tensor& qkv, const AttentionShape& s, const Sequences& se
       q = qk.columns(0, q_cols);
       k = qk.columns(q_cols, kv_cols);
     }
-    launch(Attention<T>{seqs.count,  cu,      cu,           nullptr,    nullptr,     tokens,
-                        tokens,      s.heads, s.kv_heads,   s.head_dim, s.causal,    static_cast<A>(scale),
-                        q.data<T>(), q.ld(),  k.data<T>(),  k.ld(),     v.data<T>(), v.ld(),
-                        o.data<T>(), o.ld(),  lse.data<A>()});
+    launch(
+        Attention<T>{.in = attention_inputs<T>(q, k, v, s, seqs), .o = rows_of<T>(o), .lse = lse.data<A>()});
   });
   return record(
       o, "attention", {qkv},
-      [node = qkv.node(), shape = qkv.shape(), q, k, v, o, lse, s, seqs, scale, q_cols,
-       kv_cols](const Tensor& d_o) {
+      [node = qkv.node(), shape = qkv.shape(), q, k, v, o, lse, s, seqs, q_cols, kv_cols](const Tensor& d_o) {
         Tensor d = Tensor::empty(shape, d_o.dtype(), d_o.device());
         const Tensor dq = d.columns(0, q_cols), dk = d.columns(q_cols, kv_cols),
                      dv = d.columns(q_cols + kv_cols, kv_cols);
-        const int32_t* first_row = seqs.cu.data<int32_t>();
         dispatch(d_o.dtype(), [&]<class T>() {
           using A = acc_t<T>;
-          launch(AttentionBackward<T>{
-              seqs.count,   first_row, first_row,     nullptr,    nullptr,       seqs.tokens,
-              seqs.tokens,  s.heads,   s.kv_heads,    s.head_dim, s.causal,      static_cast<A>(scale),
-              q.data<T>(),  q.ld(),    k.data<T>(),   k.ld(),     v.data<T>(),   v.ld(),
-              o.data<T>(),  o.ld(),    lse.data<A>(), nullptr,    d_o.data<T>(), d_o.ld(),
-              dq.data<T>(), dq.ld(),   dk.data<T>(),  dk.ld(),    dv.data<T>(),  dv.ld()});
+          launch(AttentionBackward<T>{.in = attention_inputs<T>(q, k, v, s, seqs),
+                                      .o = rows_of<T>(o),
+                                      .lse = lse.data<A>(),
+                                      .d_o = rows_of<T>(d_o),
+                                      .dq = rows_of<T>(dq),
+                                      .dk = rows_of<T>(dk),
+                                      .dv = rows_of<T>(dv)});
           const Tensor dqk = d.columns(0, q_cols + kv_cols);
           if (s.rope_theta > 0) rotate<T>(dqk, dqk, s, seqs, true);
         });
@@ -132,31 +204,7 @@ Tensor mamba2(const Tensor& zxbcdt, const Mamba2Shape& s, const Mamba2Parameters
     using A = acc_t<T>;
     const ScanInputs in(convolve(xbc_of(zxbcdt, s), *p.conv_weight, *p.conv_bias, seqs), s);
     const Tensor z = z_of(zxbcdt, s), dt = dt_of(zxbcdt, s);
-    launch(Ssd<T>{seqs.count,
-                  seqs.cu.data<int32_t>(),
-                  tokens,
-                  s.heads,
-                  s.head_dim,
-                  s.groups,
-                  s.state,
-                  s.chunk,
-                  in.x.data<T>(),
-                  in.x.ld(),
-                  in.b.data<T>(),
-                  in.b.ld(),
-                  in.c.data<T>(),
-                  in.c.ld(),
-                  dt.data<T>(),
-                  dt.ld(),
-                  p.dt_bias->value.data<A>(),
-                  p.a_log->value.data<A>(),
-                  p.d->value.data<A>(),
-                  0,
-                  std::numeric_limits<A>::infinity(),
-                  nullptr,
-                  y.data<T>(),
-                  y.ld(),
-                  nullptr});
+    launch(Ssd<T>{.in = ssd_inputs<T>(in, dt, s, p, seqs), .y = rows_of<T>(y)});
     launch(GatedNorm<T>{.in = gated_norm_inputs<T>(y, z, s, *p.norm_weight),
                         .eps = static_cast<A>(eps),
                         .out = rows_of<T>(out),
@@ -179,43 +227,15 @@ Tensor mamba2(const Tensor& zxbcdt, const Mamba2Shape& s, const Mamba2Parameters
                                       .dy = rows_of<T>(dy),
                                       .dz = rows_of<T>(dz),
                                       .dw = grad_of<T>(*p.norm_weight)});
-          launch(SsdBackward<T>{seqs.count,
-                                seqs.cu.data<int32_t>(),
-                                tokens,
-                                s.heads,
-                                s.head_dim,
-                                s.groups,
-                                s.state,
-                                s.chunk,
-                                in.x.data<T>(),
-                                in.x.ld(),
-                                in.b.data<T>(),
-                                in.b.ld(),
-                                in.c.data<T>(),
-                                in.c.ld(),
-                                dt.data<T>(),
-                                dt.ld(),
-                                p.dt_bias->value.data<A>(),
-                                p.a_log->value.data<A>(),
-                                p.d->value.data<A>(),
-                                0,
-                                std::numeric_limits<A>::infinity(),
-                                nullptr,
-                                dy.data<T>(),
-                                dy.ld(),
-                                nullptr,
-                                din.x.data<T>(),
-                                din.x.ld(),
-                                din.b.data<T>(),
-                                din.b.ld(),
-                                din.c.data<T>(),
-                                din.c.ld(),
-                                ddt.data<T>(),
-                                ddt.ld(),
-                                grad_of<T>(*p.dt_bias),
-                                grad_of<T>(*p.a_log),
-                                grad_of<T>(*p.d),
-                                nullptr});
+          launch(SsdBackward<T>{.in = ssd_inputs<T>(in, dt, s, p, seqs),
+                                .dy = rows_of<T>(dy),
+                                .dx = rows_of<T>(din.x),
+                                .db = rows_of<T>(din.b),
+                                .dc = rows_of<T>(din.c),
+                                .ddt = rows_of<T>(ddt),
+                                .ddt_bias = grad_of<T>(*p.dt_bias),
+                                .da_log = grad_of<T>(*p.a_log),
+                                .dd = grad_of<T>(*p.d)});
         });
         convolve_backward(xbc_of(zxbcdt, s), *p.conv_weight, *p.conv_bias, seqs, dxbc, xbc_of(d, s));
         accumulate(node, d);
@@ -236,78 +256,30 @@ Tensor causal_conv(const Tensor& x, Parameter& weight, Parameter& bias, const Se
 
 Tensor selective_scan(const Tensor& u, const Tensor& delta, const Tensor& b, const Tensor& c, const Tensor& z,
                       Parameter& delta_bias, Parameter& a_log, Parameter& d, const Sequences& seqs) {
-  const int channels = static_cast<int>(u.cols()), state = static_cast<int>(b.cols());
   const Tensor y = empty_like(u);
   dispatch(u.dtype(), [&]<class T>() {
-    using A = acc_t<T>;
-    launch(SelectiveScan<T>{seqs.count,
-                            seqs.cu.data<int32_t>(),
-                            seqs.tokens,
-                            channels,
-                            state,
-                            u.data<T>(),
-                            u.ld(),
-                            delta.data<T>(),
-                            delta.ld(),
-                            b.data<T>(),
-                            b.ld(),
-                            c.data<T>(),
-                            c.ld(),
-                            z.data<T>(),
-                            z.ld(),
-                            delta_bias.value.data<A>(),
-                            a_log.value.data<A>(),
-                            d.value.data<A>(),
-                            nullptr,
-                            y.data<T>(),
-                            y.ld(),
-                            nullptr});
+    launch(SelectiveScan<T>{.in = selective_scan_inputs<T>(u, delta, b, c, z, delta_bias, a_log, d, seqs),
+                            .y = rows_of<T>(y)});
   });
   return record(
       y, "selective_scan", {u, delta, b, c, z},
       [u = u.detach(), delta = delta.detach(), b = b.detach(), c = c.detach(), z = z.detach(), nu = u.node(),
        nd = delta.node(), nb = b.node(), nc = c.node(), nz = z.node(), bias = &delta_bias, a = &a_log,
-       skip = &d, seqs, channels, state](const Tensor& dy) {
+       skip = &d, seqs](const Tensor& dy) {
         const Tensor du = empty_like(u), dd = empty_like(delta), db = empty_like(b), dc = empty_like(c),
                      dz = empty_like(z);
         dispatch(u.dtype(), [&]<class T>() {
-          using A = acc_t<T>;
-          launch(SelectiveScanBackward<T>{seqs.count,
-                                          seqs.cu.data<int32_t>(),
-                                          seqs.tokens,
-                                          channels,
-                                          state,
-                                          u.data<T>(),
-                                          u.ld(),
-                                          delta.data<T>(),
-                                          delta.ld(),
-                                          b.data<T>(),
-                                          b.ld(),
-                                          c.data<T>(),
-                                          c.ld(),
-                                          z.data<T>(),
-                                          z.ld(),
-                                          bias->value.data<A>(),
-                                          a->value.data<A>(),
-                                          skip->value.data<A>(),
-                                          nullptr,
-                                          dy.data<T>(),
-                                          dy.ld(),
-                                          nullptr,
-                                          du.data<T>(),
-                                          du.ld(),
-                                          dd.data<T>(),
-                                          dd.ld(),
-                                          db.data<T>(),
-                                          db.ld(),
-                                          dc.data<T>(),
-                                          dc.ld(),
-                                          dz.data<T>(),
-                                          dz.ld(),
-                                          grad_of<T>(*bias),
-                                          grad_of<T>(*a),
-                                          grad_of<T>(*skip),
-                                          nullptr});
+          launch(SelectiveScanBackward<T>{
+              .in = selective_scan_inputs<T>(u, delta, b, c, z, *bias, *a, *skip, seqs),
+              .dy = rows_of<T>(dy),
+              .du = rows_of<T>(du),
+              .ddelta = rows_of<T>(dd),
+              .db = rows_of<T>(db),
+              .dc = rows_of<T>(dc),
+              .dz = rows_of<T>(dz),
+              .ddelta_bias = grad_of<T>(*bias),
+              .da_log = grad_of<T>(*a),
+              .dd = grad_of<T>(*skip)});
         });
         accumulate(nu, du);
         accumulate(nd, dd);

@@ -22,6 +22,14 @@ ClassTokenRows class_token_rows(const ImageGrids& g, int k) {
   return {Tensor::of(patches), Tensor::of(tokens)};
 }
 
+PositionEmbeddingInputs position_inputs(const ImageGrids& g, int grid, int64_t cols) {
+  return {.images = g.images,
+          .sizes = g.sizes.data<int32_t>(),
+          .cu = g.cu.data<int32_t>(),
+          .grid = grid,
+          .cols = static_cast<int>(cols)};
+}
+
 }  // namespace
 
 ImageGrids image_grids(const std::vector<int32_t>& sizes, const std::vector<int32_t>& cu) {
@@ -29,20 +37,22 @@ ImageGrids image_grids(const std::vector<int32_t>& sizes, const std::vector<int3
 }
 
 Tensor add_positions(const Tensor& x, Parameter& table, int grid, const ImageGrids& g) {
-  const int cols = static_cast<int>(x.cols());
   Tensor y = empty_like(x);
   dispatch(x.dtype(), [&]<class T>() {
-    launch(PositionEmbedding<T>{g.images, g.patches, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid,
-                                cols, table.value.data<T>(), x.data<T>(), x.ld(), y.data<T>(), y.ld()});
+    launch(PositionEmbedding<T>{.in = position_inputs(g, grid, x.cols()),
+                                .rows = g.patches,
+                                .table = table.value.data<T>(),
+                                .x = rows_of<T>(x),
+                                .out = rows_of<T>(y)});
   });
   return record(
       y, "add_positions", {x},
-      [node = x.node(), t = &table, grid, g, cols](const Tensor& dy) {
+      [node = x.node(), t = &table, grid, g](const Tensor& dy) {
         accumulate(node, dy);
         if (!t->trainable) return;
         dispatch(dy.dtype(), [&]<class T>() {
-          launch(PositionEmbeddingBackward<T>{g.images, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), grid,
-                                              cols, dy.data<T>(), dy.ld(), grad_of<T>(*t)});
+          launch(PositionEmbeddingBackward<T>{
+              .in = position_inputs(g, grid, dy.cols()), .dout = rows_of<T>(dy), .dtable = grad_of<T>(*t)});
         });
       },
       table.trainable);
@@ -54,8 +64,14 @@ Tensor pixel_shuffle(const Tensor& x, const ImageGrids& g) {
     Tensor out = Tensor::empty(std::move(shape), in.dtype(), in.device());
     const Tensor from = contiguous(in);
     dispatch(in.dtype(), [&]<class T>() {
-      launch(PixelShuffle<T>{g.images, g.patches, g.sizes.data<int32_t>(), g.cu.data<int32_t>(), cols,
-                             inverse, from.data<T>(), out.data<T>()});
+      launch(PixelShuffle<T>{.images = g.images,
+                             .rows = g.patches,
+                             .sizes = g.sizes.data<int32_t>(),
+                             .cu = g.cu.data<int32_t>(),
+                             .cols = cols,
+                             .inverse = inverse,
+                             .from = from.data<T>(),
+                             .to = out.data<T>()});
     });
     return out;
   };
@@ -71,14 +87,21 @@ Tensor prepend_class_tokens(const Tensor& x, Parameter& tokens, const ImageGrids
   const ClassTokenRows rows = class_token_rows(g, k);
   Tensor y = Tensor::empty({g.patches + extra, cols}, x.dtype(), x.device());
   dispatch(x.dtype(), [&]<class T>() {
-    launch(ScatterRows<T>{g.patches, cols, rows.patches.data<int32_t>(), x.data<T>(), x.ld(), y.data<T>(),
-                          y.ld()});
+    launch(ScatterRows<T>{.count = g.patches,
+                          .cols = cols,
+                          .rows = rows.patches.data<int32_t>(),
+                          .x = rows_of<T>(x),
+                          .out = rows_of<T>(y)});
     // All k tokens of an image lie in one row of k * cols; a source row stride of 0 gives every image the
     // same row.
     Tensor repeated = Tensor::empty({g.images, k * cols}, x.dtype(), x.device());
-    launch(Copy<T>{g.images, k * cols, tokens.value.data<T>(), 0, repeated.data<T>(), repeated.ld()});
-    launch(ScatterRows<T>{extra, cols, rows.tokens.data<int32_t>(), repeated.data<T>(), cols, y.data<T>(),
-                          y.ld()});
+    launch(Copy<T>{
+        .rows = g.images, .cols = k * cols, .x = {tokens.value.data<T>(), 0}, .y = rows_of<T>(repeated)});
+    launch(ScatterRows<T>{.count = extra,
+                          .cols = cols,
+                          .rows = rows.tokens.data<int32_t>(),
+                          .x = {repeated.data<T>(), cols},
+                          .out = rows_of<T>(y)});
   });
   return record(
       y, "prepend_class_tokens", {x},
@@ -86,16 +109,24 @@ Tensor prepend_class_tokens(const Tensor& x, Parameter& tokens, const ImageGrids
         dispatch(dy.dtype(), [&]<class T>() {
           if (node) {
             Tensor dx = Tensor::empty(shape, dy.dtype(), dy.device());
-            launch(GatherRows<T>{g.patches, cols, rows.patches.data<int32_t>(), dy.data<T>(), dy.ld(),
-                                 dx.data<T>(), dx.ld()});
+            launch(GatherRows<T>{.count = g.patches,
+                                 .cols = cols,
+                                 .rows = rows.patches.data<int32_t>(),
+                                 .x = rows_of<T>(dy),
+                                 .out = rows_of<T>(dx)});
             accumulate(node, dx);
           }
           if (!t->trainable) return;
           Tensor all = Tensor::empty({extra, cols}, dy.dtype(), dy.device());
-          launch(GatherRows<T>{extra, cols, rows.tokens.data<int32_t>(), dy.data<T>(), dy.ld(), all.data<T>(),
-                               all.ld()});
-          launch(AddColumnSums<T>{g.images, static_cast<int>(k * cols), all.data<T>(), k * cols,
-                                  grad_of<T>(*t)});
+          launch(GatherRows<T>{.count = extra,
+                               .cols = cols,
+                               .rows = rows.tokens.data<int32_t>(),
+                               .x = rows_of<T>(dy),
+                               .out = rows_of<T>(all)});
+          launch(AddColumnSums<T>{.rows = g.images,
+                                  .cols = static_cast<int>(k * cols),
+                                  .x = {all.data<T>(), k * cols},
+                                  .y = grad_of<T>(*t)});
         });
       },
       tokens.trainable);

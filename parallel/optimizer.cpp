@@ -29,7 +29,13 @@ Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const AdamOption
 }
 
 void Optimizer::update(double lr, double scale, int64_t t) {
-  const AdamState now{lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay, scale, t};
+  const AdamState now{.lr = lr,
+                      .beta1 = options_.beta1,
+                      .beta2 = options_.beta2,
+                      .eps = options_.eps,
+                      .weight_decay = options_.weight_decay,
+                      .scale = scale,
+                      .t = t};
   const Tensor state = table<AdamState>({now});
   for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
     dispatch(dtype, [&]<class T>() {
@@ -39,14 +45,21 @@ void Optimizer::update(double lr, double scale, int64_t t) {
       for (const State& s : states_) {
         const int64_t n = s.parameter->value.numel();
         if (s.parameter->value.dtype() != dtype || n == 0) continue;
-        tensors.push_back({n, s.parameter->value.data<T>(), s.master.data<A>(), s.parameter->grad.data<A>(),
-                           s.m.data<A>(), s.v.data<A>(), s.parameter->decay ? 1.0 : 0.0, 1.0});
+        tensors.push_back({.n = n,
+                           .param = s.parameter->value.data<T>(),
+                           .master = s.master.data<A>(),
+                           .grad = s.parameter->grad.data<A>(),
+                           .m = s.m.data<A>(),
+                           .v = s.v.data<A>(),
+                           .decay = s.parameter->decay ? 1.0 : 0.0});
         total += n;
       }
       if (tensors.empty()) return;
       const Tensor list = table(tensors);
-      launch(AdamW<T>{static_cast<int>(tensors.size()), total, static_cast<const AdamTensor<T>*>(list.raw()),
-                      static_cast<const AdamState*>(state.raw())});
+      launch(AdamW<T>{.tensors = static_cast<int>(tensors.size()),
+                      .total = total,
+                      .tensor = static_cast<const AdamTensor<T>*>(list.raw()),
+                      .state = static_cast<const AdamState*>(state.raw())});
     });
   }
 }

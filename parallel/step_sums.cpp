@@ -19,9 +19,11 @@ void add_gradients(StepSums& step, int module, std::span<Parameter* const> param
     if (pointers.empty()) continue;
     const Tensor at = Tensor::of(pointers), n = Tensor::of(counts), result = Tensor::empty({2}, DType::f64);
     dispatch(dtype, [&]<class T>() {
-      launch(SumSquares<T>{static_cast<int>(counts.size()),
-                           std::accumulate(counts.begin(), counts.end(), int64_t{0}),
-                           static_cast<const T* const*>(at.raw()), n.data<int64_t>(), result.data<double>()});
+      launch(SumSquares<T>{.tensors = static_cast<int>(counts.size()),
+                           .total = std::accumulate(counts.begin(), counts.end(), int64_t{0}),
+                           .x = static_cast<const T* const*>(at.raw()),
+                           .n = n.data<int64_t>(),
+                           .result = result.data<double>()});
     });
     const std::vector<double> here = result.to_vector<double>();
     step.squared_norm[module] += here[0];

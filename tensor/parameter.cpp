@@ -9,8 +9,14 @@ void materialize(Parameter& p, DType dtype, uint64_t seed) {
   const uint64_t name = hash_name(p.name);
   dispatch(dtype, [&]<class T>() {
     for_each_run(p.shard, p.shape, [&](int64_t local, int64_t global, int64_t count) {
-      launch(RandomFill<T>{seed, name, global, count, p.init.distribution, p.init.a, p.init.b,
-                           p.value.data<T>() + local});
+      launch(RandomFill<T>{.seed = seed,
+                           .name = name,
+                           .first = global,
+                           .n = count,
+                           .distribution = p.init.distribution,
+                           .a = p.init.a,
+                           .b = p.init.b,
+                           .out = p.value.data<T>() + local});
     });
   });
   p.grad = p.trainable ? Tensor::zeros(p.value.shape(), acc_of(dtype)) : Tensor();

@@ -53,7 +53,7 @@ Tensor Tensor::zeros(Dims shape, DType dtype, Device device) {
   Tensor t = empty(std::move(shape), dtype, device);
   // Zero is zero bits in every dtype; a block is whole words long.
   const int64_t words = (t.numel() * size_of(dtype) + 3) / 4;
-  launch(Fill<float>{1, words, static_cast<float*>(t.raw()), words, 0});
+  launch(Fill<float>{.rows = 1, .cols = words, .y = {static_cast<float*>(t.raw()), words}, .value = 0});
   return t;
 }
 
@@ -193,9 +193,9 @@ Tensor cast(const Tensor& x, DType dtype) {
   const Tensor in = contiguous(x);
   Tensor y = Tensor::empty(x.shape(), dtype, x.device());
   if (x.dtype() == DType::bf16 && dtype == DType::f32)
-    launch(ToAcc<bf16>{in.numel(), in.data<bf16>(), y.data<float>(), false});
+    launch(ToAcc<bf16>{.n = in.numel(), .x = in.data<bf16>(), .y = y.data<float>()});
   else if (x.dtype() == DType::f32 && dtype == DType::bf16)
-    launch(FromAcc<bf16>{in.numel(), in.data<float>(), y.data<bf16>()});
+    launch(FromAcc<bf16>{.n = in.numel(), .x = in.data<float>(), .y = y.data<bf16>()});
   else
     MIMO_CHECK(false, "no cast of " + to_string(x) + " to " + name_of(dtype));
   return y;
@@ -203,7 +203,8 @@ Tensor cast(const Tensor& x, DType dtype) {
 
 void fill(const Tensor& dst, double value) {
   dispatch(dst.dtype(), [&]<class T>() {
-    launch(Fill<T>{dst.rows(), dst.cols(), dst.data<T>(), dst.ld(), static_cast<acc_t<T>>(value)});
+    launch(Fill<T>{
+        .rows = dst.rows(), .cols = dst.cols(), .y = rows_of<T>(dst), .value = static_cast<acc_t<T>>(value)});
   });
 }
 
@@ -211,7 +212,7 @@ void copy_into(const Tensor& dst, const Tensor& src) {
   MIMO_CHECK(dst.shape() == src.shape() && dst.dtype() == src.dtype(),
              "copy of " + to_string(src) + " into " + to_string(dst));
   dispatch(src.dtype(), [&]<class T>() {
-    launch(Copy<T>{src.rows(), src.cols(), src.data<T>(), src.ld(), dst.data<T>(), dst.ld()});
+    launch(Copy<T>{.rows = src.rows(), .cols = src.cols(), .x = rows_of<T>(src), .y = rows_of<T>(dst)});
   });
 }
 
@@ -219,8 +220,11 @@ void add_into(const Tensor& dst, const Tensor& src) {
   MIMO_CHECK(dst.shape() == src.shape() && dst.dtype() == src.dtype(),
              "sum of " + to_string(dst) + " and " + to_string(src));
   dispatch(src.dtype(), [&]<class T>() {
-    launch(Add<T>{src.rows(), src.cols(), dst.data<T>(), dst.ld(), src.data<T>(), src.ld(), dst.data<T>(),
-                  dst.ld()});
+    launch(Add<T>{.rows = src.rows(),
+                  .cols = src.cols(),
+                  .a = rows_of<T>(dst),
+                  .b = rows_of<T>(src),
+                  .y = rows_of<T>(dst)});
   });
 }
 

@@ -123,12 +123,12 @@ void with_kind(ActivationKind kind, F&& f) {
 template <class T>
 void run(const Cpu&, const Activation<T>& op) {
   using A = acc_t<T>;
-  const bool dense = op.x_ld == op.cols && op.y_ld == op.cols;
-  with_kind(op.kind, [&](auto kind) {
-    for_each_span(op.rows, op.cols, dense, 2 * op.rows * op.cols * int64_t{sizeof(T)},
+  const bool dense = op.in.x.ld == op.in.cols && op.y.ld == op.in.cols;
+  with_kind(op.in.kind, [&](auto kind) {
+    for_each_span(op.in.rows, op.in.cols, dense, 2 * op.in.rows * op.in.cols * int64_t{sizeof(T)},
                   [&](int64_t row, int64_t begin, int64_t end) {
-                    const T* x = op.x + row * op.x_ld;
-                    T* y = op.y + row * op.y_ld;
+                    const T* x = op.in.x[row];
+                    T* y = op.y[row];
 #pragma omp simd
                     for (int64_t c = begin; c < end; ++c) y[c] = kind.f(A(x[c]));
                   });
@@ -138,12 +138,12 @@ void run(const Cpu&, const Activation<T>& op) {
 template <class T>
 void run(const Cpu&, const ActivationBackward<T>& op) {
   using A = acc_t<T>;
-  const bool dense = op.x_ld == op.cols && op.dy_ld == op.cols && op.dx_ld == op.cols;
-  with_kind(op.kind, [&](auto kind) {
-    for_each_span(op.rows, op.cols, dense, 3 * op.rows * op.cols * int64_t{sizeof(T)},
+  const bool dense = op.in.x.ld == op.in.cols && op.dy.ld == op.in.cols && op.dx.ld == op.in.cols;
+  with_kind(op.in.kind, [&](auto kind) {
+    for_each_span(op.in.rows, op.in.cols, dense, 3 * op.in.rows * op.in.cols * int64_t{sizeof(T)},
                   [&](int64_t row, int64_t begin, int64_t end) {
-                    const T *x = op.x + row * op.x_ld, *dy = op.dy + row * op.dy_ld;
-                    T* dx = op.dx + row * op.dx_ld;
+                    const T *x = op.in.x[row], *dy = op.dy[row];
+                    T* dx = op.dx[row];
 #pragma omp simd
                     for (int64_t c = begin; c < end; ++c) dx[c] = A(dy[c]) * kind.df(A(x[c]));
                   });
@@ -153,10 +153,10 @@ void run(const Cpu&, const ActivationBackward<T>& op) {
 template <class T>
 void run(const Cpu&, const SwiGlu<T>& op) {
   using A = acc_t<T>;
-  for_each_span(op.rows, op.cols, false, 3 * op.rows * op.cols * int64_t{sizeof(T)},
+  for_each_span(op.in.rows, op.in.cols, false, 3 * op.in.rows * op.in.cols * int64_t{sizeof(T)},
                 [&](int64_t row, int64_t begin, int64_t end) {
-                  const T *gate = op.x + row * op.x_ld, *up = gate + op.cols;
-                  T* y = op.y + row * op.y_ld;
+                  const T *gate = op.in.x[row], *up = gate + op.in.cols;
+                  T* y = op.y[row];
 #pragma omp simd
                   for (int64_t c = begin; c < end; ++c) y[c] = Silu::f(A(gate[c])) * A(up[c]);
                 });
@@ -165,10 +165,10 @@ void run(const Cpu&, const SwiGlu<T>& op) {
 template <class T>
 void run(const Cpu&, const SwiGluBackward<T>& op) {
   using A = acc_t<T>;
-  for_each_span(op.rows, op.cols, false, 5 * op.rows * op.cols * int64_t{sizeof(T)},
+  for_each_span(op.in.rows, op.in.cols, false, 5 * op.in.rows * op.in.cols * int64_t{sizeof(T)},
                 [&](int64_t row, int64_t begin, int64_t end) {
-                  const T *gate = op.x + row * op.x_ld, *up = gate + op.cols, *dy = op.dy + row * op.dy_ld;
-                  T *dgate = op.dx + row * op.dx_ld, *dup = dgate + op.cols;
+                  const T *gate = op.in.x[row], *up = gate + op.in.cols, *dy = op.dy[row];
+                  T *dgate = op.dx[row], *dup = dgate + op.in.cols;
 #pragma omp simd
                   for (int64_t c = begin; c < end; ++c) {
                     const A g = A(gate[c]), s = sigmoid(g), ds = A(dy[c]) * s;

@@ -72,10 +72,10 @@ void forward(const Attention<T>& op, const Sequence& seq, int64_t head, int64_t 
   using A = acc_t<T>;
   constexpr A inf = std::numeric_limits<A>::infinity();
   const int64_t queries = std::min(query_tile<A>, seq.q_len - q0), width = tile::padded<A>(queries);
-  const int64_t dim = tile::padded<A>(op.head_dim), row0 = seq.q_begin + q0;
-  const int64_t kv_column = head / (op.heads / op.kv_heads) * op.head_dim;
-  tile::load_rows<true>(queries, op.head_dim, op.q + row0 * op.q_ld + head * op.head_dim, op.q_ld, t.q,
-                        op.scale);
+  const int64_t dim = tile::padded<A>(op.in.head_dim), row0 = seq.q_begin + q0;
+  const int64_t kv_column = head / (op.in.heads / op.in.kv_heads) * op.in.head_dim;
+  tile::load_rows<true>(queries, op.in.head_dim, op.in.q[row0] + head * op.in.head_dim, op.in.q.ld, t.q,
+                        op.in.scale);
   tile::transpose(width, dim, t.q, dim, t.q_t, width);
   std::fill(t.o, t.o + width * dim, A(0));
   std::fill(t.max, t.max + width, -inf);
@@ -84,13 +84,13 @@ void forward(const Attention<T>& op, const Sequence& seq, int64_t head, int64_t 
   const int64_t end = seq.visible(q0 + queries - 1);
   for (int64_t k0 = 0; k0 < end; k0 += key_tile) {
     const int64_t keys = std::min(key_tile, end - k0);
-    const T* k = op.k + (seq.k_begin + k0) * op.k_ld + kv_column;
-    const T* v = op.v + (seq.k_begin + k0) * op.v_ld + kv_column;
-    tile::load_rows<false>(keys, op.head_dim, k, op.k_ld, t.k);
-    tile::load_rows<false>(keys, op.head_dim, v, op.v_ld, t.v);
+    const T* k = op.in.k[seq.k_begin + k0] + kv_column;
+    const T* v = op.in.v[seq.k_begin + k0] + kv_column;
+    tile::load_rows<false>(keys, op.in.head_dim, k, op.in.k.ld, t.k);
+    tile::load_rows<false>(keys, op.in.head_dim, v, op.in.v.ld, t.v);
     // Queries before the first that sees this tile's first key are left out, in whole vectors.
     const int64_t from = seq.first_query(k0, q0, queries) / lanes<A> * lanes<A>;
-    tile::product<false, false>(keys, width - from, op.head_dim, t.k, dim, t.q_t + from, width, t.s + from,
+    tile::product<false, false>(keys, width - from, op.in.head_dim, t.k, dim, t.q_t + from, width, t.s + from,
                                 width);
     seq.mask(k0, keys, q0, queries, from, t.s, width);
     softmax_step(t, keys, from, width, dim);
@@ -99,10 +99,10 @@ void forward(const Attention<T>& op, const Sequence& seq, int64_t head, int64_t 
 
   for (int64_t i = 0; i < queries; ++i) {
     const A sum = t.sum[i], norm = sum == 0 ? 0 : 1 / sum;
-    T* o = op.o + (row0 + i) * op.o_ld + head * op.head_dim;
+    T* o = op.o[row0 + i] + head * op.in.head_dim;
 #pragma omp simd
-    for (int64_t d = 0; d < op.head_dim; ++d) o[d] = T(t.o[i * dim + d] * norm);
-    op.lse[head * op.tokens_q + row0 + i] = sum == 0 ? -inf : t.max[i] + std::log(sum);
+    for (int64_t d = 0; d < op.in.head_dim; ++d) o[d] = T(t.o[i * dim + d] * norm);
+    op.lse[head * op.in.tokens_q + row0 + i] = sum == 0 ? -inf : t.max[i] + std::log(sum);
   }
 }
 
@@ -111,28 +111,28 @@ void forward(const Attention<T>& op, const Sequence& seq, int64_t head, int64_t 
 template <class T>
 int64_t workspace(const Cpu&, const Attention<T>& op) {
   Scratch scratch;
-  scratch.take<int64_t>(op.sequences + 1);
-  scratch.take<char>(thread_count() * Tile<acc_t<T>>::bytes(op.head_dim));
+  scratch.take<int64_t>(op.in.sequences + 1);
+  scratch.take<char>(thread_count() * Tile<acc_t<T>>::bytes(op.in.head_dim));
   return scratch.bytes();
 }
 
 template <class T>
 void run(const Cpu& cpu, const Attention<T>& op) {
   using A = acc_t<T>;
-  attention::check(op);
-  if (op.tokens_q == 0) return;
+  attention::check(op.in);
+  if (op.in.tokens_q == 0) return;
   Scratch scratch(cpu.ws);
-  const Tasks tasks(scratch.take<int64_t>(op.sequences + 1), op.sequences, op.cu_q, query_tile<A>, op.heads,
-                    0);
-  const int64_t tile_bytes = Tile<A>::bytes(op.head_dim);
+  const Tasks tasks(scratch.take<int64_t>(op.in.sequences + 1), op.in.sequences, op.in.cu_q, query_tile<A>,
+                    op.in.heads, 0);
+  const int64_t tile_bytes = Tile<A>::bytes(op.in.head_dim);
   char* tiles = scratch.take<char>(thread_count() * tile_bytes);
-  parallel_tasks(tasks.count(), attention::work(op), [&](int thread, auto&& loop) {
+  parallel_tasks(tasks.count(), attention::work(op.in), [&](int thread, auto&& loop) {
     Scratch mine(Workspace{tiles + thread * tile_bytes, tile_bytes});
-    const Tile<A> t(op.head_dim, mine);
+    const Tile<A> t(op.in.head_dim, mine);
     loop([&](int64_t n) {
       const Tasks::Task task = tasks[n];
       // The longest rows of a causal sequence first.
-      forward(op, Sequence(op, task.sequence), task.head, (task.parts - 1 - task.part) * query_tile<A>, t);
+      forward(op, Sequence(op.in, task.sequence), task.head, (task.parts - 1 - task.part) * query_tile<A>, t);
     });
   });
 }
@@ -146,8 +146,8 @@ void run(const Cpu&, const AttentionMerge<T>& op) {
       A& lse = op.lse_a[h * op.tokens + i];
       const A other = op.lse_b[h * op.tokens + i], max = std::max(lse, other), base = max == -inf ? 0 : max;
       const A a = fast_exp(lse - base), b = fast_exp(other - base), norm = a + b == 0 ? 0 : 1 / (a + b);
-      T* x = op.o_a + i * op.o_a_ld + h * op.head_dim;
-      const T* y = op.o_b + i * op.o_b_ld + h * op.head_dim;
+      T* x = op.o_a[i] + h * op.head_dim;
+      const T* y = op.o_b[i] + h * op.head_dim;
 #pragma omp simd
       for (int64_t d = 0; d < op.head_dim; ++d)
         x[d] = T(a * norm * static_cast<A>(x[d]) + b * norm * static_cast<A>(y[d]));

@@ -47,14 +47,13 @@ struct Backward {
   const AttentionBackward<T>& op;
   const Tasks& query_tiles;
   int32_t* turns;  // [heads x query tiles]: the key block whose turn it is
-  A* dq_sum;       // [tokens_q, heads * head_dim]: dq before scaling and rounding; dq itself if T is A
-  int64_t dq_sum_ld;
+  Rows<A> dq_sum;  // [tokens_q, heads * head_dim]: dq before scaling and rounding; dq itself if T is A
 
   void load_queries(const Block<A>& t, int64_t row0, int64_t queries, int64_t head) const {
-    const int64_t width = tile::padded<A>(queries), dim = tile::padded<A>(op.head_dim);
-    const int64_t column = head * op.head_dim;
-    tile::load_rows<true>(queries, op.head_dim, op.q + row0 * op.q_ld + column, op.q_ld, t.q, op.scale);
-    tile::load_rows<true>(queries, op.head_dim, op.d_o + row0 * op.d_o_ld + column, op.d_o_ld, t.d_o);
+    const int64_t width = tile::padded<A>(queries), dim = tile::padded<A>(op.in.head_dim);
+    const int64_t column = head * op.in.head_dim;
+    tile::load_rows<true>(queries, op.in.head_dim, op.in.q[row0] + column, op.in.q.ld, t.q, op.in.scale);
+    tile::load_rows<true>(queries, op.in.head_dim, op.d_o[row0] + column, op.d_o.ld, t.d_o);
     tile::transpose(width, dim, t.q, dim, t.q_t, width);
     tile::transpose(width, dim, t.d_o, dim, t.d_o_t, width);
     std::fill(t.dq, t.dq + queries * dim, A(0));
@@ -62,16 +61,16 @@ struct Backward {
     std::fill(t.lse, t.lse + width, inf);
     std::fill(t.delta, t.delta + width, A(0));
     for (int64_t i = 0; i < queries; ++i) {
-      const int64_t at = head * op.tokens_q + row0 + i;
+      const int64_t at = head * op.in.tokens_q + row0 + i;
       if (op.lse[at] != -inf) t.lse[i] = op.lse[at];
       if (op.delta) {
         t.delta[i] = op.delta[at];
         continue;
       }
-      const T* o = op.o + (row0 + i) * op.o_ld + column;
+      const T* o = op.o[row0 + i] + column;
       A sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t d = 0; d < op.head_dim; ++d) sum += t.d_o[i * dim + d] * static_cast<A>(o[d]);
+      for (int64_t d = 0; d < op.in.head_dim; ++d) sum += t.d_o[i * dim + d] * static_cast<A>(o[d]);
       t.delta[i] = sum;
     }
   }
@@ -90,29 +89,29 @@ struct Backward {
 
   // The share of one block of keys in dq of one query tile, after those of the blocks before it.
   void add_dq(const Block<A>& t, int64_t row0, int64_t queries, int64_t head, bool first, bool last) const {
-    const int64_t dim = tile::padded<A>(op.head_dim);
+    const int64_t dim = tile::padded<A>(op.in.head_dim);
     for (int64_t i = 0; i < queries; ++i) {
       A* x = t.dq + i * dim;
-      A* sum = dq_sum + (row0 + i) * dq_sum_ld + head * op.head_dim;
-      T* dq = op.dq + (row0 + i) * op.dq_ld + head * op.head_dim;
+      A* sum = dq_sum[row0 + i] + head * op.in.head_dim;
+      T* dq = op.dq[row0 + i] + head * op.in.head_dim;
       if (!first)
 #pragma omp simd
-        for (int64_t d = 0; d < op.head_dim; ++d) x[d] += sum[d];
+        for (int64_t d = 0; d < op.in.head_dim; ++d) x[d] += sum[d];
       if (last)
 #pragma omp simd
-        for (int64_t d = 0; d < op.head_dim; ++d) dq[d] = T(x[d] * op.scale);
+        for (int64_t d = 0; d < op.in.head_dim; ++d) dq[d] = T(x[d] * op.in.scale);
       else
-        std::copy(x, x + op.head_dim, sum);
+        std::copy(x, x + op.in.head_dim, sum);
     }
   }
 
   void operator()(const Block<A>& t, const Tasks::Task& task) const {
-    const Sequence seq(op, task.sequence);
-    const int64_t dim = tile::padded<A>(op.head_dim), group = op.heads / op.kv_heads;
+    const Sequence seq(op.in, task.sequence);
+    const int64_t dim = tile::padded<A>(op.in.head_dim), group = op.in.heads / op.in.kv_heads;
     const int64_t begin = task.part * key_block, block = std::min(key_block, seq.k_len - begin);
-    const int64_t row = seq.k_begin + begin, column = task.head * op.head_dim;
-    tile::load_rows<false>(block, op.head_dim, op.k + row * op.k_ld + column, op.k_ld, t.k);
-    tile::load_rows<false>(block, op.head_dim, op.v + row * op.v_ld + column, op.v_ld, t.v);
+    const int64_t row = seq.k_begin + begin, column = task.head * op.in.head_dim;
+    tile::load_rows<false>(block, op.in.head_dim, op.in.k[row] + column, op.in.k.ld, t.k);
+    tile::load_rows<false>(block, op.in.head_dim, op.in.v[row] + column, op.in.v.ld, t.v);
     std::fill(t.dk, t.dk + block * dim, A(0));
     std::fill(t.dv, t.dv + block * dim, A(0));
 
@@ -128,10 +127,10 @@ struct Backward {
         for (int64_t k0 = begin; k0 < std::min(begin + block, end); k0 += key_tile) {
           const int64_t keys = std::min({key_tile, begin + block - k0, end - k0}), at = (k0 - begin) * dim;
           const int64_t from = seq.first_query(k0, q0, queries) / lanes<A> * lanes<A>, n = width - from;
-          tile::product<false, false>(keys, n, op.head_dim, t.k + at, dim, t.q_t + from, width, t.p + from,
+          tile::product<false, false>(keys, n, op.in.head_dim, t.k + at, dim, t.q_t + from, width, t.p + from,
                                       width);
-          tile::product<false, false>(keys, n, op.head_dim, t.v + at, dim, t.d_o_t + from, width, t.ds + from,
-                                      width);
+          tile::product<false, false>(keys, n, op.in.head_dim, t.v + at, dim, t.d_o_t + from, width,
+                                      t.ds + from, width);
           seq.mask(k0, keys, q0, queries, from, t.p, width);
           softmax_gradient(t, keys, from, width);
           const int64_t rows = queries - from;
@@ -143,19 +142,19 @@ struct Backward {
                                     dim);
         }
         const std::atomic_ref turn(
-            turns[query_tiles.parts_before(task.sequence) * op.heads + head * parts + part]);
+            turns[query_tiles.parts_before(task.sequence) * op.in.heads + head * parts + part]);
         while (turn.load(std::memory_order_acquire) != task.part) std::this_thread::yield();
         add_dq(t, seq.q_begin + q0, queries, head, first, last);
         turn.store(static_cast<int32_t>(task.part + 1), std::memory_order_release);
       }
 
     for (int64_t j = 0; j < block; ++j) {
-      T* dk = op.dk + (row + j) * op.dk_ld + column;
-      T* dv = op.dv + (row + j) * op.dv_ld + column;
+      T* dk = op.dk[row + j] + column;
+      T* dv = op.dv[row + j] + column;
 #pragma omp simd
-      for (int64_t d = 0; d < op.head_dim; ++d) dk[d] = T(t.dk[j * dim + d]);
+      for (int64_t d = 0; d < op.in.head_dim; ++d) dk[d] = T(t.dk[j * dim + d]);
 #pragma omp simd
-      for (int64_t d = 0; d < op.head_dim; ++d) dv[d] = T(t.dv[j * dim + d]);
+      for (int64_t d = 0; d < op.in.head_dim; ++d) dv[d] = T(t.dv[j * dim + d]);
     }
   }
 };
@@ -168,12 +167,13 @@ struct Shared {
   int32_t* turns;
   A* dq_sum = nullptr;
   Shared(const AttentionBackward<T>& op, Scratch& scratch) {
-    key_starts = scratch.take<int64_t>(op.sequences + 1);
-    query_starts = scratch.take<int64_t>(op.sequences + 1);
-    for (int s = 0; s < op.sequences; ++s)
-      turn_count += tiles(op.cu_q[s + 1] - op.cu_q[s], query_tile<A>) * op.heads;
+    key_starts = scratch.take<int64_t>(op.in.sequences + 1);
+    query_starts = scratch.take<int64_t>(op.in.sequences + 1);
+    for (int s = 0; s < op.in.sequences; ++s)
+      turn_count += tiles(op.in.cu_q[s + 1] - op.in.cu_q[s], query_tile<A>) * op.in.heads;
     turns = scratch.take<int32_t>(turn_count);
-    if constexpr (!std::is_same_v<T, A>) dq_sum = scratch.take<A>(op.tokens_q * op.heads * op.head_dim);
+    if constexpr (!std::is_same_v<T, A>)
+      dq_sum = scratch.take<A>(op.in.tokens_q * op.in.heads * op.in.head_dim);
   }
 };
 
@@ -183,36 +183,33 @@ template <class T>
 int64_t workspace(const Cpu&, const AttentionBackward<T>& op) {
   Scratch scratch;
   Shared<T>(op, scratch);
-  scratch.take<char>(thread_count() * Block<acc_t<T>>::bytes(op.head_dim));
+  scratch.take<char>(thread_count() * Block<acc_t<T>>::bytes(op.in.head_dim));
   return scratch.bytes();
 }
 
 template <class T>
 void run(const Cpu& cpu, const AttentionBackward<T>& op) {
   using A = acc_t<T>;
-  attention::check(op);
-  if (op.tokens_q == 0 && op.tokens_k == 0) return;
+  attention::check(op.in);
+  if (op.in.tokens_q == 0 && op.in.tokens_k == 0) return;
   Scratch scratch(cpu.ws);
   Shared<T> shared(op, scratch);
-  const Tasks tasks(shared.key_starts, op.sequences, op.cu_k, key_block, op.kv_heads, 1);
-  const Tasks query_tiles(shared.query_starts, op.sequences, op.cu_q, query_tile<A>, op.heads, 0);
+  const Tasks tasks(shared.key_starts, op.in.sequences, op.in.cu_k, key_block, op.in.kv_heads, 1);
+  const Tasks query_tiles(shared.query_starts, op.in.sequences, op.in.cu_q, query_tile<A>, op.in.heads, 0);
   std::fill(shared.turns, shared.turns + shared.turn_count, 0);
-  int64_t dq_sum_ld = op.heads * op.head_dim;
-  if constexpr (std::is_same_v<T, A>) {
-    shared.dq_sum = op.dq;
-    dq_sum_ld = op.dq_ld;
-  }
-  const Backward<T> backward{op, query_tiles, shared.turns, shared.dq_sum, dq_sum_ld};
-  const int64_t block_bytes = Block<A>::bytes(op.head_dim);
+  Rows<A> dq_sum{shared.dq_sum, int64_t{op.in.heads} * op.in.head_dim};
+  if constexpr (std::is_same_v<T, A>) dq_sum = op.dq;
+  const Backward<T> backward{op, query_tiles, shared.turns, dq_sum};
+  const int64_t block_bytes = Block<A>::bytes(op.in.head_dim);
   char* blocks = scratch.take<char>(thread_count() * block_bytes);
   const auto each = [&](int thread, auto&& loop) {
     Scratch mine(Workspace{blocks + thread * block_bytes, block_bytes});
-    const Block<A> t(op.head_dim, mine);
+    const Block<A> t(op.in.head_dim, mine);
     loop([&](int64_t n) { backward(t, tasks[n]); });
   };
   // A task waits for lower numbers of its head alone.
-  const bool in_order = tasks.count() > op.sequences * op.kv_heads;
-  parallel_tasks(tasks.count(), 2 * attention::work(op), each, in_order);
+  const bool in_order = tasks.count() > op.in.sequences * op.in.kv_heads;
+  parallel_tasks(tasks.count(), 2 * attention::work(op.in), each, in_order);
 }
 
 MIMO_CPU_KERNEL(AttentionBackward);

@@ -17,14 +17,14 @@ template <class A>
 inline constexpr int64_t query_tile = 12 * lanes<A>;
 inline constexpr int64_t key_tile = 64;
 
-template <class Op>
-void check(const Op& op) {
-  if (op.head_dim < 8 || op.head_dim > 256 || op.head_dim % 8 != 0)
+template <class T>
+void check(const AttentionInputs<T>& in) {
+  if (in.head_dim < 8 || in.head_dim > 256 || in.head_dim % 8 != 0)
     throw std::invalid_argument("attention: expected head_dim 8 to 256 and a multiple of 8, found " +
-                                std::to_string(op.head_dim));
-  if (op.kv_heads < 1 || op.heads % op.kv_heads != 0)
+                                std::to_string(in.head_dim));
+  if (in.kv_heads < 1 || in.heads % in.kv_heads != 0)
     throw std::invalid_argument("attention: expected heads to be a multiple of kv_heads, found heads " +
-                                std::to_string(op.heads) + ", kv_heads " + std::to_string(op.kv_heads));
+                                std::to_string(in.heads) + ", kv_heads " + std::to_string(in.kv_heads));
 }
 
 // One packed sequence. Key j is visible to query i iff j < visible(i).
@@ -33,14 +33,14 @@ struct Sequence {
   int64_t shift;  // global position of key 0 less that of query 0
   bool causal;
 
-  template <class Op>
-  Sequence(const Op& op, int64_t s)
-      : q_begin(op.cu_q[s]),
-        q_len(op.cu_q[s + 1] - q_begin),
-        k_begin(op.cu_k[s]),
-        k_len(op.cu_k[s + 1] - k_begin),
-        shift((op.first_k ? op.first_k[s] : 0) - (op.first_q ? op.first_q[s] : 0)),
-        causal(op.causal) {}
+  template <class T>
+  Sequence(const AttentionInputs<T>& in, int64_t s)
+      : q_begin(in.cu_q[s]),
+        q_len(in.cu_q[s + 1] - q_begin),
+        k_begin(in.cu_k[s]),
+        k_len(in.cu_k[s + 1] - k_begin),
+        shift((in.first_k ? in.first_k[s] : 0) - (in.first_q ? in.first_q[s] : 0)),
+        causal(in.causal) {}
 
   int64_t visible(int64_t i) const { return causal ? std::clamp<int64_t>(i - shift + 1, 0, k_len) : k_len; }
 
@@ -92,11 +92,11 @@ class Tasks {
 };
 
 // Of the two products of the forward over all heads, as bytes moved: about four multiply-adds take as long.
-template <class Op>
-int64_t work(const Op& op) {
+template <class T>
+int64_t work(const AttentionInputs<T>& in) {
   int64_t pairs = 0;
-  for (int s = 0; s < op.sequences; ++s) pairs += Sequence(op, s).q_len * Sequence(op, s).k_len;
-  return pairs * op.heads * op.head_dim / 2;
+  for (int s = 0; s < in.sequences; ++s) pairs += Sequence(in, s).q_len * Sequence(in, s).k_len;
+  return pairs * in.heads * in.head_dim / 2;
 }
 
 }  // namespace mimo::attention

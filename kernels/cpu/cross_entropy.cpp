@@ -35,7 +35,7 @@ template <class T>
 void run(const Cpu&, const CrossEntropyMax<T>& op) {
   using A = acc_t<T>;
   parallel_for(op.rows, op.rows * op.cols * int64_t{sizeof(T)}, [&](int64_t r) {
-    const T* z = op.logits + r * op.ld;
+    const T* z = op.logits[r];
     A max = -std::numeric_limits<A>::infinity();
     int64_t best = 0;  // span of the first maximum
     for (int64_t begin = 0; begin < op.cols; begin += kSpan) {
@@ -60,7 +60,7 @@ template <class T>
 void run(const Cpu&, const CrossEntropySum<T>& op) {
   using A = acc_t<T>;
   parallel_for(op.rows, op.rows * op.cols * int64_t{sizeof(T)}, [&](int64_t r) {
-    const T* z = op.logits + r * op.ld;
+    const T* z = op.logits[r];
     double sum = 0;
     for (int64_t begin = 0; begin < op.cols; begin += kSpan) {
       const int64_t end = std::min(op.cols, begin + kSpan);
@@ -87,7 +87,7 @@ template <class T>
 void run(const Cpu&, const CrossEntropyGrad<T>& op) {
   using A = acc_t<T>;
   parallel_for(op.rows, 2 * op.rows * op.cols * int64_t{sizeof(T)}, [&](int64_t r) {
-    T* z = op.logits + r * op.ld;
+    T* z = op.logits[r];
     const bool counted = op.labels[r] >= 0;
     if (op.loss) op.loss[r] = counted ? std::log(op.sum[r]) - op.target[r] : A(0);
     if (!counted) {

@@ -7,9 +7,9 @@ namespace mimo {
 template <class T>
 void run(const Cpu&, const Fill<T>& op) {
   const T value = T(op.value);
-  for_each_span(op.rows, op.cols, op.y_ld == op.cols, op.rows * op.cols * int64_t{sizeof(T)},
+  for_each_span(op.rows, op.cols, op.y.ld == op.cols, op.rows * op.cols * int64_t{sizeof(T)},
                 [&](int64_t row, int64_t begin, int64_t end) {
-                  T* y = op.y + row * op.y_ld;
+                  T* y = op.y[row];
                   std::fill(y + begin, y + end, value);
                 });
 }
@@ -17,11 +17,11 @@ void run(const Cpu&, const Fill<T>& op) {
 template <class T>
 void run(const Cpu&, const Add<T>& op) {
   using A = acc_t<T>;
-  const bool dense = op.a_ld == op.cols && op.b_ld == op.cols && op.y_ld == op.cols;
+  const bool dense = op.a.ld == op.cols && op.b.ld == op.cols && op.y.ld == op.cols;
   for_each_span(op.rows, op.cols, dense, 3 * op.rows * op.cols * int64_t{sizeof(T)},
                 [&](int64_t row, int64_t begin, int64_t end) {
-                  const T *a = op.a + row * op.a_ld, *b = op.b + row * op.b_ld;
-                  T* y = op.y + row * op.y_ld;
+                  const T *a = op.a[row], *b = op.b[row];
+                  T* y = op.y[row];
 #pragma omp simd
                   for (int64_t c = begin; c < end; ++c) y[c] = A(a[c]) + A(b[c]);
                 });
@@ -29,11 +29,11 @@ void run(const Cpu&, const Add<T>& op) {
 
 template <class T>
 void run(const Cpu&, const Copy<T>& op) {
-  const bool dense = op.x_ld == op.cols && op.y_ld == op.cols;
+  const bool dense = op.x.ld == op.cols && op.y.ld == op.cols;
   for_each_span(op.rows, op.cols, dense, 2 * op.rows * op.cols * int64_t{sizeof(T)},
                 [&](int64_t row, int64_t begin, int64_t end) {
-                  const T* x = op.x + row * op.x_ld;
-                  std::copy(x + begin, x + end, op.y + row * op.y_ld + begin);
+                  const T* x = op.x[row];
+                  std::copy(x + begin, x + end, op.y[row] + begin);
                 });
 }
 
@@ -90,7 +90,7 @@ void run(const Cpu& cpu, const AddColumnSums<T>& op) {
     A* sum = partial + b * op.cols;
     std::fill_n(sum, op.cols, A(0));
     for (int64_t i = blocks.begin(b); i < blocks.end(b); ++i) {
-      const T* x = op.x + i * op.x_ld;
+      const T* x = op.x[i];
 #pragma omp simd
       for (int c = 0; c < op.cols; ++c) sum[c] += A(x[c]);
     }

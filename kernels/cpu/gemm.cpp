@@ -68,12 +68,12 @@ bool has_few_rows(const Op& op) {
 // Whether op(A) is converted, or its rows brought together.
 template <class A, class Op>
 bool copies_a(const Op& op) {
-  return !std::is_same_v<decltype(op.a), const A*> || (op.trans_a && op.a_ld > kFar);
+  return !std::is_same_v<decltype(op.a.data), const A*> || (op.trans_a && op.a.ld > kFar);
 }
 // Whether the sums of a block are C itself.
 template <class A, class Op>
 bool sums_in_c(const Op& op) {
-  return std::is_same_v<decltype(op.c), A*> && op.n % lanes<A> == 0 && op.k > 0 && op.alpha == 1 &&
+  return std::is_same_v<decltype(op.c.data), A*> && op.n % lanes<A> == 0 && op.k > 0 && op.alpha == 1 &&
          (op.beta == 0 || op.beta == 1);
 }
 
@@ -102,12 +102,12 @@ struct Buffers {
 // panel[depth, padded(cols)] = op(B)[p.., col..]
 template <class A, class Op>
 void pack(const Op& op, int64_t p, int64_t depth, int64_t col, int64_t cols, const Buffers<A>& t) {
-  if (!op.trans_b) return tile::load_rows<false>(depth, cols, op.b + p * op.b_ld + col, op.b_ld, t.panel);
-  const auto* b = op.b + col * op.b_ld + p;
+  if (!op.trans_b) return tile::load_rows<false>(depth, cols, op.b[p] + col, op.b.ld, t.panel);
+  const auto* b = op.b[col] + p;
   const int64_t width = tile::padded<A>(cols), padded = tile::padded<A>(depth);
   if constexpr (std::is_same_v<decltype(b), const A*>)
-    if (cols == width && depth == padded) return tile::transpose(cols, depth, b, op.b_ld, t.panel, width);
-  tile::load_rows<true>(cols, depth, b, op.b_ld, t.b);
+    if (cols == width && depth == padded) return tile::transpose(cols, depth, b, op.b.ld, t.panel, width);
+  tile::load_rows<true>(cols, depth, b, op.b.ld, t.b);
   tile::transpose(width, padded, t.b, padded, t.panel, width);
 }
 
@@ -146,14 +146,14 @@ void add_products(const Op& op, const Grid<A>& grid, const Block& at, const Buff
                   int64_t ld) {
   for (int64_t p = 0; p < op.k; p += kDepth, add = true) {
     const int64_t depth = std::min(kDepth, op.k - p);
-    const auto* from = op.a + (op.trans_a ? p * op.a_ld + at.row : at.row * op.a_ld + p);
+    const auto* from = op.trans_a ? op.a[p] + at.row : op.a[at.row] + p;
     const int64_t a_rows = op.trans_a ? depth : at.rows, a_cols = op.trans_a ? at.rows : depth;
     const A* a = t.a;
     int64_t a_ld = tile::padded<A>(a_cols);
     if (copies_a<A>(op)) {
-      tile::load_rows<false>(a_rows, a_cols, from, op.a_ld, t.a);
+      tile::load_rows<false>(a_rows, a_cols, from, op.a.ld, t.a);
     } else if constexpr (std::is_same_v<decltype(from), const A*>) {
-      a = from, a_ld = op.a_ld;
+      a = from, a_ld = op.a.ld;
     }
     for (int64_t i = at.begin; i < at.end; ++i) {
       const int64_t col = grid.column(i), cols = grid.column(i + 1) - col;
@@ -168,24 +168,24 @@ template <class A, class Op, class T>
 void compute_block(const Op& op, const T* bias, const Grid<A>& grid, const Block& at, const Buffers<A>& t) {
   const bool in_c = sums_in_c<A>(op), begin_with_c = op.alpha == 1 && op.beta == 1;
   const int64_t col = grid.column(at.begin), cols = grid.column(at.end) - col;
-  auto* c = op.c + at.row * op.c_ld + col;
+  auto* c = op.c[at.row] + col;
   A* sums = t.c;
   int64_t ld = tile::padded<A>(cols);
   if constexpr (std::is_same_v<decltype(c), A*>)
-    if (in_c) sums = c, ld = op.c_ld;
+    if (in_c) sums = c, ld = op.c.ld;
   if (begin_with_c && !in_c)
-    tile::load_rows<false>(at.rows, cols, c, op.c_ld, sums);
+    tile::load_rows<false>(at.rows, cols, c, op.c.ld, sums);
   else if (op.k == 0)
     std::fill(sums, sums + at.rows * ld, A(0));
   if (op.k > 0 && has_few_rows(op))
-    few_rows::multiply(at.rows, cols, op.k, op.a + at.row * op.a_ld, op.a_ld, op.b + col * op.b_ld, op.b_ld,
-                       begin_with_c, sums, ld);
+    few_rows::multiply(at.rows, cols, op.k, op.a[at.row], op.a.ld, op.b[col], op.b.ld, begin_with_c, sums,
+                       ld);
   else
     add_products(op, grid, at, t, begin_with_c, sums, ld);
   if (in_c && !bias) return;
   for (int64_t i = 0; i < at.rows; ++i)
     finish_row(cols, in_c ? 1 : op.alpha, sums + i * ld, in_c || begin_with_c ? 0 : op.beta,
-               bias ? bias + col : nullptr, c + i * op.c_ld);
+               bias ? bias + col : nullptr, c + i * op.c.ld);
 }
 
 void check_stride(const char* matrix, int64_t ld, int64_t columns) {
@@ -198,9 +198,9 @@ void check_stride(const char* matrix, int64_t ld, int64_t columns) {
 template <class A, class Op, class T>
 void compute(const Cpu& cpu, const Op& op, const T* bias) {
   if (op.m == 0 || op.n == 0) return;
-  check_stride("A", op.a_ld, op.trans_a ? op.m : op.k);
-  check_stride("B", op.b_ld, op.trans_b ? op.k : op.n);
-  check_stride("C", op.c_ld, op.n);
+  check_stride("A", op.a.ld, op.trans_a ? op.m : op.k);
+  check_stride("B", op.b.ld, op.trans_b ? op.k : op.n);
+  check_stride("C", op.c.ld, op.n);
   const int64_t bytes = Buffers<A>::bytes(op);
   Scratch scratch(cpu.ws);
   char* buffers = scratch.take<char>(thread_count() * bytes);

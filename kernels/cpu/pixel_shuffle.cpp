@@ -13,7 +13,7 @@ void run(const Cpu&, const PixelShuffle<T>& op) {
     const int64_t w = op.sizes[2 * i + 1], at = row - op.cu[i] / 4, y = at / (w / 2), x = at % (w / 2);
     for (int a = 0; a < 2; ++a) {
       const int64_t in_x = (op.cu[i] + (2 * y + a) * w + 2 * x) * op.cols, in_y = (2 * row + a) * run;
-      std::copy_n(op.in + (op.inverse ? in_y : in_x), run, op.out + (op.inverse ? in_x : in_y));
+      std::copy_n(op.from + (op.inverse ? in_y : in_x), run, op.to + (op.inverse ? in_x : in_y));
     }
   });
 }

@@ -24,15 +24,16 @@ struct Source {
 template <class T>
 void run(const Cpu&, const PositionEmbedding<T>& op) {
   using A = acc_t<T>;
-  const int64_t rows = op.rows, g = op.grid, cols = op.cols;
+  const int64_t rows = op.rows, g = op.in.grid, cols = op.in.cols;
   parallel_for(rows, 3 * rows * cols * int64_t{sizeof(T)}, [&](int64_t row) {
-    const int i = image_of(row, op.cu, op.images);
-    const int64_t h = op.sizes[2 * i], w = op.sizes[2 * i + 1], m = std::max(h, w), at = row - op.cu[i];
+    const int i = image_of(row, op.in.cu, op.in.images);
+    const int64_t h = op.in.sizes[2 * i], w = op.in.sizes[2 * i + 1], m = std::max(h, w),
+                  at = row - op.in.cu[i];
     const Source<A> y(at / w, m, g), x(at % w, m, g);
     const T *t00 = op.table + (y.low * g + x.low) * cols, *t01 = op.table + (y.low * g + x.high) * cols;
     const T *t10 = op.table + (y.high * g + x.low) * cols, *t11 = op.table + (y.high * g + x.high) * cols;
-    const T* in = op.x ? op.x + row * op.x_ld : nullptr;
-    T* out = op.out + row * op.out_ld;
+    const T* in = op.x ? op.x[row] : nullptr;
+    T* out = op.out[row];
     const auto value = [&](int64_t c) {
       return y.low_weight * (x.low_weight * A(t00[c]) + x.high_weight * A(t01[c])) +
              y.high_weight * (x.low_weight * A(t10[c]) + x.high_weight * A(t11[c]));
@@ -51,16 +52,16 @@ void run(const Cpu&, const PositionEmbedding<T>& op) {
 template <class T>
 void run(const Cpu&, const PositionEmbeddingBackward<T>& op) {
   using A = acc_t<T>;
-  if (op.images == 0) return;
-  const int64_t g = op.grid, cols = op.cols;
-  parallel_for(g, op.cu[op.images] * cols * int64_t{sizeof(T)}, [&](int64_t table_row) {
+  if (op.in.images == 0) return;
+  const int64_t g = op.in.grid, cols = op.in.cols;
+  parallel_for(g, op.in.cu[op.in.images] * cols * int64_t{sizeof(T)}, [&](int64_t table_row) {
     const auto add = [&](int64_t table_col, A weight, const T* dout) {
       A* d = op.dtable + (table_row * g + table_col) * cols;
 #pragma omp simd
       for (int64_t c = 0; c < cols; ++c) d[c] += weight * A(dout[c]);
     };
-    for (int i = 0; i < op.images; ++i) {
-      const int64_t h = op.sizes[2 * i], w = op.sizes[2 * i + 1], m = std::max(h, w);
+    for (int i = 0; i < op.in.images; ++i) {
+      const int64_t h = op.in.sizes[2 * i], w = op.in.sizes[2 * i + 1], m = std::max(h, w);
       for (int64_t py = 0; py < h; ++py) {
         const Source<A> y(py, m, g);
         const A wy =
@@ -68,7 +69,7 @@ void run(const Cpu&, const PositionEmbeddingBackward<T>& op) {
         if (wy == 0) continue;
         for (int64_t px = 0; px < w; ++px) {
           const Source<A> x(px, m, g);
-          const T* dout = op.dout + (op.cu[i] + py * w + px) * op.dout_ld;
+          const T* dout = op.dout[op.in.cu[i] + py * w + px];
           if (x.low_weight != 0) add(x.low, wy * x.low_weight, dout);
           if (x.high_weight != 0) add(x.high, wy * x.high_weight, dout);
         }

@@ -15,11 +15,11 @@ void run(const Cpu&, const Rope<T>& op) {
   const double sign = op.inverse ? -1 : 1;
   const int64_t bytes = 2 * op.tokens * op.heads * op.head_dim * int64_t{sizeof(T)};
 
-  if (op.y != op.x && op.rotary < op.head_dim) {
+  if (op.y.data != op.x.data && op.rotary < op.head_dim) {
     parallel_for(op.tokens, bytes, [&](int64_t t) {
       for (int64_t h = 0; h < op.heads; ++h)
-        std::copy_n(op.x + t * op.x_ld + h * op.head_dim + op.rotary, op.head_dim - op.rotary,
-                    op.y + t * op.y_ld + h * op.head_dim + op.rotary);
+        std::copy_n(op.x[t] + h * op.head_dim + op.rotary, op.head_dim - op.rotary,
+                    op.y[t] + h * op.head_dim + op.rotary);
     });
   }
 
@@ -36,8 +36,8 @@ void run(const Cpu&, const Rope<T>& op) {
         sine[j] = static_cast<A>(sign * angle.sin);
       }
       for (int64_t h = 0; h < op.heads; ++h) {
-        const T* x = op.x + t * op.x_ld + h * op.head_dim + begin;
-        T* y = op.y + t * op.y_ld + h * op.head_dim + begin;
+        const T* x = op.x[t] + h * op.head_dim + begin;
+        T* y = op.y[t] + h * op.head_dim + begin;
 #pragma omp simd
         for (int j = 0; j < n; ++j) {
           const A x1 = A(x[j]), x2 = A(x[j + half]);

@@ -65,14 +65,15 @@ inline void order_by_length(int sequences, const int32_t* cu, int32_t* order) {
 // Second stage over the parts of an activation's gradient: out = sum over blocks of sums [blocks, rows,
 // cols], in order.
 template <class T, class A>
-void sum_blocks(int64_t blocks, int64_t rows, int cols, const A* sums, T* out, int64_t ld) {
+void sum_blocks(int64_t blocks, int64_t rows, int cols, const A* sums, const Rows<T>& out) {
   parallel_for(rows, blocks * rows * cols * int64_t{sizeof(A)}, [&](int64_t i) {
     const A* row = sums + i * cols;
+    T* to = out[i];
 #pragma omp simd
     for (int n = 0; n < cols; ++n) {
       A sum = 0;
       for (int64_t b = 0; b < blocks; ++b) sum += row[b * rows * cols + n];
-      out[i * ld + n] = sum;
+      to[n] = sum;
     }
   });
 }

@@ -54,9 +54,9 @@ template <class A>
 struct Layout {
   SsdTiles<A> t;
   int steps, chunks;
-  template <class Op>
-  explicit Layout(const Op& op)
-      : t(op), steps(cpu::longest_sequence(op.sequences, op.cu)), chunks((steps + t.q - 1) / t.q) {}
+  template <class T>
+  explicit Layout(const SsdInputs<T>& in)
+      : t(in), steps(cpu::longest_sequence(in.sequences, in.cu)), chunks((steps + t.q - 1) / t.q) {}
   int64_t thread_bytes() const {
     Scratch m;
     Tiles<A>(m, t, steps, chunks);
@@ -69,13 +69,13 @@ template <class A>
 struct Partial {
   A *ddt_bias, *da_log, *dd;  // [sequences, heads]
   A *db, *dc;                 // [blocks, tokens, groups * state], or null: one task owns its rows
-  template <class Op>
-  Partial(Scratch& m, const Op& op, int blocks)
-      : ddt_bias(m.take<A>(int64_t{op.sequences} * op.heads)),
-        da_log(m.take<A>(int64_t{op.sequences} * op.heads)),
-        dd(m.take<A>(int64_t{op.sequences} * op.heads)),
-        db(blocks > 1 ? m.take<A>(blocks * op.tokens * op.groups * op.state) : nullptr),
-        dc(blocks > 1 ? m.take<A>(blocks * op.tokens * op.groups * op.state) : nullptr) {}
+  template <class T>
+  Partial(Scratch& m, const SsdInputs<T>& in, int blocks)
+      : ddt_bias(m.take<A>(int64_t{in.sequences} * in.heads)),
+        da_log(m.take<A>(int64_t{in.sequences} * in.heads)),
+        dd(m.take<A>(int64_t{in.sequences} * in.heads)),
+        db(blocks > 1 ? m.take<A>(blocks * in.tokens * in.groups * in.state) : nullptr),
+        dc(blocks > 1 ? m.take<A>(blocks * in.tokens * in.groups * in.state) : nullptr) {}
 };
 
 template <class T>
@@ -93,22 +93,22 @@ class Backward {
       : op(o), t(l.t), partial(sums), steps(l.steps), m(scratch, l.t, l.steps, l.chunks) {}
 
   void operator()(const SsdTask& task) {
-    const int64_t first = op.cu[task.sequence];
-    const cpu::Chunks chunks(op.cu[task.sequence + 1] - op.cu[task.sequence], t.q);
-    const int64_t at = int64_t{task.sequence} * op.heads + task.first_head;
+    const int64_t first = op.in.cu[task.sequence];
+    const cpu::Chunks chunks(op.in.cu[task.sequence + 1] - op.in.cu[task.sequence], t.q);
+    const int64_t at = int64_t{task.sequence} * op.in.heads + task.first_head;
     const auto state_of = [&](auto* states, int h) {
       return states ? states + (at + h) * t.p * t.n : nullptr;
     };
     for (A* sum : {partial.ddt_bias, partial.da_log, partial.dd}) std::fill_n(sum + at, task.heads, A(0));
     for (int h = 0; h < task.heads; ++h) {
-      cpu::time_steps(op, first, chunks.length, task.first_head + h, m.dt_HT + h * steps,
+      cpu::time_steps(op.in, first, chunks.length, task.first_head + h, m.dt_HT + h * steps,
                       m.slope_HT + h * steps);
-      if (op.state_in) load_state(t, state_of(op.state_in, h), state(0, h));
+      if (op.in.state_in) load_state(t, state_of(op.in.state_in, h), state(0, h));
       if (op.dstate_out || op.dstate_in) load_state(t, state_of(op.dstate_out, h), dstate(h));
     }
     for (int c = 0; c + 1 < chunks.count; ++c) advance(task, first, chunks, c);
     for (int c = chunks.count - 1; c >= 0; --c) {
-      carry = c > 0 || op.state_in;
+      carry = c > 0 || op.in.state_in;
       grad = c + 1 < chunks.count || op.dstate_out;
       pass = c > 0 || op.dstate_in;
       chunk(task, first, chunks, c);
@@ -122,10 +122,10 @@ class Backward {
   A* dstate(int h) { return m.dstate_HNP + int64_t{h} * t.n * t.pp; }
 
   void load_b(int64_t row, int rows, int g) {
-    cpu::load_tile(rows, t.n, op.b + row * op.b_ld + int64_t{g} * t.n, op.b_ld, m.b_QN, t.np);
+    cpu::load_tile(rows, t.n, op.in.b[row] + int64_t{g} * t.n, op.in.b.ld, m.b_QN, t.np);
   }
   void load_x(int64_t row, int rows, int h) {
-    cpu::load_tile(rows, t.p, op.x + row * op.x_ld + int64_t{h} * t.p, op.x_ld, m.x_QP, t.pp);
+    cpu::load_tile(rows, t.p, op.in.x[row] + int64_t{h} * t.p, op.in.x.ld, m.x_QP, t.pp);
   }
 
   // The state after chunk c: H' = exp(s_last) H + sum_j exp(s_last - s_j) dt_j B_j x_j^T.
@@ -135,12 +135,12 @@ class Backward {
     load_b(row, rows, task.group);
     for (int h = 0; h < task.heads; ++h) {
       const A* dt = m.dt_HT + h * steps + chunks.begin(c);
-      m.s.set(rows, width, -std::exp(double(op.a_log[task.first_head + h])), dt);
+      m.s.set(rows, width, -std::exp(double(op.in.a_log[task.first_head + h])), dt);
       m.s.weights(width, m.to_end, m.from_start);
       for (int j = 0; j < rows; ++j) m.to_end[j] *= dt[j];
       load_x(row, rows, task.first_head + h);
       cpu::scale_rows(rows, t.pp, m.to_end, m.x_QP);
-      const bool old = c > 0 || op.state_in;
+      const bool old = c > 0 || op.in.state_in;
       A* next = state(c + 1, h);
       if (old) std::copy_n(state(c, h), int64_t{t.n} * t.pp, next);
       update_state(t, rows, old ? m.from_start[rows - 1] : A(0), m.b_QN, m.x_QP, next);
@@ -151,7 +151,7 @@ class Backward {
     const int64_t row = first + chunks.begin(c);
     const int rows = chunks.rows(c), width = cpu::padded<A>(rows);
     load_b(row, rows, task.group);
-    cpu::load_tile(rows, t.n, op.c + row * op.c_ld + int64_t{task.group} * t.n, op.c_ld, m.c_QN, t.np);
+    cpu::load_tile(rows, t.n, op.in.c[row] + int64_t{task.group} * t.n, op.in.c.ld, m.c_QN, t.np);
     cpu::transpose_tile(rows, t.n, m.c_QN, t.np, m.c_NQ, width);
     tile::product<false, false>(rows, width, t.n, m.b_QN, t.np, m.c_NQ, width, m.cb_QQ, width, Band::full,
                                 Band::upper);
@@ -162,10 +162,10 @@ class Backward {
     const int64_t column = int64_t{task.group} * t.n;
     tile::product<true, false>(rows, t.np, rows, m.dcb_QQ, width, m.b_QN, t.np, m.d_QN, t.np, Band::lower);
     if (carry) add_transposed(rows, width, m.dc_NQ);
-    write(task, row, rows, column, partial.dc, op.dc, op.dc_ld);
+    write(task, row, rows, column, partial.dc, op.dc);
     tile::product<false, false>(rows, t.np, rows, m.dcb_QQ, width, m.c_QN, t.np, m.d_QN, t.np, Band::upper);
     if (grad) add_transposed(rows, width, m.db_NQ);
-    write(task, row, rows, column, partial.db, op.db, op.db_ld);
+    write(task, row, rows, column, partial.db, op.db);
   }
 
   void add_transposed(int rows, int width, const A* d_NQ) {
@@ -173,24 +173,24 @@ class Backward {
 #pragma omp simd
       for (int n = 0; n < t.n; ++n) m.d_QN[i * t.np + n] += d_NQ[n * width + i];
   }
-  void write(const SsdTask& task, int64_t row, int rows, int64_t column, A* sums, T* out, int64_t ld) {
-    const int64_t sums_ld = int64_t{op.groups} * t.n;
+  void write(const SsdTask& task, int64_t row, int rows, int64_t column, A* sums, const Rows<T>& out) {
+    const int64_t sums_ld = int64_t{op.in.groups} * t.n;
     if (sums)
-      cpu::store_tile(rows, t.n, m.d_QN, t.np, sums + (task.block * op.tokens + row) * sums_ld + column,
+      cpu::store_tile(rows, t.n, m.d_QN, t.np, sums + (task.block * op.in.tokens + row) * sums_ld + column,
                       sums_ld);
     else
-      cpu::store_tile(rows, t.n, m.d_QN, t.np, out + row * ld + column, ld);
+      cpu::store_tile(rows, t.n, m.d_QN, t.np, out[row] + column, out.ld);
   }
 
   void head(const SsdTask& task, int64_t row, int step, int rows, int c, int h) {
     const int width = cpu::padded<A>(rows), head_index = task.first_head + h;
-    const A a = -std::exp(op.a_log[head_index]), d = op.d[head_index];
+    const A a = -std::exp(op.in.a_log[head_index]), d = op.in.d[head_index];
     const A *dt = m.dt_HT + h * steps + step, *slope = m.slope_HT + h * steps + step;
     A *state_NP = state(c, h), *dstate_NP = dstate(h);
-    m.s.set(rows, width, -std::exp(double(op.a_log[head_index])), dt);
+    m.s.set(rows, width, -std::exp(double(op.in.a_log[head_index])), dt);
     if (carry || grad || pass) m.s.weights(width, m.to_end, m.from_start);
     load_x(row, rows, head_index);
-    cpu::load_tile(rows, t.p, op.dy + row * op.dy_ld + int64_t{head_index} * t.p, op.dy_ld, m.dy_QP, t.pp);
+    cpu::load_tile(rows, t.p, op.dy[row] + int64_t{head_index} * t.p, op.dy.ld, m.dy_QP, t.pp);
     cpu::transpose_tile(rows, t.p, m.dy_QP, t.pp, m.t_PQ, width);
     tile::product<false, false>(rows, width, t.p, m.x_QP, t.pp, m.t_PQ, width, m.dyx_QQ, width, Band::full,
                                 Band::upper);
@@ -214,7 +214,7 @@ class Backward {
     A ddt_bias = 0, da = 0, dd = 0;
     for (int j = 0; j < rows; ++j) {
       const A *x = m.x_QP + j * t.pp, *dy = m.dy_QP + j * t.pp, *u = m.u_QP + j * t.pp;
-      T* dx = op.dx + (row + j) * op.dx_ld + int64_t{head_index} * t.p;
+      T* dx = op.dx[row + j] + int64_t{head_index} * t.p;
       A ddt = 0;
 #pragma omp simd reduction(+ : ddt)
       for (int p = 0; p < t.p; ++p) {
@@ -222,12 +222,12 @@ class Backward {
         dx[p] = dt[j] * u[p] + d * dy[p];
       }
       ddt = (ddt + a * m.da[j]) * slope[j];
-      op.ddt[(row + j) * op.ddt_ld + head_index] = T(ddt);
+      op.ddt[row + j][head_index] = T(ddt);
       ddt_bias += ddt;
       da += dt[j] * m.da[j];
       dd += m.dyx_QQ[j * width + j];
     }
-    const int64_t at = int64_t{task.sequence} * op.heads + head_index;
+    const int64_t at = int64_t{task.sequence} * op.in.heads + head_index;
     partial.ddt_bias[at] += ddt_bias;
     partial.da_log[at] += a * da;
     partial.dd[at] += dd;
@@ -312,11 +312,11 @@ class Backward {
 template <class T>
 int64_t workspace(const Cpu&, const SsdBackward<T>& op) {
   using A = acc_t<T>;
-  cpu::check_ssd(op);
-  const Layout<A> layout(op);
+  cpu::check_ssd(op.in);
+  const Layout<A> layout(op.in);
   Scratch all;
-  all.take<int32_t>(op.sequences);
-  Partial<A>(all, op, layout.t.blocks);
+  all.take<int32_t>(op.in.sequences);
+  Partial<A>(all, op.in, layout.t.blocks);
   all.take<char>(layout.thread_bytes() * thread_count());
   return all.bytes();
 }
@@ -324,28 +324,28 @@ int64_t workspace(const Cpu&, const SsdBackward<T>& op) {
 template <class T>
 void run(const Cpu& cpu, const SsdBackward<T>& op) {
   using A = acc_t<T>;
-  cpu::check_ssd(op);
-  const Layout<A> layout(op);
+  cpu::check_ssd(op.in);
+  const Layout<A> layout(op.in);
   const SsdTiles<A>& tiles = layout.t;
   Scratch all(cpu.ws);
-  auto* order = all.take<int32_t>(op.sequences);
-  const Partial<A> partial(all, op, tiles.blocks);
+  auto* order = all.take<int32_t>(op.in.sequences);
+  const Partial<A> partial(all, op.in, tiles.blocks);
   const int64_t thread_bytes = layout.thread_bytes();
   char* memory = all.take<char>(thread_bytes * thread_count());
-  cpu::order_by_length(op.sequences, op.cu, order);
-  parallel_tasks(tiles.tasks, 3 * cpu::ssd_work(op), [&](int id, auto&& loop) {
+  cpu::order_by_length(op.in.sequences, op.in.cu, order);
+  parallel_tasks(tiles.tasks, 3 * cpu::ssd_work(op.in), [&](int id, auto&& loop) {
     const cpu::FlushSubnormals flush;
     Scratch scratch = cpu::thread_scratch(memory, thread_bytes, id);
     Backward<T> backward(op, layout, partial, scratch);
-    loop([&](int64_t i) { backward(SsdTask(op, tiles, order, i)); });
+    loop([&](int64_t i) { backward(SsdTask(op.in, tiles, order, i)); });
   });
-  if (op.ddt_bias) add_partial_sums(op.sequences, op.heads, partial.ddt_bias, op.heads, op.ddt_bias);
-  if (op.da_log) add_partial_sums(op.sequences, op.heads, partial.da_log, op.heads, op.da_log);
-  if (op.dd) add_partial_sums(op.sequences, op.heads, partial.dd, op.heads, op.dd);
+  if (op.ddt_bias) add_partial_sums(op.in.sequences, op.in.heads, partial.ddt_bias, op.in.heads, op.ddt_bias);
+  if (op.da_log) add_partial_sums(op.in.sequences, op.in.heads, partial.da_log, op.in.heads, op.da_log);
+  if (op.dd) add_partial_sums(op.in.sequences, op.in.heads, partial.dd, op.in.heads, op.dd);
   if (partial.db) {
-    const int cols = op.groups * op.state;
-    cpu::sum_blocks(tiles.blocks, op.tokens, cols, partial.db, op.db, op.db_ld);
-    cpu::sum_blocks(tiles.blocks, op.tokens, cols, partial.dc, op.dc, op.dc_ld);
+    const int cols = op.in.groups * op.in.state;
+    cpu::sum_blocks(tiles.blocks, op.in.tokens, cols, partial.db, op.db);
+    cpu::sum_blocks(tiles.blocks, op.in.tokens, cols, partial.dc, op.dc);
   }
 }
 

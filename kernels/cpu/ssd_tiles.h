@@ -16,61 +16,61 @@ struct SsdTiles {
 
   // The chunk length is ours to choose: work on the triangle grows with Q, and 64 rows fill the registers'
   // tiles. Few sequences and groups: split the heads of a group, at the price of repeating C B^T.
-  template <class Op>
-  explicit SsdTiles(const Op& op)
-      : q(std::max(1, std::min(op.chunk, 64))),
-        n(op.state),
-        p(op.head_dim),
+  template <class T>
+  explicit SsdTiles(const SsdInputs<T>& in)
+      : q(std::max(1, std::min(in.chunk, 64))),
+        n(in.state),
+        p(in.head_dim),
         qp(padded<A>(q)),
         np(padded<A>(n)),
         pp(padded<A>(p)),
-        block(op.heads / op.groups) {
-    while (block > 1 && int64_t{op.sequences} * (op.heads / block) < 16) block = (block + 1) / 2;
-    const int per_group = op.heads / op.groups;
+        block(in.heads / in.groups) {
+    while (block > 1 && int64_t{in.sequences} * (in.heads / block) < 16) block = (block + 1) / 2;
+    const int per_group = in.heads / in.groups;
     blocks = (per_group + block - 1) / block;
-    tasks = int64_t{op.sequences} * op.groups * blocks;
+    tasks = int64_t{in.sequences} * in.groups * blocks;
   }
 };
 
 struct SsdTask {
   int sequence, group, block, first_head, heads;
-  template <class Op, class A>
-  SsdTask(const Op& op, const SsdTiles<A>& t, const int32_t* order, int64_t i) {
-    const int per_group = op.heads / op.groups;
+  template <class T, class A>
+  SsdTask(const SsdInputs<T>& in, const SsdTiles<A>& t, const int32_t* order, int64_t i) {
+    const int per_group = in.heads / in.groups;
     block = static_cast<int>(i % t.blocks);
-    group = static_cast<int>(i / t.blocks % op.groups);
-    sequence = order[i / t.blocks / op.groups];
+    group = static_cast<int>(i / t.blocks % in.groups);
+    sequence = order[i / t.blocks / in.groups];
     first_head = group * per_group + block * t.block;
     heads = std::min(t.block, per_group - block * t.block);
   }
 };
 
 // For parallel_tasks: of the forward, as bytes moved.
-template <class Op>
-int64_t ssd_work(const Op& op) {
-  return op.tokens * op.heads * op.head_dim * (op.state + std::min(op.chunk, 64));
+template <class T>
+int64_t ssd_work(const SsdInputs<T>& in) {
+  return in.tokens * in.heads * in.head_dim * (in.state + std::min(in.chunk, 64));
 }
 
-template <class Op>
-void check_ssd(const Op& op) {
+template <class T>
+void check_ssd(const SsdInputs<T>& in) {
   const auto fail = [](const char* what, int expected, int found) {
     throw std::invalid_argument(std::string("ssd: ") + what + ": expected " +
                                 (expected ? "a divisor of " + std::to_string(expected) : "at least 1") +
                                 ", found " + std::to_string(found));
   };
-  if (op.heads < 1) fail("heads", 0, op.heads);
-  if (op.groups < 1 || op.heads % op.groups) fail("groups", op.heads, op.groups);
-  if (op.chunk < 1) fail("chunk", 0, op.chunk);
-  if (op.state < 1) fail("state", 0, op.state);
-  if (op.head_dim < 1) fail("head_dim", 0, op.head_dim);
+  if (in.heads < 1) fail("heads", 0, in.heads);
+  if (in.groups < 1 || in.heads % in.groups) fail("groups", in.heads, in.groups);
+  if (in.chunk < 1) fail("chunk", 0, in.chunk);
+  if (in.state < 1) fail("state", 0, in.state);
+  if (in.head_dim < 1) fail("head_dim", 0, in.head_dim);
 }
 
 // dt of rows [row, row + n) of head h; slope (or null): d dt / d raw.
-template <class Op, class A>
-void time_steps(const Op& op, int64_t row, int n, int h, A* dt, A* slope) {
-  const auto* raw = op.dt + row * op.dt_ld + h;
-  const A bias = op.dt_bias[h], low = op.dt_min, high = op.dt_max;
-  for (int i = 0; i < n; ++i) dt[i] = A(raw[i * op.dt_ld]) + bias;
+template <class T, class A>
+void time_steps(const SsdInputs<T>& in, int64_t row, int n, int h, A* dt, A* slope) {
+  const T* raw = in.dt[row] + h;
+  const A bias = in.dt_bias[h], low = in.dt_min, high = in.dt_max;
+  for (int i = 0; i < n; ++i) dt[i] = A(raw[i * in.dt.ld]) + bias;
   if (slope) {
 #pragma omp simd
     for (int i = 0; i < n; ++i) {

@@ -118,13 +118,13 @@ struct ActivationMap {
   Activation<T> op;
   template <int N>
   __device__ void load(float (&x)[N], const Piece& p) const {
-    load_piece(x, op.x + p.row * op.x_ld, p);
+    load_piece(x, op.in.x[p.row], p);
   }
   template <int N>
   __device__ void store(float (&x)[N], const Piece& p) const {
 #pragma unroll
     for (int i = 0; i < N; ++i) x[i] = Kind::template f<T>(x[i]);
-    store_piece(op.y + p.row * op.y_ld, x, p);
+    store_piece(op.y[p.row], x, p);
   }
 };
 
@@ -137,14 +137,14 @@ struct ActivationBackwardMap {
   ActivationBackward<T> op;
   template <int N>
   __device__ void load(float (&x)[2][N], const Piece& p) const {
-    load_piece(x[0], op.x + p.row * op.x_ld, p);
-    load_piece(x[1], op.dy + p.row * op.dy_ld, p);
+    load_piece(x[0], op.in.x[p.row], p);
+    load_piece(x[1], op.dy[p.row], p);
   }
   template <int N>
   __device__ void store(float (&x)[2][N], const Piece& p) const {
 #pragma unroll
     for (int i = 0; i < N; ++i) x[0][i] = x[1][i] * Kind::template df<T>(x[0][i]);
-    store_piece(op.dx + p.row * op.dx_ld, x[0], p);
+    store_piece(op.dx[p.row], x[0], p);
   }
 };
 
@@ -157,14 +157,14 @@ struct SwiGluMap {
   SwiGlu<T> op;
   template <int N>
   __device__ void load(float (&x)[2][N], const Piece& p) const {
-    load_piece(x[0], op.x + p.row * op.x_ld, p);
-    load_piece(x[1], op.x + p.row * op.x_ld + op.cols, p);
+    load_piece(x[0], op.in.x[p.row], p);
+    load_piece(x[1], op.in.x[p.row] + op.in.cols, p);
   }
   template <int N>
   __device__ void store(float (&x)[2][N], const Piece& p) const {
 #pragma unroll
     for (int i = 0; i < N; ++i) x[0][i] = Silu::f<T>(x[0][i]) * x[1][i];
-    store_piece(op.y + p.row * op.y_ld, x[0], p);
+    store_piece(op.y[p.row], x[0], p);
   }
 };
 
@@ -177,9 +177,9 @@ struct SwiGluBackwardMap {
   SwiGluBackward<T> op;
   template <int N>
   __device__ void load(float (&x)[3][N], const Piece& p) const {
-    load_piece(x[0], op.x + p.row * op.x_ld, p);
-    load_piece(x[1], op.x + p.row * op.x_ld + op.cols, p);
-    load_piece(x[2], op.dy + p.row * op.dy_ld, p);
+    load_piece(x[0], op.in.x[p.row], p);
+    load_piece(x[1], op.in.x[p.row] + op.in.cols, p);
+    load_piece(x[2], op.dy[p.row], p);
   }
   template <int N>
   __device__ void store(float (&x)[3][N], const Piece& p) const {
@@ -189,8 +189,8 @@ struct SwiGluBackwardMap {
       x[0][i] = ds * x[1][i] * (1 + g * (1 - s));
       x[1][i] = ds * g;
     }
-    store_piece(op.dx + p.row * op.dx_ld, x[0], p);
-    store_piece(op.dx + p.row * op.dx_ld + op.cols, x[1], p);
+    store_piece(op.dx[p.row], x[0], p);
+    store_piece(op.dx[p.row] + op.in.cols, x[1], p);
   }
 };
 
@@ -215,35 +215,34 @@ void with_kind(ActivationKind kind, F&& f) {
 template <class T>
 void run(const Cuda& context, const Activation<T>& op) {
   using namespace cuda;
-  with_kind(op.kind, [&](auto kind) {
-    cuda::map(context, ActivationMap<T, decltype(kind)>{op}, op.rows, op.cols,
-              op.x_ld == op.cols && op.y_ld == op.cols, aligned(op.x, op.x_ld) && aligned(op.y, op.y_ld));
+  with_kind(op.in.kind, [&](auto kind) {
+    cuda::map(context, ActivationMap<T, decltype(kind)>{op}, op.in.rows, op.in.cols,
+              op.in.x.ld == op.in.cols && op.y.ld == op.in.cols, aligned(op.in.x) && aligned(op.y));
   });
 }
 
 template <class T>
 void run(const Cuda& context, const ActivationBackward<T>& op) {
   using namespace cuda;
-  with_kind(op.kind, [&](auto kind) {
-    cuda::map(context, ActivationBackwardMap<T, decltype(kind)>{op}, op.rows, op.cols,
-              op.x_ld == op.cols && op.dy_ld == op.cols && op.dx_ld == op.cols,
-              aligned(op.x, op.x_ld) && aligned(op.dy, op.dy_ld) && aligned(op.dx, op.dx_ld));
+  with_kind(op.in.kind, [&](auto kind) {
+    cuda::map(context, ActivationBackwardMap<T, decltype(kind)>{op}, op.in.rows, op.in.cols,
+              op.in.x.ld == op.in.cols && op.dy.ld == op.in.cols && op.dx.ld == op.in.cols,
+              aligned(op.in.x) && aligned(op.dy) && aligned(op.dx));
   });
 }
 
 template <class T>
 void run(const Cuda& context, const SwiGlu<T>& op) {
   using namespace cuda;
-  cuda::map(context, SwiGluMap<T>{op}, op.rows, op.cols, false,
-            aligned(op.x, op.x_ld) && aligned(op.x, op.cols) && aligned(op.y, op.y_ld));
+  cuda::map(context, SwiGluMap<T>{op}, op.in.rows, op.in.cols, false,
+            aligned(op.in.x) && aligned(op.in.x.data, op.in.cols) && aligned(op.y));
 }
 
 template <class T>
 void run(const Cuda& context, const SwiGluBackward<T>& op) {
   using namespace cuda;
-  cuda::map(context, SwiGluBackwardMap<T>{op}, op.rows, op.cols, false,
-            aligned(op.x, op.x_ld) && aligned(op.x, op.cols) && aligned(op.dy, op.dy_ld) &&
-                aligned(op.dx, op.dx_ld));
+  cuda::map(context, SwiGluBackwardMap<T>{op}, op.in.rows, op.in.cols, false,
+            aligned(op.in.x) && aligned(op.in.x.data, op.in.cols) && aligned(op.dy) && aligned(op.dx));
 }
 
 MIMO_CUDA_KERNEL(Activation);

@@ -83,11 +83,11 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   MIMO_SHARED(Shared, shared);
 
   // The rows of this block: those that see or are seen most come first.
-  const int heads = is_keys ? op.kv_heads : op.heads, head = static_cast<int>(blockIdx.x) % heads;
-  const int group = op.heads / op.kv_heads, kv_head = is_keys ? head : head / group;
-  const AttentionSlot slot = attention_slot(is_keys ? op.cu_k : op.cu_q, op.sequences,
+  const int heads = is_keys ? op.in.kv_heads : op.in.heads, head = static_cast<int>(blockIdx.x) % heads;
+  const int group = op.in.heads / op.in.kv_heads, kv_head = is_keys ? head : head / group;
+  const AttentionSlot slot = attention_slot(is_keys ? op.in.cu_k : op.in.cu_q, op.in.sequences,
                                             static_cast<int>(blockIdx.x) / heads, Shape::rows);
-  const AttentionSequence seq(op, slot.sequence);
+  const AttentionSequence seq(op.in, slot.sequence);
   const int length = is_keys ? seq.k_len : seq.q_len, tiles = (length + Shape::rows - 1) / Shape::rows;
   if (slot.tile >= tiles) return;
   const int row0 = (is_keys ? slot.tile : tiles - 1 - slot.tile) * Shape::rows;
@@ -99,28 +99,28 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   const int end = origin + (is_keys ? seq.q_len : seq.visible(row0 + rows - 1));
   const int steps = (end - begin + columns - 1) / columns * (is_keys ? group : 1);
 
-  const auto q = [&](const bf16* x, int64_t ld, int row, int h) {
-    return x + row * ld + int64_t{h} * op.head_dim;
+  const auto q = [&](const Rows<const bf16>& x, int row, int h) {
+    return x[row] + int64_t{h} * op.in.head_dim;
   };
-  const auto k = [&](const bf16* x, int64_t ld, int row) {
-    return x + row * ld + int64_t{kv_head} * op.head_dim;
+  const auto k = [&](const Rows<const bf16>& x, int row) {
+    return x[row] + int64_t{kv_head} * op.in.head_dim;
   };
   const auto copy_u = [&](int buffer, int at, int h) {
     if constexpr (is_keys) {
-      copy_tile<threads>(shared.u[buffer], q(op.q, op.q_ld, at, h), op.q_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.u[buffer], q(op.in.q, at, h), op.in.q.ld, end - at, op.in.head_dim);
       const int i = static_cast<int>(threadIdx.x);
       if (i < columns)
-        cp_async_8(&shared.stats[buffer][i], stats_HT + h * op.tokens_q + at + i, at + i < end);
+        cp_async_8(&shared.stats[buffer][i], stats_HT + h * op.in.tokens_q + at + i, at + i < end);
     } else {
-      copy_tile<threads>(shared.u[buffer], k(op.k, op.k_ld, at), op.k_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.u[buffer], k(op.in.k, at), op.in.k.ld, end - at, op.in.head_dim);
     }
     cp_async_commit();
   };
   const auto copy_w = [&](int at, int h) {
     if constexpr (is_keys)
-      copy_tile<threads>(shared.w, q(op.d_o, op.d_o_ld, at, h), op.d_o_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.w, q(op.d_o, at, h), op.d_o.ld, end - at, op.in.head_dim);
     else
-      copy_tile<threads>(shared.w, k(op.v, op.v_ld, at), op.v_ld, end - at, op.head_dim);
+      copy_tile<threads>(shared.w, k(op.in.v, at), op.in.v.ld, end - at, op.in.head_dim);
     cp_async_commit();
   };
 
@@ -129,12 +129,11 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   const int n0 = part * 8 * N, d0 = part * 8 * D;  // its part of the columns and of the head dimension
 
   if constexpr (is_keys) {
-    copy_tile<threads>(shared.x, k(op.k, op.k_ld, seq.k_begin + row0), op.k_ld, rows, op.head_dim);
-    copy_tile<threads>(shared.y, k(op.v, op.v_ld, seq.k_begin + row0), op.v_ld, rows, op.head_dim);
+    copy_tile<threads>(shared.x, k(op.in.k, seq.k_begin + row0), op.in.k.ld, rows, op.in.head_dim);
+    copy_tile<threads>(shared.y, k(op.in.v, seq.k_begin + row0), op.in.v.ld, rows, op.in.head_dim);
   } else {
-    copy_tile<threads>(shared.x, q(op.q, op.q_ld, seq.q_begin + row0, head), op.q_ld, rows, op.head_dim);
-    copy_tile<threads>(shared.y, q(op.d_o, op.d_o_ld, seq.q_begin + row0, head), op.d_o_ld, rows,
-                       op.head_dim);
+    copy_tile<threads>(shared.x, q(op.in.q, seq.q_begin + row0, head), op.in.q.ld, rows, op.in.head_dim);
+    copy_tile<threads>(shared.y, q(op.d_o, seq.q_begin + row0, head), op.d_o.ld, rows, op.in.head_dim);
   }
   cp_async_commit();
   int at = begin, h = kv_head * group;  // of the columns: the first, and the query head if they are queries
@@ -146,7 +145,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
       for (int r = 0; r < 2; ++r) {
         const int row = m0 + 16 * m + 8 * r + lane / 4;
         mine[m][r] = make_float2(INFINITY, 0);
-        if (row < rows) mine[m][r] = stats_HT[head * op.tokens_q + seq.q_begin + row0 + row];
+        if (row < rows) mine[m][r] = stats_HT[head * op.in.tokens_q + seq.q_begin + row0 + row];
       }
 
   // This lane's column at + 8 i + c is masked if it is less than `diagonal`, plus the row, for keys; if it is
@@ -155,7 +154,7 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
   const int diagonal = origin + lane_row + (is_keys ? seq.shift : 1 - seq.shift) - lane_col;
   const int limit = origin + seq.k_len - lane_col;
 
-  const float scale = op.scale * kAttentionLog2E;
+  const float scale = op.in.scale * kAttentionLog2E;
   float sum_u[M][D][4] = {}, sum_w[M][is_keys ? D : 1][4] = {};
   for (int left = steps; left > 0; --left) {
     cp_async_wait<0>();
@@ -234,16 +233,16 @@ __global__ void __launch_bounds__(AttentionBackwardShape<Dim, Side>::warps* kWar
 
   cp_async_wait<0>();
   __syncthreads();  // X and Y are done with
-  store_fragments(shared.x, sum_u, m0, d0, op.scale);
+  store_fragments(shared.x, sum_u, m0, d0, op.in.scale);
   if constexpr (is_keys) store_fragments(shared.y, sum_w, m0, d0, 1);
   __syncthreads();
   if constexpr (is_keys) {
-    const int64_t row = seq.k_begin + row0, column = int64_t{kv_head} * op.head_dim;
-    store_tile<threads>(shared.x, op.dk + row * op.dk_ld + column, op.dk_ld, rows, op.head_dim, vectors);
-    store_tile<threads>(shared.y, op.dv + row * op.dv_ld + column, op.dv_ld, rows, op.head_dim, vectors);
+    const int64_t row = seq.k_begin + row0, column = int64_t{kv_head} * op.in.head_dim;
+    store_tile<threads>(shared.x, op.dk[row] + column, op.dk.ld, rows, op.in.head_dim, vectors);
+    store_tile<threads>(shared.y, op.dv[row] + column, op.dv.ld, rows, op.in.head_dim, vectors);
   } else {
-    const int64_t row = seq.q_begin + row0, column = int64_t{head} * op.head_dim;
-    store_tile<threads>(shared.x, op.dq + row * op.dq_ld + column, op.dq_ld, rows, op.head_dim, vectors);
+    const int64_t row = seq.q_begin + row0, column = int64_t{head} * op.in.head_dim;
+    store_tile<threads>(shared.x, op.dq[row] + column, op.dq.ld, rows, op.in.head_dim, vectors);
   }
 }
 
@@ -251,10 +250,9 @@ template <int Dim, AttentionSide Side>
 void launch_attention_side(const Cuda& context, const AttentionBackward<bf16>& op, const float2* stats) {
   using Shape = AttentionBackwardShape<Dim, Side>;
   const int64_t slots =
-      attention_slots(Shape::is_keys ? op.tokens_k : op.tokens_q, op.sequences, Shape::rows);
-  const int64_t blocks = slots * (Shape::is_keys ? op.kv_heads : op.heads);
-  const bool vectors =
-      Shape::is_keys ? aligned(op.dk, op.dk_ld) && aligned(op.dv, op.dv_ld) : aligned(op.dq, op.dq_ld);
+      attention_slots(Shape::is_keys ? op.in.tokens_k : op.in.tokens_q, op.in.sequences, Shape::rows);
+  const int64_t blocks = slots * (Shape::is_keys ? op.in.kv_heads : op.in.heads);
+  const bool vectors = Shape::is_keys ? aligned(op.dk) && aligned(op.dv) : aligned(op.dq);
   launch<attention_backward<Dim, Side>, AttentionBackwardShared<Dim, Side>>(
       context, dim3(static_cast<unsigned>(blocks)), Shape::warps * kWarp, op, stats, vectors);
 }
@@ -266,7 +264,7 @@ void launch_attention_backward(const Cuda& context, const AttentionBackward<bf16
 }
 
 void launch_attention_backward(const Cuda& context, const AttentionBackward<bf16>& op, const float2* stats) {
-  const int dim = op.head_dim;
+  const int dim = op.in.head_dim;
   if (dim <= 64)
     launch_attention_backward<64>(context, op, stats);
   else if (dim <= 80)

@@ -54,29 +54,30 @@ struct AttentionF32ForwardShared {
 __global__ void __launch_bounds__(kAttentionF32Threads) attention_f32_forward(Attention<float> op) {
   constexpr int tile = kAttentionF32Tile;
   MIMO_SHARED(AttentionF32ForwardShared, shared);
-  const int head = static_cast<int>(blockIdx.x) % op.heads, kv_head = head / (op.heads / op.kv_heads);
+  const int head = static_cast<int>(blockIdx.x) % op.in.heads,
+            kv_head = head / (op.in.heads / op.in.kv_heads);
   const AttentionSlot slot =
-      attention_slot(op.cu_q, op.sequences, static_cast<int>(blockIdx.x) / op.heads, tile);
-  const AttentionSequence seq(op, slot.sequence);
+      attention_slot(op.in.cu_q, op.in.sequences, static_cast<int>(blockIdx.x) / op.in.heads, tile);
+  const AttentionSequence seq(op.in, slot.sequence);
   const int q0 = slot.tile * tile, rows = min(tile, seq.q_len - q0);
   if (rows <= 0) return;
   const int row = static_cast<int>(threadIdx.x) / 4, t = static_cast<int>(threadIdx.x) % 4;
   const int sees = seq.visible(q0 + row), end = seq.visible(q0 + rows - 1);
-  const int64_t column = int64_t{head} * op.head_dim, kv_column = int64_t{kv_head} * op.head_dim;
+  const int64_t column = int64_t{head} * op.in.head_dim, kv_column = int64_t{kv_head} * op.in.head_dim;
   const int64_t token0 = seq.q_begin + q0;
-  attention_f32_load(shared.q, op.q + token0 * op.q_ld + column, op.q_ld, rows, op.head_dim);
+  attention_f32_load(shared.q, op.in.q[token0] + column, op.in.q.ld, rows, op.in.head_dim);
 
   float o[kAttentionF32Dims] = {}, top = -INFINITY, sum = 0;
   for (int k0 = 0; k0 < end; k0 += tile) {
     const int64_t key0 = seq.k_begin + k0;
     __syncthreads();
-    attention_f32_load(shared.k, op.k + key0 * op.k_ld + kv_column, op.k_ld, end - k0, op.head_dim);
-    attention_f32_load(shared.v, op.v + key0 * op.v_ld + kv_column, op.v_ld, end - k0, op.head_dim);
+    attention_f32_load(shared.k, op.in.k[key0] + kv_column, op.in.k.ld, end - k0, op.in.head_dim);
+    attention_f32_load(shared.v, op.in.v[key0] + kv_column, op.in.v.ld, end - k0, op.in.head_dim);
     __syncthreads();
     float s[kAttentionF32Scores], best = top;
-    attention_f32_scores(s, shared.q[row], shared.k, t, op.head_dim);
+    attention_f32_scores(s, shared.q[row], shared.k, t, op.in.head_dim);
     for (int j = 0; j < kAttentionF32Scores; ++j) {
-      s[j] = k0 + t + 4 * j < sees ? s[j] * op.scale : -INFINITY;
+      s[j] = k0 + t + 4 * j < sees ? s[j] * op.in.scale : -INFINITY;
       best = max(best, s[j]);
     }
     best = quad_max(best);
@@ -90,12 +91,12 @@ __global__ void __launch_bounds__(kAttentionF32Threads) attention_f32_forward(At
     }
     __syncwarp();
     for (float& x : o) x *= shrink;
-    attention_f32_add(o, shared.p[row], shared.v, t, op.head_dim);
+    attention_f32_add(o, shared.p[row], shared.v, t, op.in.head_dim);
   }
   const float all = quad_sum(sum);
   if (row >= rows) return;
-  attention_f32_store(op.o + (token0 + row) * op.o_ld + column, o, all == 0 ? 0 : 1 / all, t, op.head_dim);
-  if (t == 0) op.lse[head * op.tokens_q + token0 + row] = all == 0 ? -INFINITY : top + logf(all);
+  attention_f32_store(op.o[token0 + row] + column, o, all == 0 ? 0 : 1 / all, t, op.in.head_dim);
+  if (t == 0) op.lse[head * op.in.tokens_q + token0 + row] = all == 0 ? -INFINITY : top + logf(all);
 }
 
 struct AttentionF32BackwardShared {
@@ -109,29 +110,29 @@ __global__ void __launch_bounds__(kAttentionF32Threads)
     attention_f32_backward(AttentionBackward<float> op, const float2* stats_HT) {
   constexpr int tile = kAttentionF32Tile;
   MIMO_SHARED(AttentionF32BackwardShared, shared);
-  const int heads = Keys ? op.kv_heads : op.heads, head = static_cast<int>(blockIdx.x) % heads;
-  const int group = op.heads / op.kv_heads, kv_head = Keys ? head : head / group;
-  const AttentionSlot slot =
-      attention_slot(Keys ? op.cu_k : op.cu_q, op.sequences, static_cast<int>(blockIdx.x) / heads, tile);
-  const AttentionSequence seq(op, slot.sequence);
+  const int heads = Keys ? op.in.kv_heads : op.in.heads, head = static_cast<int>(blockIdx.x) % heads;
+  const int group = op.in.heads / op.in.kv_heads, kv_head = Keys ? head : head / group;
+  const AttentionSlot slot = attention_slot(Keys ? op.in.cu_k : op.in.cu_q, op.in.sequences,
+                                            static_cast<int>(blockIdx.x) / heads, tile);
+  const AttentionSequence seq(op.in, slot.sequence);
   const int row0 = slot.tile * tile, rows = min(tile, (Keys ? seq.k_len : seq.q_len) - row0);
   if (rows <= 0) return;
   const int row = static_cast<int>(threadIdx.x) / 4, t = static_cast<int>(threadIdx.x) % 4;
   const int begin = Keys ? seq.first_query(row0) : 0, end = Keys ? seq.q_len : seq.visible(row0 + rows - 1);
 
   // q (or d_o) and k (or v) of a tile of queries or keys
-  const auto load_q = [&](AttentionF32Rows& to, const float* x, int64_t ld, int at, int h, int n) {
-    attention_f32_load(to, x + (seq.q_begin + at) * ld + int64_t{h} * op.head_dim, ld, n, op.head_dim);
+  const auto load_q = [&](AttentionF32Rows& to, const Rows<const float>& x, int at, int h, int n) {
+    attention_f32_load(to, x[seq.q_begin + at] + int64_t{h} * op.in.head_dim, x.ld, n, op.in.head_dim);
   };
-  const auto load_k = [&](AttentionF32Rows& to, const float* x, int64_t ld, int at, int n) {
-    attention_f32_load(to, x + (seq.k_begin + at) * ld + int64_t{kv_head} * op.head_dim, ld, n, op.head_dim);
+  const auto load_k = [&](AttentionF32Rows& to, const Rows<const float>& x, int at, int n) {
+    attention_f32_load(to, x[seq.k_begin + at] + int64_t{kv_head} * op.in.head_dim, x.ld, n, op.in.head_dim);
   };
   if constexpr (Keys) {
-    load_k(shared.x, op.k, op.k_ld, row0, rows);
-    load_k(shared.y, op.v, op.v_ld, row0, rows);
+    load_k(shared.x, op.in.k, row0, rows);
+    load_k(shared.y, op.in.v, row0, rows);
   } else {
-    load_q(shared.x, op.q, op.q_ld, row0, head, rows);
-    load_q(shared.y, op.d_o, op.d_o_ld, row0, head, rows);
+    load_q(shared.x, op.in.q, row0, head, rows);
+    load_q(shared.y, op.d_o, row0, head, rows);
   }
 
   float sum_u[kAttentionF32Dims] = {}, sum_w[Keys ? kAttentionF32Dims : 1] = {};
@@ -139,57 +140,57 @@ __global__ void __launch_bounds__(kAttentionF32Threads)
     for (int at = begin; at < end; at += tile) {
       __syncthreads();
       if constexpr (Keys) {
-        load_q(shared.u, op.q, op.q_ld, at, h, end - at);
-        load_q(shared.w, op.d_o, op.d_o_ld, at, h, end - at);
+        load_q(shared.u, op.in.q, at, h, end - at);
+        load_q(shared.w, op.d_o, at, h, end - at);
       } else {
-        load_k(shared.u, op.k, op.k_ld, at, end - at);
-        load_k(shared.w, op.v, op.v_ld, at, end - at);
+        load_k(shared.u, op.in.k, at, end - at);
+        load_k(shared.w, op.in.v, at, end - at);
       }
       __syncthreads();
       float s[kAttentionF32Scores], dp[kAttentionF32Scores];
-      attention_f32_scores(s, shared.x[row], shared.u, t, op.head_dim);
-      attention_f32_scores(dp, shared.y[row], shared.w, t, op.head_dim);
+      attention_f32_scores(s, shared.x[row], shared.u, t, op.in.head_dim);
+      attention_f32_scores(dp, shared.y[row], shared.w, t, op.in.head_dim);
       for (int j = 0; j < kAttentionF32Scores; ++j) {
         const int col = at + t + 4 * j, query = Keys ? col : row0 + row, key = Keys ? row0 + row : col;
         float p = 0, ds = 0;
         if (query < seq.q_len && key < seq.visible(query)) {
-          const float2 stats = stats_HT[h * op.tokens_q + seq.q_begin + query];
-          p = expf(s[j] * op.scale - stats.x / kAttentionLog2E);
+          const float2 stats = stats_HT[h * op.in.tokens_q + seq.q_begin + query];
+          p = expf(s[j] * op.in.scale - stats.x / kAttentionLog2E);
           ds = p * (dp[j] - stats.y);
         }
         shared.p[row][t + 4 * j] = p;
         shared.ds[row][t + 4 * j] = ds;
       }
       __syncwarp();
-      attention_f32_add(sum_u, shared.ds[row], shared.u, t, op.head_dim);
-      if constexpr (Keys) attention_f32_add(sum_w, shared.p[row], shared.w, t, op.head_dim);
+      attention_f32_add(sum_u, shared.ds[row], shared.u, t, op.in.head_dim);
+      if constexpr (Keys) attention_f32_add(sum_w, shared.p[row], shared.w, t, op.in.head_dim);
     }
 
   if (row >= rows) return;
   if constexpr (Keys) {
-    const int64_t at = seq.k_begin + row0 + row, column = int64_t{head} * op.head_dim;
-    attention_f32_store(op.dk + at * op.dk_ld + column, sum_u, op.scale, t, op.head_dim);
-    attention_f32_store(op.dv + at * op.dv_ld + column, sum_w, 1, t, op.head_dim);
+    const int64_t at = seq.k_begin + row0 + row, column = int64_t{head} * op.in.head_dim;
+    attention_f32_store(op.dk[at] + column, sum_u, op.in.scale, t, op.in.head_dim);
+    attention_f32_store(op.dv[at] + column, sum_w, 1, t, op.in.head_dim);
   } else {
     const int64_t at = seq.q_begin + row0 + row;
-    attention_f32_store(op.dq + at * op.dq_ld + int64_t{head} * op.head_dim, sum_u, op.scale, t, op.head_dim);
+    attention_f32_store(op.dq[at] + int64_t{head} * op.in.head_dim, sum_u, op.in.scale, t, op.in.head_dim);
   }
 }
 
 void launch_attention_forward(const Cuda& context, const Attention<float>& op) {
-  const int64_t slots = attention_slots(op.tokens_q, op.sequences, kAttentionF32Tile);
+  const int64_t slots = attention_slots(op.in.tokens_q, op.in.sequences, kAttentionF32Tile);
   launch<attention_f32_forward, AttentionF32ForwardShared>(
-      context, dim3(static_cast<unsigned>(slots * op.heads)), kAttentionF32Threads, op);
+      context, dim3(static_cast<unsigned>(slots * op.in.heads)), kAttentionF32Threads, op);
 }
 
 void launch_attention_backward(const Cuda& context, const AttentionBackward<float>& op,
                                const float2* stats_HT) {
-  const int64_t q_slots = attention_slots(op.tokens_q, op.sequences, kAttentionF32Tile);
-  const int64_t k_slots = attention_slots(op.tokens_k, op.sequences, kAttentionF32Tile);
+  const int64_t q_slots = attention_slots(op.in.tokens_q, op.in.sequences, kAttentionF32Tile);
+  const int64_t k_slots = attention_slots(op.in.tokens_k, op.in.sequences, kAttentionF32Tile);
   launch<attention_f32_backward<false>, AttentionF32BackwardShared>(
-      context, dim3(static_cast<unsigned>(q_slots * op.heads)), kAttentionF32Threads, op, stats_HT);
+      context, dim3(static_cast<unsigned>(q_slots * op.in.heads)), kAttentionF32Threads, op, stats_HT);
   launch<attention_f32_backward<true>, AttentionF32BackwardShared>(
-      context, dim3(static_cast<unsigned>(k_slots * op.kv_heads)), kAttentionF32Threads, op, stats_HT);
+      context, dim3(static_cast<unsigned>(k_slots * op.in.kv_heads)), kAttentionF32Threads, op, stats_HT);
 }
 
 }  // namespace mimo::cuda

@@ -69,17 +69,17 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
   constexpr int M = Shape::row_tiles, keys = Shape::keys, threads = Shape::warps * kWarp;
   MIMO_SHARED(AttentionForwardShared<Dim>, shared);
 
-  const int head = static_cast<int>(blockIdx.x) % op.heads;
+  const int head = static_cast<int>(blockIdx.x) % op.in.heads;
   const AttentionSlot slot =
-      attention_slot(op.cu_q, op.sequences, static_cast<int>(blockIdx.x) / op.heads, Shape::queries);
-  const AttentionSequence seq(op, slot.sequence);
+      attention_slot(op.in.cu_q, op.in.sequences, static_cast<int>(blockIdx.x) / op.in.heads, Shape::queries);
+  const AttentionSequence seq(op.in, slot.sequence);
   const int tiles = (seq.q_len + Shape::queries - 1) / Shape::queries;
   if (slot.tile >= tiles) return;
   // The last queries see most keys: they go first.
   const int q0 = (tiles - 1 - slot.tile) * Shape::queries, rows = min(Shape::queries, seq.q_len - q0);
   const int lane = static_cast<int>(threadIdx.x) % kWarp, m0 = static_cast<int>(threadIdx.x) / kWarp * 16 * M;
-  const int q_row = seq.q_begin + q0, q_column = head * op.head_dim;
-  const int kv_column = head / (op.heads / op.kv_heads) * op.head_dim;
+  const int q_row = seq.q_begin + q0, q_column = head * op.in.head_dim;
+  const int kv_column = head / (op.in.heads / op.in.kv_heads) * op.in.head_dim;
 
   // The keys that the block sees, as rows of the packed arrays; the warp sees those before mine_end.
   const int begin = seq.k_begin, end = begin + seq.visible(q0 + rows - 1);
@@ -88,11 +88,11 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
   const int diagonal = begin + q0 + m0 + lane / 4 + 1 - seq.shift - lane % 4 * 2;
   const int limit = begin + seq.k_len - lane % 4 * 2;
 
-  copy_tile<threads>(shared.q, op.q + q_row * op.q_ld + q_column, op.q_ld, rows, op.head_dim);
-  copy_tile<threads>(shared.k, op.k + begin * op.k_ld + kv_column, op.k_ld, end - begin, op.head_dim);
+  copy_tile<threads>(shared.q, op.in.q[q_row] + q_column, op.in.q.ld, rows, op.in.head_dim);
+  copy_tile<threads>(shared.k, op.in.k[begin] + kv_column, op.in.k.ld, end - begin, op.in.head_dim);
   cp_async_commit();
 
-  const float scale = op.scale * kAttentionLog2E;
+  const float scale = op.in.scale * kAttentionLog2E;
   float o[M][Dim / 8][4] = {}, top[M][2], sum[M][2] = {};
   for (int m = 0; m < M; ++m) top[m][0] = top[m][1] = -INFINITY;
 
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
     const bool busy = at < mine_end;
     cp_async_wait<0>();
     __syncthreads();  // K is there, the last V is done with
-    copy_tile<threads>(shared.v, op.v + at * op.v_ld + kv_column, op.v_ld, end - at, op.head_dim);
+    copy_tile<threads>(shared.v, op.in.v[at] + kv_column, op.in.v.ld, end - at, op.in.head_dim);
     cp_async_commit();
     if (busy) {
 #pragma unroll
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
     __syncthreads();  // V is there, K is done with
     const int next = at + keys;
     if (next < end)
-      copy_tile<threads>(shared.k, op.k + next * op.k_ld + kv_column, op.k_ld, end - next, op.head_dim);
+      copy_tile<threads>(shared.k, op.in.k[next] + kv_column, op.in.k.ld, end - next, op.in.head_dim);
     cp_async_commit();
     if (busy) {
 #pragma unroll
@@ -149,23 +149,24 @@ __global__ void __launch_bounds__(AttentionForwardShape<Dim>::warps* kWarp,
 #pragma unroll
       for (int n = 0; n < Dim / 8; ++n) o[m][n][2 * r] *= norm, o[m][n][2 * r + 1] *= norm;
       if (lane % 4 == 0 && row < rows)
-        op.lse[head * op.tokens_q + q_row + row] = all == 0 ? -INFINITY : top[m][r] * op.scale + logf(all);
+        op.lse[head * op.in.tokens_q + q_row + row] =
+            all == 0 ? -INFINITY : top[m][r] * op.in.scale + logf(all);
     }
   store_fragments(shared.q, o, m0, 0, 1);
   __syncthreads();
-  store_tile<threads>(shared.q, op.o + q_row * op.o_ld + q_column, op.o_ld, rows, op.head_dim, vectors);
+  store_tile<threads>(shared.q, op.o[q_row] + q_column, op.o.ld, rows, op.in.head_dim, vectors);
 }
 
 template <int Dim>
 void launch_attention_forward(const Cuda& context, const Attention<bf16>& op) {
   using Shape = AttentionForwardShape<Dim>;
-  const int64_t blocks = attention_slots(op.tokens_q, op.sequences, Shape::queries) * op.heads;
-  launch<attention_forward<Dim>, AttentionForwardShared<Dim>>(
-      context, dim3(static_cast<unsigned>(blocks)), Shape::warps * kWarp, op, aligned(op.o, op.o_ld));
+  const int64_t blocks = attention_slots(op.in.tokens_q, op.in.sequences, Shape::queries) * op.in.heads;
+  launch<attention_forward<Dim>, AttentionForwardShared<Dim>>(context, dim3(static_cast<unsigned>(blocks)),
+                                                              Shape::warps * kWarp, op, aligned(op.o));
 }
 
 void launch_attention_forward(const Cuda& context, const Attention<bf16>& op) {
-  const int dim = op.head_dim;
+  const int dim = op.in.head_dim;
   if (dim <= 64)
     launch_attention_forward<64>(context, op);
   else if (dim <= 80)

@@ -21,8 +21,8 @@ __global__ void __launch_bounds__(kAttentionMergeThreads) attention_merge(Attent
   if (!valid) return;
   const float most = max(lse_a, lse_b), base = most == -INFINITY ? 0 : most;
   const float a = expf(lse_a - base), b = expf(lse_b - base), norm = a + b == 0 ? 0 : 1 / (a + b);
-  T* x = op.o_a + token * op.o_a_ld + column;
-  const T* y = op.o_b + token * op.o_b_ld + column;
+  T* x = op.o_a[token] + column;
+  const T* y = op.o_b[token] + column;
   for (int c = lane * N; c < op.head_dim; c += group * N) {
     float u[N], v[N];
     load<N>(u, x + c);
@@ -43,7 +43,7 @@ void run(const Cuda& context, const AttentionMerge<T>& op) {
   while (group < kWarp && group * N < op.head_dim) group *= 2;
   const dim3 grid(
       static_cast<unsigned>(ceil_div(op.tokens * op.heads, int64_t{kAttentionMergeThreads} / group)));
-  if (aligned(op.o_a, op.o_a_ld) && aligned(op.o_b, op.o_b_ld))
+  if (aligned(op.o_a) && aligned(op.o_b))
     cuda::launch<attention_merge<T, N>>(context, grid, kAttentionMergeThreads, op, group);
   else
     cuda::launch<attention_merge<T, 1>>(context, grid, kAttentionMergeThreads, op, group);

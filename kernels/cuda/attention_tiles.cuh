@@ -21,15 +21,15 @@ struct AttentionSequence {
   int q_begin, q_len, k_begin, k_len;
   int shift;  // global position of key 0 less that of query 0; for full attention, so low that all is visible
 
-  template <class Op>
-  __device__ AttentionSequence(const Op& op, int s)
-      : q_begin(op.cu_q[s]),
-        q_len(op.cu_q[s + 1] - q_begin),
-        k_begin(op.cu_k[s]),
-        k_len(op.cu_k[s + 1] - k_begin) {
+  template <class T>
+  __device__ AttentionSequence(const AttentionInputs<T>& in, int s)
+      : q_begin(in.cu_q[s]),
+        q_len(in.cu_q[s + 1] - q_begin),
+        k_begin(in.cu_k[s]),
+        k_len(in.cu_k[s + 1] - k_begin) {
     const int64_t low = -int64_t{k_len}, high = q_len;
-    const int64_t apart = (op.first_k ? op.first_k[s] : 0) - (op.first_q ? op.first_q[s] : 0);
-    shift = static_cast<int>(op.causal ? min(max(apart, low), high) : low);
+    const int64_t apart = (in.first_k ? in.first_k[s] : 0) - (in.first_q ? in.first_q[s] : 0);
+    shift = static_cast<int>(in.causal ? min(max(apart, low), high) : low);
   }
   __device__ int visible(int i) const { return min(max(i - shift + 1, 0), k_len); }
   __device__ int first_query(int j) const { return min(max(j + shift, 0), q_len); }

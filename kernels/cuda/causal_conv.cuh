@@ -23,9 +23,9 @@ inline int conv_strip(const Cuda& context, int64_t tokens, int64_t vectors) {
 
 // Whether channels can be taken N at a time where rows of x and y and the states are.
 template <int N, class T>
-bool conv_vectors(int channels, std::initializer_list<std::pair<const T*, int64_t>> operands) {
+bool conv_vectors(int channels, std::initializer_list<Rows<const T>> operands) {
   bool all = channels % N == 0;
-  for (const auto& [p, ld] : operands) all = all && aligned(p, ld);
+  for (const Rows<const T>& x : operands) all = all && aligned(x);
   return all;
 }
 
@@ -58,21 +58,22 @@ struct ConvTaps {
 };
 
 // Row m, from 0 to width - 2, of a sequence's state.
-template <class Op>
-__device__ inline int64_t conv_state_row(const Op& op, int sequence, int64_t m) {
-  return (int64_t{sequence} * (op.width - 1) + m) * op.channels;
+template <class T>
+__device__ inline int64_t conv_state_row(const CausalConvInputs<T>& in, int sequence, int64_t m) {
+  return (int64_t{sequence} * (in.width - 1) + m) * in.channels;
 }
 
 // The W - 1 rows before row `begin` of a sequence.
-template <int W, int N, class Op>
-__device__ inline void conv_load_history(const Op& op, int sequence, int64_t begin, int c, float (*x)[N]) {
+template <int W, int N, class T>
+__device__ inline void conv_load_history(const CausalConvInputs<T>& in, int sequence, int64_t begin, int c,
+                                         float (*x)[N]) {
 #pragma unroll
   for (int i = 0; i < W - 1; ++i) {
     const int64_t t = begin - (W - 1) + i;
     if (t >= 0)
-      load<N>(x[i], op.x + (op.cu[sequence] + t) * op.x_ld + c);
-    else if (op.state_in)
-      load<N>(x[i], op.state_in + conv_state_row(op, sequence, t + W - 1) + c);
+      load<N>(x[i], in.x[in.cu[sequence] + t] + c);
+    else if (in.state_in)
+      load<N>(x[i], in.state_in + conv_state_row(in, sequence, t + W - 1) + c);
     else
       conv_zero(x[i]);
   }

@@ -66,7 +66,7 @@ template <class T>
 __global__ void __launch_bounds__(kEntropyThreads) cross_entropy_max(CrossEntropyMax<T> op) {
   MIMO_SHARED(EntropyShared, s);
   const int cols = static_cast<int>(op.cols);
-  const T* row = op.logits + int64_t{blockIdx.x} * op.ld;
+  const T* row = op.logits[blockIdx.x];
   float mine = -INFINITY;
   int best = 0;  // the column where the thread's best vector begins
   entropy_for_each<true>(row, cols, [&](int c, const auto& x) {
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kEntropyThreads) cross_entropy_max(CrossEntrop
 template <class T>
 __global__ void __launch_bounds__(kEntropyThreads) cross_entropy_sum(CrossEntropySum<T> op) {
   MIMO_SHARED(EntropyShared, s);
-  const T* row = op.logits + int64_t{blockIdx.x} * op.ld;
+  const T* row = op.logits[blockIdx.x];
   const float max = op.max[blockIdx.x];
   float sum = 0;
   entropy_for_each<true>(row, static_cast<int>(op.cols), [&](int, const auto& x) {
@@ -107,7 +107,7 @@ template <class T>
 __global__ void __launch_bounds__(kEntropyThreads) cross_entropy_grad(CrossEntropyGrad<T> op) {
   const int cols = static_cast<int>(op.cols);
   const int64_t label = op.labels[blockIdx.x], at = label - op.first;
-  T* row = op.logits + int64_t{blockIdx.x} * op.ld;
+  T* row = op.logits[blockIdx.x];
   if (label < 0) {
     entropy_for_each<false>(row, cols, [&](int c, const auto& zeros) { store(row + c, zeros); });
   } else {

@@ -24,7 +24,7 @@ struct FillMap {
   }
   template <int N>
   __device__ void store(float (&x)[N], const Piece& p) const {
-    store_piece(op.y + p.row * op.y_ld, x, p);
+    store_piece(op.y[p.row], x, p);
   }
 };
 
@@ -37,14 +37,14 @@ struct AddMap {
   Add<T> op;
   template <int N>
   __device__ void load(float (&x)[2][N], const Piece& p) const {
-    load_piece(x[0], op.a + p.row * op.a_ld, p);
-    load_piece(x[1], op.b + p.row * op.b_ld, p);
+    load_piece(x[0], op.a[p.row], p);
+    load_piece(x[1], op.b[p.row], p);
   }
   template <int N>
   __device__ void store(float (&x)[2][N], const Piece& p) const {
 #pragma unroll
     for (int i = 0; i < N; ++i) x[0][i] += x[1][i];
-    store_piece(op.y + p.row * op.y_ld, x[0], p);
+    store_piece(op.y[p.row], x[0], p);
   }
 };
 
@@ -57,15 +57,15 @@ struct CopyMap {  // of bits: a NaN stays the one it was
   Copy<T> op;
   template <int N>
   __device__ void load(Held<N>& x, const Piece& p) const {
-    if (p.count == N) x = *reinterpret_cast<const Held<N>*>(op.x + p.row * op.x_ld + p.col);
+    if (p.count == N) x = *reinterpret_cast<const Held<N>*>(op.x[p.row] + p.col);
   }
   template <int N>
   __device__ void store(Held<N>& x, const Piece& p) const {
-    T* y = op.y + p.row * op.y_ld + p.col;
+    T* y = op.y[p.row] + p.col;
     if (p.count == N) {
       *reinterpret_cast<Held<N>*>(y) = x;
     } else {
-      for (int i = 0; i < p.count; ++i) y[i] = op.x[p.row * op.x_ld + p.col + i];
+      for (int i = 0; i < p.count; ++i) y[i] = op.x[p.row][p.col + i];
     }
   }
 };
@@ -153,8 +153,7 @@ __global__ void __launch_bounds__(kColumnWarps* kWarp)
     for (int64_t first = begin + warp; first < end; first += kAtOnce * kColumnWarps) {
       float x[kAtOnce][N];  // loads without a condition, so that none waits for another
 #pragma unroll
-      for (int k = 0; k < kAtOnce; ++k)
-        load<N>(x[k], op.x + min(first + k * kColumnWarps, end - 1) * op.x_ld + c);
+      for (int k = 0; k < kAtOnce; ++k) load<N>(x[k], op.x[min(first + k * kColumnWarps, end - 1)] + c);
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k)
 #pragma unroll
@@ -180,7 +179,7 @@ struct ColumnSlices {
   template <class T>
   ColumnSlices(const Cuda& context, const AddColumnSums<T>& op) {
     constexpr int kBlocksOfSm = 8, kFewest = 32 * kColumnWarps;  // rows of a slice
-    vectors = aligned(op.x, op.x_ld) && op.cols % kVector<T> == 0;
+    vectors = aligned(op.x) && op.cols % kVector<T> == 0;
     tiles = ceil_div(op.cols, kWarp * (vectors ? kVector<T> : 1));
     one_stage = op.rows <= 2 * kFewest || op.cols == 0;
     const int64_t most =
@@ -194,22 +193,21 @@ struct ColumnSlices {
 
 template <class T>
 void run(const Cuda& context, const Fill<T>& op) {
-  cuda::map(context, cuda::FillMap<T>{op}, op.rows, op.cols, op.y_ld == op.cols,
-            cuda::aligned(op.y, op.y_ld));
+  cuda::map(context, cuda::FillMap<T>{op}, op.rows, op.cols, op.y.ld == op.cols, cuda::aligned(op.y));
 }
 
 template <class T>
 void run(const Cuda& context, const Add<T>& op) {
   using cuda::aligned;
   cuda::map(context, cuda::AddMap<T>{op}, op.rows, op.cols,
-            op.a_ld == op.cols && op.b_ld == op.cols && op.y_ld == op.cols,
-            aligned(op.a, op.a_ld) && aligned(op.b, op.b_ld) && aligned(op.y, op.y_ld));
+            op.a.ld == op.cols && op.b.ld == op.cols && op.y.ld == op.cols,
+            aligned(op.a) && aligned(op.b) && aligned(op.y));
 }
 
 template <class T>
 void run(const Cuda& context, const Copy<T>& op) {
-  cuda::map(context, cuda::CopyMap<T>{op}, op.rows, op.cols, op.x_ld == op.cols && op.y_ld == op.cols,
-            cuda::aligned(op.x, op.x_ld) && cuda::aligned(op.y, op.y_ld));
+  cuda::map(context, cuda::CopyMap<T>{op}, op.rows, op.cols, op.x.ld == op.cols && op.y.ld == op.cols,
+            cuda::aligned(op.x) && cuda::aligned(op.y));
 }
 
 template <class T>
@@ -242,7 +240,7 @@ template <class T>
 void run(const Cuda& context, const AddColumnSums<T>& op) {
   using namespace cuda;
   const ColumnSlices slices(context, op);
-  if (slices.one_stage) return add_column_sums(context, op.rows, op.cols, op.x, op.x_ld, op.y);
+  if (slices.one_stage) return add_column_sums(context, op.rows, op.cols, op.x.data, op.x.ld, op.y);
   float* partial = static_cast<float*>(context.ws.data);
   const dim3 grid(static_cast<unsigned>(slices.tiles * slices.count));
   constexpr int kThreads = kColumnWarps * kWarp, N = kVector<T>;

@@ -88,18 +88,18 @@ template <class T, int N>
 __global__ void __launch_bounds__(kEmbeddingThreads)
     embedding_sum(EmbeddingBackward<T> op, const uint64_t* keys, float* parts) {
   const EmbeddingPlace<N> at;
-  if (at.begin >= op.tokens) return;
+  if (at.begin >= op.in.tokens) return;
   const int64_t lane_key = at.begin + threadIdx.x % kWarp;
-  const uint64_t mine = lane_key < op.tokens ? keys[lane_key] : kEmbeddingEnd;
+  const uint64_t mine = lane_key < op.in.tokens ? keys[lane_key] : kEmbeddingEnd;
   uint32_t row = embedding_row(__shfl_sync(kAllLanes, mine, 0));
   bool continued = at.begin > 0 && embedding_row(keys[at.begin - 1]) == row;
   float sum[N] = {};
   const auto finish = [&] {
-    if (row >= op.rows || at.c >= op.cols) return;
+    if (row >= op.in.rows || at.c >= op.in.cols) return;
     if (continued)
-      store_floats<N>(parts + at.group * op.cols + at.c, sum);
+      store_floats<N>(parts + at.group * op.in.cols + at.c, sum);
     else
-      add_floats<N>(op.dtable + int64_t{row} * op.cols + at.c, sum);
+      add_floats<N>(op.dtable + int64_t{row} * op.in.cols + at.c, sum);
   };
   for (int first = 0; first < kEmbeddingGroup; first += kEmbeddingAhead) {
     uint32_t rows[kEmbeddingAhead];
@@ -108,8 +108,8 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
     for (int k = 0; k < kEmbeddingAhead; ++k) {
       const uint64_t key = __shfl_sync(kAllLanes, mine, first + k);
       rows[k] = embedding_row(key);
-      if (rows[k] < op.rows && at.c < op.cols)
-        load<N>(x[k], op.dout + static_cast<int64_t>(key & 0xffffffffu) * op.dout_ld + at.c);
+      if (rows[k] < op.in.rows && at.c < op.in.cols)
+        load<N>(x[k], op.dout[static_cast<int64_t>(key & 0xffffffffu)] + at.c);
     }
 #pragma unroll
     for (int k = 0; k < kEmbeddingAhead; ++k) {
@@ -132,34 +132,34 @@ __global__ void __launch_bounds__(kEmbeddingThreads)
     embedding_join(EmbeddingBackward<T> op, const uint64_t* keys, const float* parts) {
   const EmbeddingPlace<N> at;
   const int64_t next = at.begin + kEmbeddingGroup;
-  if (next >= op.tokens) return;
+  if (next >= op.in.tokens) return;
   const uint32_t row = embedding_row(keys[next]);
   const bool begins_here =
       embedding_row(keys[next - 1]) == row && (at.begin == 0 || embedding_row(keys[at.begin - 1]) != row);
-  if (!begins_here || row >= op.rows) return;
+  if (!begins_here || row >= op.in.rows) return;
   float sum[N] = {};
   for (int64_t group = at.group + 1, count = kWarp; count == kWarp; group += kWarp) {
     const int64_t key = (group + threadIdx.x % kWarp) * kEmbeddingGroup;
-    const unsigned others = __ballot_sync(kAllLanes, key >= op.tokens || embedding_row(keys[key]) != row);
+    const unsigned others = __ballot_sync(kAllLanes, key >= op.in.tokens || embedding_row(keys[key]) != row);
     count = others ? __ffs(static_cast<int>(others)) - 1 : kWarp;
-    if (at.c >= op.cols) continue;
+    if (at.c >= op.in.cols) continue;
 #pragma unroll 4
     for (int k = 0; k < count; ++k) {
       float x[N];
-      load_floats<N>(x, parts + (group + k) * op.cols + at.c);
+      load_floats<N>(x, parts + (group + k) * op.in.cols + at.c);
 #pragma unroll
       for (int j = 0; j < N; ++j) sum[j] += x[j];
     }
   }
-  if (at.c < op.cols) add_floats<N>(op.dtable + int64_t{row} * op.cols + at.c, sum);
+  if (at.c < op.in.cols) add_floats<N>(op.dtable + int64_t{row} * op.in.cols + at.c, sum);
 }
 
 template <class T, int N>
 void embedding_sums(const Cuda& context, const EmbeddingBackward<T>& op, const uint64_t* keys, float* parts) {
-  const dim3 grid(static_cast<unsigned>(ceil_div(op.tokens, kEmbeddingGroup * kEmbeddingThreads / kWarp)),
-                  static_cast<unsigned>(ceil_div(op.cols, kWarp * N)));
+  const dim3 grid(static_cast<unsigned>(ceil_div(op.in.tokens, kEmbeddingGroup * kEmbeddingThreads / kWarp)),
+                  static_cast<unsigned>(ceil_div(op.in.cols, kWarp * N)));
   cuda::launch<embedding_sum<T, N>>(context, grid, kEmbeddingThreads, op, keys, parts);
-  if (op.tokens > kEmbeddingGroup)
+  if (op.in.tokens > kEmbeddingGroup)
     cuda::launch<embedding_join<T, N>>(context, grid, kEmbeddingThreads, op, keys,
                                        static_cast<const float*>(parts));
 }
@@ -169,28 +169,28 @@ void embedding_sums(const Cuda& context, const EmbeddingBackward<T>& op, const u
 // Two arrays of keys, and a part of a sum for each group.
 template <class T>
 int64_t workspace(const Cuda&, const EmbeddingBackward<T>& op) {
-  const int64_t parts = cuda::ceil_div(op.tokens, cuda::kEmbeddingGroup) * op.cols;
-  return 2 * op.tokens * int64_t{sizeof(uint64_t)} + parts * int64_t{sizeof(float)};
+  const int64_t parts = cuda::ceil_div(op.in.tokens, cuda::kEmbeddingGroup) * op.in.cols;
+  return 2 * op.in.tokens * int64_t{sizeof(uint64_t)} + parts * int64_t{sizeof(float)};
 }
 
 template <class T>
 void run(const Cuda& context, const EmbeddingBackward<T>& op) {
   using namespace cuda;
-  if (op.tokens == 0 || op.cols == 0 || op.rows == 0) return;
+  if (op.in.tokens == 0 || op.in.cols == 0 || op.in.rows == 0) return;
   uint64_t* keys = static_cast<uint64_t*>(context.ws.data);
-  uint64_t* other = keys + op.tokens;
-  float* parts = reinterpret_cast<float*>(other + op.tokens);
+  uint64_t* other = keys + op.in.tokens;
+  float* parts = reinterpret_cast<float*>(other + op.in.tokens);
   cuda::launch<embedding_sort, EmbeddingShared>(
-      context, dim3(static_cast<unsigned>(ceil_div(op.tokens, kEmbeddingTile))), kEmbeddingThreads, op.tokens,
-      op.first, op.rows, op.ids, keys);
-  for (int64_t run = kEmbeddingTile; run < op.tokens; run *= kEmbeddingWays) {
+      context, dim3(static_cast<unsigned>(ceil_div(op.in.tokens, kEmbeddingTile))), kEmbeddingThreads,
+      op.in.tokens, op.in.first, op.in.rows, op.in.ids, keys);
+  for (int64_t run = kEmbeddingTile; run < op.in.tokens; run *= kEmbeddingWays) {
     cuda::launch<embedding_merge>(
-        context, dim3(static_cast<unsigned>(ceil_div(op.tokens, kEmbeddingThreads))), kEmbeddingThreads,
-        op.tokens, run, static_cast<const uint64_t*>(keys), other);
+        context, dim3(static_cast<unsigned>(ceil_div(op.in.tokens, kEmbeddingThreads))), kEmbeddingThreads,
+        op.in.tokens, run, static_cast<const uint64_t*>(keys), other);
     std::swap(keys, other);
   }
   constexpr int N = kVector<T>;
-  if (op.cols % N == 0 && aligned(op.dout, op.dout_ld) && aligned(op.dtable, op.cols))
+  if (op.in.cols % N == 0 && aligned(op.dout) && aligned(op.dtable, op.in.cols))
     embedding_sums<T, N>(context, op, keys, parts);
   else
     embedding_sums<T, 1>(context, op, keys, parts);

@@ -10,8 +10,22 @@ namespace {
 
 template <class Op>
 cuda::Product product_of(const Op& op, DType in, DType out, const void* bias) {
-  return {in,   out,     op.trans_a, op.trans_b, op.m,    op.n, op.k,    op.alpha,
-          op.a, op.a_ld, op.b,       op.b_ld,    op.beta, op.c, op.c_ld, bias};
+  return {.in = in,
+          .out = out,
+          .trans_a = op.trans_a,
+          .trans_b = op.trans_b,
+          .m = op.m,
+          .n = op.n,
+          .k = op.k,
+          .alpha = op.alpha,
+          .a = op.a.data,
+          .a_ld = op.a.ld,
+          .b = op.b.data,
+          .b_ld = op.b.ld,
+          .beta = op.beta,
+          .c = op.c.data,
+          .c_ld = op.c.ld,
+          .bias = bias};
 }
 template <class T>
 cuda::Product product_of(const Gemm<T>& op) {

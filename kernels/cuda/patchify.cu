@@ -11,11 +11,8 @@ namespace mimo {
 namespace cuda {
 
 struct PatchifyMove {
-  int images;
-  int64_t rows;
-  const int64_t* first_pixel;
-  const int32_t *sizes, *cu;
-  int channels, patch, element;  // bytes of one
+  PatchifyInputs in;
+  int element;  // bytes of one
   const char* from;
   char* to;
 };
@@ -23,15 +20,16 @@ struct PatchifyMove {
 template <class Word, bool Cut>
 __global__ void __launch_bounds__(kMoveThreads) patchify_move(PatchifyMove op) {
   const int64_t row = move_row();
-  if (row >= op.rows) return;
-  const int i = image_of(row, op.cu, op.images);
-  const int height = op.sizes[2 * i], width = op.sizes[2 * i + 1], at = static_cast<int>(row - op.cu[i]);
+  if (row >= op.in.rows) return;
+  const int i = image_of(row, op.in.cu, op.in.images);
+  const int height = op.in.sizes[2 * i], width = op.in.sizes[2 * i + 1],
+            at = static_cast<int>(row - op.in.cu[i]);
   // All in words from here on.
-  const int run = op.patch * op.element / static_cast<int>(sizeof(Word)),
-            features = op.channels * op.patch * run;
-  const int64_t line = int64_t{width} * run, plane = int64_t{height} * op.patch * line;
-  const int64_t image = op.first_pixel[i] * op.element;  // bytes
-  const int64_t corner = int64_t{at / width} * op.patch * line + int64_t{at % width} * run;
+  const int run = op.in.patch * op.element / static_cast<int>(sizeof(Word)),
+            features = op.in.channels * op.in.patch * run;
+  const int64_t line = int64_t{width} * run, plane = int64_t{height} * op.in.patch * line;
+  const int64_t image = op.in.first_pixel[i] * op.element;  // bytes
+  const int64_t corner = int64_t{at / width} * op.in.patch * line + int64_t{at % width} * run;
   const Word* from = reinterpret_cast<const Word*>(op.from + (Cut ? image : 0));
   Word* to = reinterpret_cast<Word*>(op.to + (Cut ? 0 : image));
   for (int first = threadIdx.x % kWarp; first < features; first += kMoveSpan) {
@@ -41,7 +39,7 @@ __global__ void __launch_bounds__(kMoveThreads) patchify_move(PatchifyMove op) {
     for (int k = 0; k < kMoveWords; ++k)
       if (const int feature = first + k * kWarp; feature < features) {
         const int y = feature / run;  // of all channels' lines of a patch
-        pixel[k] = corner + y / op.patch * plane + y % op.patch * line + feature % run;
+        pixel[k] = corner + y / op.in.patch * plane + y % op.in.patch * line + feature % run;
         word[k] = from[Cut ? pixel[k] : row * features + feature];
       }
 #pragma unroll
@@ -51,14 +49,15 @@ __global__ void __launch_bounds__(kMoveThreads) patchify_move(PatchifyMove op) {
   }
 }
 
-template <bool Cut, class T, template <class> class Op>
-void patchify(const Cuda& context, const Op<T>& op, const T* from, T* to) {
-  const uint64_t divides = address(from) | address(to) | static_cast<uint64_t>(op.patch * sizeof(T));
+template <bool Cut, class T>
+void patchify(const Cuda& context, const PatchifyInputs& in, const T* from, T* to) {
+  const uint64_t divides = address(from) | address(to) | static_cast<uint64_t>(in.patch * sizeof(T));
   with_word(divides, [&]<class Word>() {
-    cuda::launch<patchify_move<Word, Cut>>(
-        context, move_grid(op.rows, 1), kMoveThreads,
-        PatchifyMove{op.images, op.rows, op.first_pixel, op.sizes, op.cu, op.channels, op.patch, sizeof(T),
-                     reinterpret_cast<const char*>(from), reinterpret_cast<char*>(to)});
+    cuda::launch<patchify_move<Word, Cut>>(context, move_grid(in.rows, 1), kMoveThreads,
+                                           PatchifyMove{.in = in,
+                                                        .element = sizeof(T),
+                                                        .from = reinterpret_cast<const char*>(from),
+                                                        .to = reinterpret_cast<char*>(to)});
   });
 }
 
@@ -66,11 +65,11 @@ void patchify(const Cuda& context, const Op<T>& op, const T* from, T* to) {
 
 template <class T>
 void run(const Cuda& context, const Patchify<T>& op) {
-  cuda::patchify<true>(context, op, op.pixels, op.patches);
+  cuda::patchify<true>(context, op.in, op.pixels, op.patches);
 }
 template <class T>
 void run(const Cuda& context, const Unpatchify<T>& op) {
-  cuda::patchify<false>(context, op, op.patches, op.pixels);
+  cuda::patchify<false>(context, op.in, op.patches, op.pixels);
 }
 
 MIMO_CUDA_KERNEL(Patchify);

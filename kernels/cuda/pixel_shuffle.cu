@@ -13,8 +13,8 @@ struct PixelShuffleMove {
   int images;
   int64_t runs, words;  // of a run
   const int32_t *sizes, *cu;
-  const Word* in;
-  Word* out;
+  const Word* from;
+  Word* to;
 };
 
 template <class Word, bool Inverse>
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kMoveThreads) pixel_shuffle_move(PixelShuffleM
   const int half_width = op.sizes[2 * i + 1] / 2, at = static_cast<int>(row - op.cu[i] / 4);
   const int y = at / half_width, x = at % half_width;
   const int64_t of_x = op.cu[i] / 2 + int64_t{2 * y + a} * half_width + x;
-  move_span(op.out + (Inverse ? of_x : run) * op.words, op.in + (Inverse ? run : of_x) * op.words, op.words);
+  move_span(op.to + (Inverse ? of_x : run) * op.words, op.from + (Inverse ? run : of_x) * op.words, op.words);
 }
 
 }  // namespace cuda
@@ -35,15 +35,15 @@ template <class T>
 void run(const Cuda& context, const PixelShuffle<T>& op) {
   using namespace cuda;
   const int64_t bytes = 2 * int64_t{op.cols} * int64_t{sizeof(T)}, runs = op.rows / 2;
-  with_word(address(op.in) | address(op.out) | static_cast<uint64_t>(bytes), [&]<class Word>() {
+  with_word(address(op.from) | address(op.to) | static_cast<uint64_t>(bytes), [&]<class Word>() {
     const int64_t words = bytes / static_cast<int64_t>(sizeof(Word));
-    const PixelShuffleMove<Word> move{op.images,
-                                      runs,
-                                      words,
-                                      op.sizes,
-                                      op.cu,
-                                      reinterpret_cast<const Word*>(op.in),
-                                      reinterpret_cast<Word*>(op.out)};
+    const PixelShuffleMove<Word> move{.images = op.images,
+                                      .runs = runs,
+                                      .words = words,
+                                      .sizes = op.sizes,
+                                      .cu = op.cu,
+                                      .from = reinterpret_cast<const Word*>(op.from),
+                                      .to = reinterpret_cast<Word*>(op.to)};
     if (op.inverse)
       cuda::launch<pixel_shuffle_move<Word, true>>(context, move_grid(runs, words), kMoveThreads, move);
     else

@@ -38,18 +38,18 @@ template <class T, int N>
 __global__ void __launch_bounds__(kPositionThreads) position_embedding_forward(PositionEmbedding<T> op) {
   const int64_t row = int64_t{blockIdx.x} * kPositionWarps + threadIdx.x / kWarp;
   if (row >= op.rows) return;
-  const int i = image_of(row, op.cu, op.images);
-  const int h = op.sizes[2 * i], w = op.sizes[2 * i + 1], m = max(h, w),
-            at = static_cast<int>(row - op.cu[i]);
-  const PositionSource y(at / w, m, op.grid), x(at % w, m, op.grid);
+  const int i = image_of(row, op.in.cu, op.in.images);
+  const int h = op.in.sizes[2 * i], w = op.in.sizes[2 * i + 1], m = max(h, w),
+            at = static_cast<int>(row - op.in.cu[i]);
+  const PositionSource y(at / w, m, op.in.grid), x(at % w, m, op.in.grid);
   const auto cell = [&](int table_y, int table_x) {
-    return op.table + (int64_t{table_y} * op.grid + table_x) * op.cols;
+    return op.table + (int64_t{table_y} * op.in.grid + table_x) * op.in.cols;
   };
   const T *t00 = cell(y.low, x.low), *t01 = cell(y.low, x.high);
   const T *t10 = cell(y.high, x.low), *t11 = cell(y.high, x.high);
-  for (int c = threadIdx.x % kWarp * N; c < op.cols; c += kWarp * N) {
+  for (int c = threadIdx.x % kWarp * N; c < op.in.cols; c += kWarp * N) {
     float v[N] = {}, v00[N], v01[N], v10[N], v11[N];
-    if (op.x) load<N>(v, op.x + row * op.x_ld + c);
+    if (op.x) load<N>(v, op.x[row] + c);
     load<N>(v00, t00 + c);
     load<N>(v01, t01 + c);
     load<N>(v10, t10 + c);
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kPositionThreads) position_embedding_forward(P
     for (int k = 0; k < N; ++k)
       v[k] += y.low_weight * (x.low_weight * v00[k] + x.high_weight * v01[k]) +
               y.high_weight * (x.low_weight * v10[k] + x.high_weight * v11[k]);
-    store<N>(op.out + row * op.out_ld + c, v);
+    store<N>(op.out[row] + c, v);
   }
 }
 
@@ -82,16 +82,16 @@ template <class T, int N>
 __global__ void __launch_bounds__(kPositionThreads, 4)
     position_embedding_backward(PositionEmbeddingBackward<T> op) {
   const int cell = static_cast<int>(blockIdx.x) * kPositionWarps + static_cast<int>(threadIdx.x) / kWarp;
-  if (cell >= op.grid * op.grid) return;
-  const int cell_y = cell / op.grid, cell_x = cell % op.grid, lane = threadIdx.x % kWarp;
+  if (cell >= op.in.grid * op.in.grid) return;
+  const int cell_y = cell / op.in.grid, cell_x = cell % op.in.grid, lane = threadIdx.x % kWarp;
   const int c = (static_cast<int>(blockIdx.y) * kPositionVectors * kWarp + lane) * N;
   float sum[kPositionVectors][N] = {};
   bool touched = false;
-  for (int base = 0; base < op.images; base += kWarp) {
-    const int i = base + lane, h = i < op.images ? op.sizes[2 * i] : 0,
-              w = i < op.images ? op.sizes[2 * i + 1] : 0;
-    const int first_row = i < op.images ? op.cu[i] : 0, m = max(h, w);
-    const PositionInterval y(cell_y, m, h, op.grid), x(cell_x, m, w, op.grid);
+  for (int base = 0; base < op.in.images; base += kWarp) {
+    const int i = base + lane, h = i < op.in.images ? op.in.sizes[2 * i] : 0,
+              w = i < op.in.images ? op.in.sizes[2 * i + 1] : 0;
+    const int first_row = i < op.in.images ? op.in.cu[i] : 0, m = max(h, w);
+    const PositionInterval y(cell_y, m, h, op.in.grid), x(cell_x, m, w, op.in.grid);
     unsigned images = __ballot_sync(kAllLanes, y.first <= y.last && x.first <= x.last);
     for (touched |= images != 0; images; images &= images - 1) {
       const int from = __ffs(static_cast<int>(images)) - 1;
@@ -99,13 +99,13 @@ __global__ void __launch_bounds__(kPositionThreads, 4)
       const int image_m = of_image(m), image_w = of_image(w), row = of_image(first_row);
       const int y_last = of_image(y.last), x_first = of_image(x.first), x_last = of_image(x.last);
       for (int py = of_image(y.first); py <= y_last; ++py) {
-        const float weight_y = position_weight(py, image_m, cell_y, op.grid);
+        const float weight_y = position_weight(py, image_m, cell_y, op.in.grid);
         for (int px = x_first; px <= x_last; ++px) {
-          const float weight = weight_y * position_weight(px, image_m, cell_x, op.grid);
-          const T* dout = op.dout + (int64_t{row} + py * image_w + px) * op.dout_ld;
+          const float weight = weight_y * position_weight(px, image_m, cell_x, op.in.grid);
+          const T* dout = op.dout[int64_t{row} + py * image_w + px];
 #pragma unroll
           for (int k = 0; k < kPositionVectors; ++k) {
-            if (c + k * kWarp * N >= op.cols) continue;
+            if (c + k * kWarp * N >= op.in.cols) continue;
             float d[N];
             load<N>(d, dout + c + k * kWarp * N);
 #pragma unroll
@@ -118,14 +118,14 @@ __global__ void __launch_bounds__(kPositionThreads, 4)
   if (!touched) return;
 #pragma unroll
   for (int k = 0; k < kPositionVectors; ++k)
-    if (c + k * kWarp * N < op.cols)
-      add_floats<N>(op.dtable + int64_t{cell} * op.cols + c + k * kWarp * N, sum[k]);
+    if (c + k * kWarp * N < op.in.cols)
+      add_floats<N>(op.dtable + int64_t{cell} * op.in.cols + c + k * kWarp * N, sum[k]);
 }
 
 template <class T, int N>
 void position_backward(const Cuda& context, const PositionEmbeddingBackward<T>& op) {
-  const dim3 grid(static_cast<unsigned>(ceil_div(int64_t{op.grid} * op.grid, kPositionWarps)),
-                  static_cast<unsigned>(ceil_div(op.cols, kPositionVectors * kWarp * N)));
+  const dim3 grid(static_cast<unsigned>(ceil_div(int64_t{op.in.grid} * op.in.grid, kPositionWarps)),
+                  static_cast<unsigned>(ceil_div(op.in.cols, kPositionVectors * kWarp * N)));
   cuda::launch<position_embedding_backward<T, N>>(context, grid, kPositionThreads, op);
 }
 
@@ -136,7 +136,7 @@ void run(const Cuda& context, const PositionEmbedding<T>& op) {
   using namespace cuda;
   constexpr int N = kVector<T>;
   const dim3 grid(static_cast<unsigned>(ceil_div(op.rows, kPositionWarps)));
-  if (op.cols % N == 0 && aligned(op.table, op.cols) && aligned(op.x, op.x_ld) && aligned(op.out, op.out_ld))
+  if (op.in.cols % N == 0 && aligned(op.table, op.in.cols) && aligned(op.x) && aligned(op.out))
     cuda::launch<position_embedding_forward<T, N>>(context, grid, kPositionThreads, op);
   else
     cuda::launch<position_embedding_forward<T, 1>>(context, grid, kPositionThreads, op);
@@ -146,8 +146,8 @@ template <class T>
 void run(const Cuda& context, const PositionEmbeddingBackward<T>& op) {
   using namespace cuda;
   constexpr int N = kVector<T>;
-  if (op.images == 0) return;
-  if (op.cols % N == 0 && aligned(op.dout, op.dout_ld) && aligned(op.dtable, op.cols))
+  if (op.in.images == 0) return;
+  if (op.in.cols % N == 0 && aligned(op.dout) && aligned(op.dtable, op.in.cols))
     position_backward<T, N>(context, op);
   else
     position_backward<T, 1>(context, op);

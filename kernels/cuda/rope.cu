@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(kRopeThreads) rope_turn(Rope<T> op, int tokens
     for (int i = thread; i < rows * of_token; i += kRopeThreads) {
       const int t = i / of_token, head = i % of_token / vectors, j = i % vectors * N;
       const int64_t at = int64_t{head} * op.head_dim + begin + j;
-      const T* x = op.x + (first + t) * op.x_ld + at;
-      T* y = op.y + (first + t) * op.y_ld + at;
+      const T* x = op.x[first + t] + at;
+      T* y = op.y[first + t] + at;
       float x1[N], x2[N], y1[N], y2[N];
       load<N>(x1, x);
       load<N>(x2, x + half);
@@ -59,14 +59,14 @@ __global__ void __launch_bounds__(kRopeThreads) rope_turn(Rope<T> op, int tokens
       store<N>(y + half, y2);
     }
   }
-  if (op.y == op.x) return;
+  if (op.y.data == op.x.data) return;
   const int vectors = (op.head_dim - op.rotary) / N, of_token = op.heads * vectors;
   for (int i = thread; i < rows * of_token; i += kRopeThreads) {
     const int t = i / of_token, head = i % of_token / vectors, j = i % vectors * N;
     const int64_t at = int64_t{head} * op.head_dim + op.rotary + j;
     float x[N];
-    load<N>(x, op.x + (first + t) * op.x_ld + at);
-    store<N>(op.y + (first + t) * op.y_ld + at, x);
+    load<N>(x, op.x[first + t] + at);
+    store<N>(op.y[first + t] + at, x);
   }
 }
 
@@ -80,7 +80,7 @@ void run(const Cuda& context, const Rope<T>& op) {
   const int64_t spread = op.tokens / (4 * int64_t{max(1, context.sms)});
   const int tokens = static_cast<int>(min(int64_t{kRopeTokens}, max(int64_t{1}, spread)));
   const dim3 grid(static_cast<unsigned>(op.heads > 0 ? ceil_div(op.tokens, tokens) : 0));
-  if (op.rotary % (2 * N) == 0 && op.head_dim % N == 0 && aligned(op.x, op.x_ld) && aligned(op.y, op.y_ld))
+  if (op.rotary % (2 * N) == 0 && op.head_dim % N == 0 && aligned(op.x) && aligned(op.y))
     cuda::launch<rope_turn<T, N>, RopeShared>(context, grid, kRopeThreads, op, tokens);
   else
     cuda::launch<rope_turn<T, 1>, RopeShared>(context, grid, kRopeThreads, op, tokens);

@@ -9,15 +9,13 @@
 namespace mimo {
 namespace cuda {
 
-// Row i of `from` to row i of `to`, where either may be found through `rows`. Strides are in words.
+// Row i of `from` to row i of `to`, where either may be found through `rows`. In words.
 template <class Word>
 struct RowsMove {
   int64_t count, words;
   const int32_t* rows;
-  const Word* from;
-  int64_t from_ld;
-  Word* to;
-  int64_t to_ld;
+  Rows<const Word> from;
+  Rows<Word> to;
 };
 
 template <class Word, bool Gather>
@@ -25,15 +23,15 @@ __global__ void __launch_bounds__(kMoveThreads) rows_move(RowsMove<Word> op) {
   const int64_t i = move_row();
   if (i >= op.count) return;
   const int64_t row = op.rows[i], from = Gather ? row : i, to = Gather ? i : row;
-  move_span(op.to + to * op.to_ld, op.from ? op.from + from * op.from_ld : nullptr, op.words);
+  move_span(op.to[to], op.from ? op.from[from] : nullptr, op.words);
 }
 
 template <class T, int N>
 __global__ void __launch_bounds__(kMoveThreads) rows_add(ScatterAddRows<T> op) {
   const int64_t i = move_row();
   if (i >= op.count) return;
-  const T* x = op.x + i * op.x_ld;
-  T* out = op.out + op.rows[i] * op.out_ld;
+  const T* x = op.x[i];
+  T* out = op.out[op.rows[i]];
   const int64_t first = (int64_t{blockIdx.y} * kMoveSpan + threadIdx.x % kWarp) * N;
   float a[kMoveWords][N], b[kMoveWords][N];
 #pragma unroll
@@ -54,14 +52,17 @@ __global__ void __launch_bounds__(kMoveThreads) rows_add(ScatterAddRows<T> op) {
 template <bool Gather, class T, template <class> class Op>
 void move_rows(const Cuda& context, const Op<T>& op) {
   constexpr int64_t size = sizeof(T);
-  const uint64_t divides =
-      address(op.x) | address(op.out) | static_cast<uint64_t>((op.cols | op.x_ld | op.out_ld) * size);
+  const uint64_t divides = address(op.x.data) | address(op.out.data) |
+                           static_cast<uint64_t>((op.cols | op.x.ld | op.out.ld) * size);
   with_word(divides, [&]<class Word>() {
     const auto words = [](int64_t elements) { return elements * size / static_cast<int64_t>(sizeof(Word)); };
     cuda::launch<rows_move<Word, Gather>>(
         context, move_grid(op.count, words(op.cols)), kMoveThreads,
-        RowsMove<Word>{op.count, words(op.cols), op.rows, reinterpret_cast<const Word*>(op.x), words(op.x_ld),
-                       reinterpret_cast<Word*>(op.out), words(op.out_ld)});
+        RowsMove<Word>{.count = op.count,
+                       .words = words(op.cols),
+                       .rows = op.rows,
+                       .from = {reinterpret_cast<const Word*>(op.x.data), words(op.x.ld)},
+                       .to = {reinterpret_cast<Word*>(op.out.data), words(op.out.ld)}});
   });
 }
 
@@ -81,7 +82,7 @@ template <class T>
 void run(const Cuda& context, const ScatterAddRows<T>& op) {
   using namespace cuda;
   constexpr int N = kVector<T>;
-  if (op.cols % N == 0 && aligned(op.x, op.x_ld) && aligned(op.out, op.out_ld))
+  if (op.cols % N == 0 && aligned(op.x) && aligned(op.out))
     cuda::launch<rows_add<T, N>>(context, move_grid(op.count, op.cols / N), kMoveThreads, op);
   else
     cuda::launch<rows_add<T, 1>>(context, move_grid(op.count, op.cols), kMoveThreads, op);

@@ -31,35 +31,33 @@ __global__ void __launch_bounds__(kScanThreads, sizeof(T) == 2 ? 3 : 2)
   MIMO_SHARED(SelectiveScanShared, s);
   const int first = static_cast<int>(blockIdx.x) * kScanChannels, warp = threadIdx.x / kWarp,
             lane = threadIdx.x % kWarp, c = first + warp;
-  const bool valid = c < op.channels;
+  const bool valid = c < op.in.channels;
   const int part = static_cast<int>(blockIdx.y), parts = static_cast<int>(gridDim.y);
-  const int64_t end = scan_part(op.cu, op.sequences, op.tokens, part + 1, parts);
-  const float d = valid ? op.d[c] : 0, bias = valid && op.delta_bias ? op.delta_bias[c] : 0;
-  scan_load_rates(op, first, s.a);
-  for (int n = lane; n < op.state; n += kWarp) s.h[warp][n] = 0;  // unused: a part starts with a sequence
+  const int64_t end = scan_part(op.in.cu, op.in.sequences, op.in.tokens, part + 1, parts);
+  const float d = valid ? op.in.d[c] : 0, bias = valid && op.in.delta_bias ? op.in.delta_bias[c] : 0;
+  scan_load_rates(op.in, first, s.a);
+  for (int n = lane; n < op.in.state; n += kWarp) s.h[warp][n] = 0;  // unused: a part starts with a sequence
 
-  for (int64_t t = scan_part(op.cu, op.sequences, op.tokens, part, parts); t < end; t += kScanRows) {
+  for (int64_t t = scan_part(op.in.cu, op.in.sequences, op.in.tokens, part, parts); t < end; t += kScanRows) {
     const int rows = static_cast<int>(min(int64_t{kScanRows}, end - t));
     // Tiles may be loaded: behind the last barrier a thread reads its own slots alone.
-    scan_load<kScanChannels>(op.delta + t * op.delta_ld, op.delta_ld, rows, first, op.channels,
-                             vectors.channels, s.raw);
-    scan_load<kScanChannels>(op.u + t * op.u_ld, op.u_ld, rows, first, op.channels, vectors.channels, s.u);
-    if (op.z)
-      scan_load<kScanChannels>(op.z + t * op.z_ld, op.z_ld, rows, first, op.channels, vectors.channels, s.z);
-    scan_mark(op.cu, op.sequences, t, rows, s.marks);
+    scan_load<kScanChannels>(op.in.delta, t, rows, first, op.in.channels, vectors.channels, s.raw);
+    scan_load<kScanChannels>(op.in.u, t, rows, first, op.in.channels, vectors.channels, s.u);
+    if (op.in.z) scan_load<kScanChannels>(op.in.z, t, rows, first, op.in.channels, vectors.channels, s.z);
+    scan_mark(op.in.cu, op.in.sequences, t, rows, s.marks);
     __syncthreads();
 
     float y[kScanSteps];
     scan_read(s.u[warp], y);
-    const ScanLane<SelectiveScan<T>> steps(op, s.marks, c, rows, s.raw[warp], bias, y);
+    const ScanLane<T> steps(op.in, s.marks, c, rows, s.raw[warp], bias, y);
 #pragma unroll
     for (int k = 0; k < kScanSteps; ++k) y[k] *= d;
-    for (int block = 0; block < op.state; block += kScanStates) {
+    for (int block = 0; block < op.in.state; block += kScanStates) {
       if (block > 0) __syncthreads();  // the states before have been used
-      scan_load<kScanStates>(op.b + t * op.b_ld, op.b_ld, rows, block, op.state, vectors.states, s.b);
-      scan_load<kScanStates>(op.c + t * op.c_ld, op.c_ld, rows, block, op.state, vectors.states, s.c);
+      scan_load<kScanStates>(op.in.b, t, rows, block, op.in.state, vectors.states, s.b);
+      scan_load<kScanStates>(op.in.c, t, rows, block, op.in.state, vectors.states, s.c);
       __syncthreads();
-      for (int n = block; n < min(op.state, block + kScanStates); ++n) {
+      for (int n = block; n < min(op.in.state, block + kScanStates); ++n) {
         float b_in[kScanSteps], a[kScanSteps], b[kScanSteps], p, h;
         scan_read(s.b[n - block], b_in);
         steps.pairs(s.a[warp][n], n, b_in, a, b, p, h);
@@ -77,7 +75,7 @@ __global__ void __launch_bounds__(kScanThreads, sizeof(T) == 2 ? 3 : 2)
         }
       }
     }
-    if (op.z) {
+    if (op.in.z) {
       float z[kScanSteps];
       scan_read(s.z[warp], z);
 #pragma unroll
@@ -85,7 +83,7 @@ __global__ void __launch_bounds__(kScanThreads, sizeof(T) == 2 ? 3 : 2)
     }
     scan_write(s.z[warp], y);
     __syncthreads();
-    scan_store(s.z, op.y + t * op.y_ld, op.y_ld, rows, first, op.channels, vectors.channels);
+    scan_store(s.z, op.y, t, rows, first, op.in.channels, vectors.channels);
   }
 }
 
@@ -94,20 +92,19 @@ __global__ void __launch_bounds__(kScanThreads, sizeof(T) == 2 ? 3 : 2)
 template <class T>
 void run(const Cuda& context, const SelectiveScan<T>& op) {
   using namespace cuda;
-  scan_check(op);
+  scan_check(op.in);
   constexpr int N = kVector<T>;
-  const ScanVectors vectors{op.channels % kScanChannels == 0 && aligned(op.u, op.u_ld) &&
-                                aligned(op.delta, op.delta_ld) && aligned(op.z, op.z_ld) &&
-                                aligned(op.y, op.y_ld),
-                            op.state % N == 0 && aligned(op.b, op.b_ld) && aligned(op.c, op.c_ld)};
+  const ScanVectors vectors{op.in.channels % kScanChannels == 0 && aligned(op.in.u) && aligned(op.in.delta) &&
+                                aligned(op.in.z) && aligned(op.y),
+                            op.in.state % N == 0 && aligned(op.in.b) && aligned(op.in.c)};
   // Sequences are shared out where channels alone do not fill the multiprocessors.
-  const int64_t blocks = ceil_div(op.channels, kScanChannels),
+  const int64_t blocks = ceil_div(op.in.channels, kScanChannels),
                 wanted = blocks > 0 ? ceil_div(4 * int64_t{context.sms}, blocks) : 0;
-  const int64_t parts = op.tokens > 0 ? min(min(wanted, int64_t{op.sequences}), int64_t{65535}) : 0;
+  const int64_t parts = op.in.tokens > 0 ? min(min(wanted, int64_t{op.in.sequences}), int64_t{65535}) : 0;
   cuda::launch<selective_scan_forward<T>, SelectiveScanShared>(
       context, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)), kScanThreads, op, vectors);
-  scan_hand_on_empty(context, op.sequences, op.cu, int64_t{op.channels} * op.state, op.state_in,
-                     op.state_out);
+  scan_hand_on_empty(context, op.in.sequences, op.in.cu, int64_t{op.in.channels} * op.in.state,
+                     op.in.state_in, op.state_out);
 }
 
 MIMO_CUDA_KERNEL(SelectiveScan);

@@ -53,13 +53,13 @@ struct ScanVectors {
   bool channels, states;
 };
 
-// Columns [first, first + COLS) of x, zero beyond row `rows` and beyond `cols`; a thread a row.
+// Columns [first, first + COLS) from row t on, zero beyond row `rows` and beyond `cols`; a thread a row.
 template <int COLS, class T>
-__device__ inline void scan_load(const T* x, int64_t x_ld, int rows, int first, int cols, bool vectors,
-                                 float (*tile)[kScanRows]) {
+__device__ inline void scan_load(const Rows<const T>& from, int64_t t, int rows, int first, int cols,
+                                 bool vectors, float (*tile)[kScanRows]) {
   constexpr int N = kVector<T>;
   const int slot = static_cast<int>(threadIdx.x), row = scan_row(slot);
-  x += row * x_ld + first;
+  const T* x = from[t] + row * from.ld + first;
 #pragma unroll
   for (int c = 0; c < COLS; c += N) {
     float v[N];
@@ -75,12 +75,12 @@ __device__ inline void scan_load(const T* x, int64_t x_ld, int rows, int first, 
   }
 }
 template <class T>
-__device__ inline void scan_store(const ScanTile& tile, T* y, int64_t y_ld, int rows, int first, int cols,
-                                  bool vectors) {
+__device__ inline void scan_store(const ScanTile& tile, const Rows<T>& to, int64_t t, int rows, int first,
+                                  int cols, bool vectors) {
   constexpr int N = kVector<T>;
   const int slot = static_cast<int>(threadIdx.x), row = scan_row(slot);
   if (row >= rows) return;
-  y += row * y_ld + first;
+  T* y = to[t] + row * to.ld + first;
 #pragma unroll
   for (int c = 0; c < kScanChannels; c += N) {
     float v[N];
@@ -113,11 +113,12 @@ __device__ inline void scan_mark(const int32_t* cu, int sequences, int64_t t, in
 }
 
 // A log2(e), A = -exp(a_log), of the block's channels.
-template <class Op>
-__device__ inline void scan_load_rates(const Op& op, int first, float (*a)[kScanMaxStates]) {
-  for (int i = static_cast<int>(threadIdx.x); i < kScanChannels * op.state; i += kScanThreads) {
-    const int c = i / op.state, n = i % op.state;
-    a[c][n] = first + c < op.channels ? -expf(op.a_log[int64_t{first} * op.state + i]) * kLog2e : 0;
+template <class T>
+__device__ inline void scan_load_rates(const SelectiveScanInputs<T>& in, int first,
+                                       float (*a)[kScanMaxStates]) {
+  for (int i = static_cast<int>(threadIdx.x); i < kScanChannels * in.state; i += kScanThreads) {
+    const int c = i / in.state, n = i % in.state;
+    a[c][n] = first + c < in.channels ? -expf(in.a_log[int64_t{first} * in.state + i]) * kLog2e : 0;
   }
 }
 
@@ -125,24 +126,24 @@ __device__ inline float scan_softplus(float x) { return fmaxf(x, 0) + log1pf(exp
 __device__ inline float scan_sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 // A lane's rows of one channel.
-template <class Op>
+template <class T>
 struct ScanLane {
-  const Op& op;
+  const SelectiveScanInputs<T>& in;
   const ScanMarks& marks;
   int lane, c, rows;                            // rows: of the lane's that lie in the chunk
   uint32_t first = 0, last = 0;                 // bit k: step k is the first, the last of its sequence
   float delta[kScanSteps], scaled[kScanSteps];  // scaled: delta u
 
   // raw: delta before the softplus, without its bias.
-  __device__ ScanLane(const Op& o, const ScanMarks& m, int channel, int chunk_rows, const float* raw,
-                      float bias, const float (&u)[kScanSteps])
-      : op(o),
+  __device__ ScanLane(const SelectiveScanInputs<T>& i, const ScanMarks& m, int channel, int chunk_rows,
+                      const float* raw, float bias, const float (&u)[kScanSteps])
+      : in(i),
         marks(m),
         lane(static_cast<int>(threadIdx.x) % kWarp),
         c(channel),
         rows(chunk_rows - lane * kScanSteps) {
     scan_read(raw, delta);
-    if (c >= op.channels) rows = 0;
+    if (c >= in.channels) rows = 0;
 #pragma unroll
     for (int k = 0; k < kScanSteps; ++k) {
       delta[k] = k < rows ? scan_softplus(delta[k] + bias) : 0;
@@ -157,7 +158,7 @@ struct ScanLane {
   __device__ int64_t first_state(int k, int n) const { return at(marks.first[lane * kScanSteps + k], n); }
   __device__ int64_t last_state(int k, int n) const { return at(marks.last[lane * kScanSteps + k], n); }
   __device__ int64_t at(int sequence, int n) const {
-    return (int64_t{sequence} * op.channels + c) * op.state + n;
+    return (int64_t{sequence} * in.channels + c) * in.state + n;
   }
 
   // The pairs of state n, and their composition (p, h).
@@ -169,7 +170,7 @@ struct ScanLane {
       a[k] = exp2_fast(delta[k] * rate);
       b[k] = scaled[k] * b_in[k];
       if (is_first(k)) {
-        if (op.state_in) b[k] += a[k] * op.state_in[first_state(k, n)];
+        if (in.state_in) b[k] += a[k] * in.state_in[first_state(k, n)];
         a[k] = 0;
       }
       h = a[k] * h + b[k];
@@ -226,11 +227,11 @@ inline void scan_hand_on_empty(const Cuda& context, int sequences, const int32_t
                                 sequences, cu, size, in, out);
 }
 
-template <class Op>
-void scan_check(const Op& op) {
-  if (op.state < 1 || op.state > kScanMaxStates)
+template <class T>
+void scan_check(const SelectiveScanInputs<T>& in) {
+  if (in.state < 1 || in.state > kScanMaxStates)
     throw std::invalid_argument("selective_scan: state: expected 1 to " + std::to_string(kScanMaxStates) +
-                                ", found " + std::to_string(op.state));
+                                ", found " + std::to_string(in.state));
 }
 
 }  // namespace mimo::cuda

@@ -29,17 +29,17 @@ __global__ void __launch_bounds__(kScanThreads, 2)
   MIMO_SHARED(SelectiveScanRowsShared, s);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, slot = static_cast<int>(threadIdx.x);
   const int64_t chunk = blockIdx.y, t = chunk * kScanRows;
-  const int rows = static_cast<int>(min(int64_t{kScanRows}, op.tokens - t));
-  scan_mark(op.cu, op.sequences, t, rows, s.marks);
+  const int rows = static_cast<int>(min(int64_t{kScanRows}, op.in.tokens - t));
+  scan_mark(op.in.cu, op.in.sequences, t, rows, s.marks);
   for (int group = 0; group < kScanGroups; ++group) {
     const int first = (static_cast<int>(blockIdx.x) * kScanGroups + group) * kScanChannels, c = first + warp;
-    if (first >= op.channels) break;
-    const bool valid = c < op.channels;
+    if (first >= op.in.channels) break;
+    const bool valid = c < op.in.channels;
     // Tiles may be loaded: behind the last barrier a thread reads its own slots alone.
-    scan_load_rates(op, first, s.a);
+    scan_load_rates(op.in, first, s.a);
     scan_load_channels(op, t, rows, first, vectors.channels, s);
     __syncthreads();
-    const float d = valid ? op.d[c] : 0, bias = valid && op.delta_bias ? op.delta_bias[c] : 0;
+    const float d = valid ? op.in.d[c] : 0, bias = valid && op.in.delta_bias ? op.in.delta_bias[c] : 0;
     float y[kScanSteps];
     scan_read(s.u[warp], y);
     const ScanBackwardLane<T> steps(op, s, c, rows, bias, y);
@@ -47,13 +47,13 @@ __global__ void __launch_bounds__(kScanThreads, 2)
 #pragma unroll
     for (int k = 0; k < kScanSteps; ++k) y[k] *= d;
 
-    for (int block = 0; block < op.state; block += kScanStates) {
-      if (group == 0 || op.state > kScanStates) {
+    for (int block = 0; block < op.in.state; block += kScanStates) {
+      if (group == 0 || op.in.state > kScanStates) {
         scan_load_states(op, t, rows, block, vectors.states, s);
         __syncthreads();
       }
-      for (int n = block; n < min(op.state, block + kScanStates); ++n) {
-        const int64_t at = chunk * op.channels * op.state + (c * op.state + n);
+      for (int n = block; n < min(op.in.state, block + kScanStates); ++n) {
+        const int64_t at = chunk * op.in.channels * op.in.state + (c * op.in.state + n);
         const float rate = s.a[warp][n], start = valid ? scratch.h[at] : 0,
                     behind = valid ? scratch.g[at] : 0;
         float b_in[kScanSteps], c_in[kScanSteps], a[kScanSteps], h[kScanSteps], p, last;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
             const int64_t state = steps.first_state(k, n);
             const float carried = exp2_fast(steps.delta[k] * rate) * g;
             if (op.dstate_in) op.dstate_in[state] = carried;
-            if (op.state_in) through = carried * op.state_in[state];
+            if (op.in.state_in) through = carried * op.in.state_in[state];
           }
           r = a[k] * g;
           gb[k] += b_in[k] * g;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
           b_in[k] = g * steps.scaled[k];
           c_in[k] = steps.dy[k] * h[k];
         }
-        float* dbc = scratch.dbc + (blockIdx.x * scratch.chunks + chunk) * op.state * 2 * kScanRows +
+        float* dbc = scratch.dbc + (blockIdx.x * scratch.chunks + chunk) * op.in.state * 2 * kScanRows +
                      n * 2 * kScanRows;
         // Under way before the barrier: behind it nothing would hide their latency.
         float db = group > 0 ? dbc[slot] : 0, dc = group > 0 ? dbc[kScanRows + slot] : 0;
@@ -119,12 +119,12 @@ __global__ void __launch_bounds__(kScanThreads, 2)
     dd = warp_sum(dd);
     dbias = warp_sum(dbias);
     if (lane == 0 && valid) {
-      scratch.dd[chunk * op.channels + c] = dd;
-      scratch.ddelta_bias[chunk * op.channels + c] = dbias;
+      scratch.dd[chunk * op.in.channels + c] = dd;
+      scratch.ddelta_bias[chunk * op.in.channels + c] = dbias;
     }
     scan_write(s.u[warp], u);
     scan_write(s.raw[warp], raw);
-    if (op.z) {
+    if (op.in.z) {
       float dy[kScanSteps];
       scan_read(s.z[warp], z);
       scan_read(s.dy[warp], dy);
@@ -136,12 +136,12 @@ __global__ void __launch_bounds__(kScanThreads, 2)
       scan_write(s.z[warp], z);
     }
     __syncthreads();
-    const auto store = [&](const ScanTile& tile, T* x, int64_t ld) {
-      scan_store(tile, x + t * ld, ld, rows, first, op.channels, vectors.channels);
+    const auto store = [&](const ScanTile& tile, const Rows<T>& x) {
+      scan_store(tile, x, t, rows, first, op.in.channels, vectors.channels);
     };
-    store(s.u, op.du, op.du_ld);
-    store(s.raw, op.ddelta, op.ddelta_ld);
-    if (op.z) store(s.z, op.dz, op.dz_ld);
+    store(s.u, op.du);
+    store(s.raw, op.ddelta);
+    if (op.in.z) store(s.z, op.dz);
   }
 }
 
@@ -152,54 +152,54 @@ __global__ void __launch_bounds__(kScanThreads)
   const int64_t chunk = blockIdx.x, n = blockIdx.y;
   const int slot = static_cast<int>(threadIdx.x);
   const int64_t t = chunk * kScanRows + scan_row(slot);
-  if (t >= op.tokens) return;
+  if (t >= op.in.tokens) return;
   float db = 0, dc = 0;
-  const float* dbc = scratch.dbc + (chunk * op.state + n) * 2 * kScanRows;
+  const float* dbc = scratch.dbc + (chunk * op.in.state + n) * 2 * kScanRows;
 #pragma unroll 4
-  for (int64_t b = 0; b < scratch.blocks; ++b, dbc += scratch.chunks * op.state * 2 * kScanRows) {
+  for (int64_t b = 0; b < scratch.blocks; ++b, dbc += scratch.chunks * op.in.state * 2 * kScanRows) {
     db += dbc[slot];
     dc += dbc[kScanRows + slot];
   }
-  op.db[t * op.db_ld + n] = to_type<T>(db);
-  op.dc[t * op.dc_ld + n] = to_type<T>(dc);
+  op.db[t][n] = to_type<T>(db);
+  op.dc[t][n] = to_type<T>(dc);
 }
 
 }  // namespace cuda
 
 template <class T>
 int64_t workspace(const Cuda&, const SelectiveScanBackward<T>& op) {
-  cuda::scan_check(op);
+  cuda::scan_check(op.in);
   return cuda::ScanScratch(op, nullptr).bytes;
 }
 
 template <class T>
 void run(const Cuda& context, const SelectiveScanBackward<T>& op) {
   using namespace cuda;
-  scan_check(op);
+  scan_check(op.in);
   constexpr int N = kVector<T>;
-  const ScanVectors vectors{op.channels % kScanChannels == 0 && aligned(op.u, op.u_ld) &&
-                                aligned(op.delta, op.delta_ld) && aligned(op.z, op.z_ld) &&
-                                aligned(op.dy, op.dy_ld) && aligned(op.du, op.du_ld) &&
-                                aligned(op.ddelta, op.ddelta_ld) && aligned(op.dz, op.dz_ld),
-                            op.state % N == 0 && aligned(op.b, op.b_ld) && aligned(op.c, op.c_ld)};
+  const ScanVectors vectors{op.in.channels % kScanChannels == 0 && aligned(op.in.u) && aligned(op.in.delta) &&
+                                aligned(op.in.z) && aligned(op.dy) && aligned(op.du) && aligned(op.ddelta) &&
+                                aligned(op.dz),
+                            op.in.state % N == 0 && aligned(op.in.b) && aligned(op.in.c)};
   const ScanScratch scratch(op, context.ws.data);
   const auto chunks = static_cast<unsigned>(scratch.chunks);
-  const int64_t size = int64_t{op.channels} * op.state;
-  const dim3 groups(static_cast<unsigned>(ceil_div(op.channels, kScanChannels)), chunks);
+  const int64_t size = int64_t{op.in.channels} * op.in.state;
+  const dim3 groups(static_cast<unsigned>(ceil_div(op.in.channels, kScanChannels)), chunks);
   cuda::launch<selective_scan_chunks<T>, SelectiveScanChunksShared>(context, groups, kScanThreads, op,
                                                                     vectors, scratch);
-  if (op.tokens > 0)
+  if (op.in.tokens > 0)
     cuda::launch<selective_scan_pass<float>>(context, dim3(static_cast<unsigned>(ceil_div(size, 256))), 256,
                                              scratch.chunks, size, scratch.p, scratch.h, scratch.g);
   cuda::launch<selective_scan_rows<T>, SelectiveScanRowsShared>(
       context, dim3(static_cast<unsigned>(scratch.blocks), chunks), kScanThreads, op, vectors, scratch);
-  cuda::launch<selective_scan_sum<T>>(context, dim3(chunks, static_cast<unsigned>(op.state)), kScanThreads,
+  cuda::launch<selective_scan_sum<T>>(context, dim3(chunks, static_cast<unsigned>(op.in.state)), kScanThreads,
                                       op, scratch);
-  if (op.dd) add_partial_sums(context, scratch.chunks, op.channels, scratch.dd, op.channels, op.dd);
+  if (op.dd) add_partial_sums(context, scratch.chunks, op.in.channels, scratch.dd, op.in.channels, op.dd);
   if (op.da_log) add_partial_sums(context, scratch.chunks, size, scratch.da_log, size, op.da_log);
   if (op.ddelta_bias)
-    add_partial_sums(context, scratch.chunks, op.channels, scratch.ddelta_bias, op.channels, op.ddelta_bias);
-  scan_hand_on_empty(context, op.sequences, op.cu, size, op.dstate_out, op.dstate_in);
+    add_partial_sums(context, scratch.chunks, op.in.channels, scratch.ddelta_bias, op.in.channels,
+                     op.ddelta_bias);
+  scan_hand_on_empty(context, op.in.sequences, op.in.cu, size, op.dstate_out, op.dstate_in);
 }
 
 MIMO_CUDA_KERNEL_WITH_WORKSPACE(SelectiveScanBackward);

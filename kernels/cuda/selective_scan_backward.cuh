@@ -16,7 +16,8 @@ struct ScanScratch {
   int64_t bytes;
   template <class T>
   ScanScratch(const SelectiveScanBackward<T>& op, void* data)
-      : chunks(ceil_div(op.tokens, kScanRows)), blocks(ceil_div(op.channels, kScanChannels * kScanGroups)) {
+      : chunks(ceil_div(op.in.tokens, kScanRows)),
+        blocks(ceil_div(op.in.channels, kScanChannels * kScanGroups)) {
     float* next = static_cast<float*>(data);
     int64_t used = 0;
     const auto take = [&](int64_t n) {
@@ -24,13 +25,13 @@ struct ScanScratch {
       used += n;
       return at;
     };
-    const int64_t columns = chunks * op.channels, states = columns * op.state;
+    const int64_t columns = chunks * op.in.channels, states = columns * op.in.state;
     p = da_log = take(states);
     h = take(states);
     g = take(states);
     dd = take(columns);
     ddelta_bias = take(columns);
-    dbc = take(blocks * chunks * op.state * 2 * kScanRows);
+    dbc = take(blocks * chunks * op.in.state * 2 * kScanRows);
     bytes = used * int64_t{sizeof(float)};
   }
 };
@@ -46,32 +47,33 @@ struct SelectiveScanChunksShared {
 template <class T>
 __device__ inline void scan_load_channels(const SelectiveScanBackward<T>& op, int64_t t, int rows, int first,
                                           bool vectors, SelectiveScanChunksShared& s) {
-  const auto tile = [&](const T* x, int64_t ld, ScanTile& to) {
-    scan_load<kScanChannels>(x + t * ld, ld, rows, first, op.channels, vectors, to);
+  const auto tile = [&](const Rows<const T>& x, ScanTile& to) {
+    scan_load<kScanChannels>(x, t, rows, first, op.in.channels, vectors, to);
   };
-  tile(op.delta, op.delta_ld, s.raw);
-  tile(op.u, op.u_ld, s.u);
-  tile(op.dy, op.dy_ld, s.dy);
-  if (op.z) tile(op.z, op.z_ld, s.z);
+  tile(op.in.delta, s.raw);
+  tile(op.in.u, s.u);
+  tile(op.dy, s.dy);
+  if (op.in.z) tile(op.in.z, s.z);
 }
 template <class T>
 __device__ inline void scan_load_states(const SelectiveScanBackward<T>& op, int64_t t, int rows, int block,
                                         bool vectors, SelectiveScanChunksShared& s) {
-  scan_load<kScanStates>(op.b + t * op.b_ld, op.b_ld, rows, block, op.state, vectors, s.b);
-  scan_load<kScanStates>(op.c + t * op.c_ld, op.c_ld, rows, block, op.state, vectors, s.c);
+  scan_load<kScanStates>(op.in.b, t, rows, block, op.in.state, vectors, s.b);
+  scan_load<kScanStates>(op.in.c, t, rows, block, op.in.state, vectors, s.c);
 }
 
 // A lane's rows of one channel, with dy behind the gate.
 template <class T>
-struct ScanBackwardLane : ScanLane<SelectiveScanBackward<T>> {
-  using Lane = ScanLane<SelectiveScanBackward<T>>;
+struct ScanBackwardLane : ScanLane<T> {
+  const float* dstate_out;
   float dy[kScanSteps];
   __device__ ScanBackwardLane(const SelectiveScanBackward<T>& o, const SelectiveScanChunksShared& s,
                               int channel, int chunk_rows, float bias, const float (&u)[kScanSteps])
-      : Lane(o, s.marks, channel, chunk_rows, s.raw[threadIdx.x / kWarp], bias, u) {
+      : ScanLane<T>(o.in, s.marks, channel, chunk_rows, s.raw[threadIdx.x / kWarp], bias, u),
+        dstate_out(o.dstate_out) {
     const int warp = threadIdx.x / kWarp;
     scan_read(s.dy[warp], dy);
-    if (!o.z) return;
+    if (!o.in.z) return;
     float z[kScanSteps];
     scan_read(s.z[warp], z);
 #pragma unroll
@@ -80,7 +82,7 @@ struct ScanBackwardLane : ScanLane<SelectiveScanBackward<T>> {
   // g of step k, with the gradient of a state that leaves the sequence.
   __device__ float gradient(int k, int n, float c_in, float r) const {
     float g = c_in * dy[k] + r;
-    if (this->is_last(k) && this->op.dstate_out) g += this->op.dstate_out[this->last_state(k, n)];
+    if (this->is_last(k) && dstate_out) g += dstate_out[this->last_state(k, n)];
     return g;
   }
   // What leaves the lane's rows forwards where nothing comes in; with the p of the pairs, their composition.
@@ -98,21 +100,21 @@ __global__ void __launch_bounds__(kScanThreads, 2)
   MIMO_SHARED(SelectiveScanChunksShared, s);
   const int first = static_cast<int>(blockIdx.x) * kScanChannels, warp = threadIdx.x / kWarp,
             lane = threadIdx.x % kWarp, c = first + warp;
-  const bool valid = c < op.channels;
+  const bool valid = c < op.in.channels;
   const int64_t t = int64_t{blockIdx.y} * kScanRows;
-  const int rows = static_cast<int>(min(int64_t{kScanRows}, op.tokens - t));
-  scan_load_rates(op, first, s.a);
+  const int rows = static_cast<int>(min(int64_t{kScanRows}, op.in.tokens - t));
+  scan_load_rates(op.in, first, s.a);
   scan_load_channels(op, t, rows, first, vectors.channels, s);
-  scan_mark(op.cu, op.sequences, t, rows, s.marks);
+  scan_mark(op.in.cu, op.in.sequences, t, rows, s.marks);
   __syncthreads();
   float u[kScanSteps];
   scan_read(s.u[warp], u);
-  const ScanBackwardLane<T> steps(op, s, c, rows, valid && op.delta_bias ? op.delta_bias[c] : 0, u);
-  for (int block = 0; block < op.state; block += kScanStates) {
+  const ScanBackwardLane<T> steps(op, s, c, rows, valid && op.in.delta_bias ? op.in.delta_bias[c] : 0, u);
+  for (int block = 0; block < op.in.state; block += kScanStates) {
     if (block > 0) __syncthreads();  // the states before have been used
     scan_load_states(op, t, rows, block, vectors.states, s);
     __syncthreads();
-    for (int n = block; n < min(op.state, block + kScanStates); ++n) {
+    for (int n = block; n < min(op.in.state, block + kScanStates); ++n) {
       float x[kScanSteps], a[kScanSteps], b[kScanSteps], p, h;
       scan_read(s.b[n - block], x);
       steps.pairs(s.a[warp][n], n, x, a, b, p, h);
@@ -128,7 +130,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
         p *= p_after;
       }
       if (lane == 0 && valid) {
-        const int64_t at = (int64_t{blockIdx.y} * op.channels + c) * op.state + n;
+        const int64_t at = (int64_t{blockIdx.y} * op.in.channels + c) * op.in.state + n;
         scratch.p[at] = p;
         scratch.h[at] = h;
         scratch.g[at] = g;

@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(SsdTile<T>::threads)
 template <class T>
 int64_t workspace(const Cuda&, const Ssd<T>& op) {
   Scratch m;
-  cuda::SsdProblem<T>(op).take(m);
+  cuda::SsdProblem<T>(op.in).take(m);
   return m.bytes();
 }
 
@@ -131,14 +131,14 @@ template <class T>
 void run(const Cuda& context, const Ssd<T>& op) {
   using namespace cuda;
   Scratch m(context.ws);
-  SsdProblem<T> p(op);
+  SsdProblem<T> p(op.in);
   p.take(m);
   ssd_states<T>(context, p, {p.x, p.b, p.state_in, p.state_CHPN, op.state_out}, nullptr);
   const int parts = p.parts(context.sms);
   ssd_dispatch(p, [&]<int P>() {
     cuda::launch<ssd_output<T, P>, SsdOutputShared<T, P>>(
         context, dim3(static_cast<unsigned>(p.chunks), static_cast<unsigned>(p.groups * parts)),
-        SsdTile<T>::threads, p, ssd_matrix(op.y, op.y_ld, op.head_dim), parts);
+        SsdTile<T>::threads, p, ssd_matrix(op.y, op.in.head_dim), parts);
   });
 }
 

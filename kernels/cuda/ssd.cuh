@@ -38,8 +38,7 @@ struct SsdProblem {
   int sequences, heads, head_dim, groups, state;
   const int32_t* cu;
   SsdMatrix<const T> x, b, c;
-  const T* dt;
-  int64_t dt_ld;
+  Rows<const T> dt;
   const float *dt_bias, *a_log, *d;
   float dt_min, dt_max;
   const float* state_in;
@@ -50,28 +49,26 @@ struct SsdProblem {
   SsdSteps<T>* steps_CH;
   T* state_CHPN;  // before each chunk
 
-  template <class Op>
-  explicit SsdProblem(const Op& op)
-      : sequences(op.sequences),
-        heads(op.heads),
-        head_dim(op.head_dim),
-        groups(op.groups),
-        state(op.state),
-        cu(op.cu),
-        x(ssd_matrix(op.x, op.x_ld, op.head_dim)),
-        b(ssd_matrix(op.b, op.b_ld, op.state)),
-        c(ssd_matrix(op.c, op.c_ld, op.state)),
-        dt(op.dt),
-        dt_ld(op.dt_ld),
-        dt_bias(op.dt_bias),
-        a_log(op.a_log),
-        d(op.d),
-        dt_min(op.dt_min),
-        dt_max(op.dt_max),
-        state_in(op.state_in),
-        chunks(static_cast<int>(op.tokens / SsdTile<T>::rows) + op.sequences),
-        state_cols(static_cast<int>(ceil_div(op.state, 16)) * 16),
-        slices(static_cast<int>(ceil_div(op.state, SsdTile<T>::slice))) {
+  explicit SsdProblem(const SsdInputs<T>& in)
+      : sequences(in.sequences),
+        heads(in.heads),
+        head_dim(in.head_dim),
+        groups(in.groups),
+        state(in.state),
+        cu(in.cu),
+        x(ssd_matrix(in.x, in.head_dim)),
+        b(ssd_matrix(in.b, in.state)),
+        c(ssd_matrix(in.c, in.state)),
+        dt(in.dt),
+        dt_bias(in.dt_bias),
+        a_log(in.a_log),
+        d(in.d),
+        dt_min(in.dt_min),
+        dt_max(in.dt_max),
+        state_in(in.state_in),
+        chunks(static_cast<int>(in.tokens / SsdTile<T>::rows) + in.sequences),
+        state_cols(static_cast<int>(ceil_div(in.state, 16)) * 16),
+        slices(static_cast<int>(ceil_div(in.state, SsdTile<T>::slice))) {
     if (heads < 1 || groups < 1 || heads % groups || state < 1 || head_dim < 1 || head_dim > 128)
       throw std::invalid_argument(
           "ssd: heads must be a multiple of groups, and head_dim at most 128 on CUDA");

@@ -197,11 +197,11 @@ __global__ void __launch_bounds__(kSsdRowWarps* kWarp)
   for (int r = 0; r < R; ++r) {
     const int i = r * kWarp + l.lane;
     if (i >= chunk.rows) continue;
-    const float raw = static_cast<float>(p.dt[(chunk.row + i) * p.dt_ld + h]) + p.dt_bias[h];
+    const float raw = static_cast<float>(p.dt[chunk.row + i][h]) + p.dt_bias[h];
     const float softplus = fmaxf(raw, 0) + log1pf(expf(-fabsf(raw)));
     const float slope = softplus >= p.dt_min && softplus <= p.dt_max ? 1 / (1 + expf(-raw)) : 0;
     const float ddt = (sums.direct[i] + a * da[r]) * slope;
-    grad.ddt[(chunk.row + i) * grad.ddt_ld + h] = to_type<T>(ddt);
+    grad.ddt[chunk.row + i][h] = to_type<T>(ddt);
     ddt_bias += ddt;
     da_log += steps.dt[i] * da[r];
     dd += sums.dyx[i];
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(kSsdRowWarps* kWarp)
 template <class T>
 int64_t workspace(const Cuda& context, const SsdBackward<T>& op) {
   Scratch m;
-  cuda::SsdProblem<T> p(op);
+  cuda::SsdProblem<T> p(op.in);
   p.take(m);
   cuda::SsdGradients<T>(context, op, p).take(m, p);
   return m.bytes();
@@ -245,7 +245,7 @@ template <class T>
 void run(const Cuda& context, const SsdBackward<T>& op) {
   using namespace cuda;
   Scratch m(context.ws);
-  SsdProblem<T> p(op);
+  SsdProblem<T> p(op.in);
   p.take(m);
   SsdGradients<T> grad(context, op, p);
   grad.take(m, p);

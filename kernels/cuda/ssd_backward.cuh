@@ -25,8 +25,7 @@ struct SsdGradients {
   static constexpr int Q = SsdTile<T>::rows;
   SsdMatrix<const T> dy;
   SsdMatrix<T> dx, db, dc;
-  T* ddt;
-  int64_t ddt_ld;
+  Rows<T> ddt;
   float *ddt_bias, *da_log, *dd;
   const float* dstate_out;
 
@@ -39,12 +38,11 @@ struct SsdGradients {
   float* sums_HC;       // [3: ddt_bias, da_log, dd; H, C]
 
   SsdGradients(const Cuda& context, const SsdBackward<T>& op, const SsdProblem<T>& p)
-      : dy(ssd_matrix(op.dy, op.dy_ld, op.head_dim)),
-        dx(ssd_matrix(op.dx, op.dx_ld, op.head_dim)),
-        db(ssd_matrix(op.db, op.db_ld, op.state)),
-        dc(ssd_matrix(op.dc, op.dc_ld, op.state)),
+      : dy(ssd_matrix(op.dy, op.in.head_dim)),
+        dx(ssd_matrix(op.dx, op.in.head_dim)),
+        db(ssd_matrix(op.db, op.in.state)),
+        dc(ssd_matrix(op.dc, op.in.state)),
         ddt(op.ddt),
-        ddt_ld(op.ddt_ld),
         ddt_bias(op.ddt_bias),
         da_log(op.da_log),
         dd(op.dd),

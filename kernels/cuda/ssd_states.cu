@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kSsdStepWarps* kWarp) ssd_steps(SsdProblem<T> 
     const int i = r * kWarp + l.lane;
     dt[r] = 0;
     if (i < chunk.rows) {
-      const float raw = static_cast<float>(p.dt[(chunk.row + i) * p.dt_ld + h]) + p.dt_bias[h];
+      const float raw = static_cast<float>(p.dt[chunk.row + i][h]) + p.dt_bias[h];
       const float softplus = fmaxf(raw, 0) + log1pf(expf(-fabsf(raw)));
       dt[r] = fminf(fmaxf(softplus, p.dt_min), p.dt_max);
     }

@@ -193,8 +193,8 @@ struct SsdMatrix {
   bool vectors;
 };
 template <class T>
-SsdMatrix<T> ssd_matrix(T* data, int64_t ld, int part) {
-  return {data, ld, aligned(data, ld) && part % (16 / static_cast<int>(sizeof(T))) == 0};
+SsdMatrix<T> ssd_matrix(const Rows<T>& x, int part) {
+  return {x.data, x.ld, aligned(x) && part % (16 / static_cast<int>(sizeof(T))) == 0};
 }
 
 // The block copies [rows, cols] from `from` into the tile [tile_rows, width] of row stride ssd_ld<Cols>,

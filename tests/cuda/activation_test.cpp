@@ -26,10 +26,9 @@ TEST(CudaActivation, Forward) {
   for (const ActivationKind kind : kKinds)
     for (const Size& s : kSizes)
       check([&]<class T>(Case<T>& c) {
-        return Activation<T>{kind,           s.rows,
-                             s.cols,         c.in("x", s.rows, s.cols, s.pad),
-                             s.cols + s.pad, c.out("y", s.rows, s.cols),
-                             s.cols};
+        return Activation<T>{
+            .in = {.kind = kind, .rows = s.rows, .cols = s.cols, .x = c.in("x", s.rows, s.cols, s.pad)},
+            .y = c.out("y", s.rows, s.cols)};
       });
 }
 
@@ -37,34 +36,24 @@ TEST(CudaActivation, Backward) {
   for (const ActivationKind kind : kKinds)
     for (const Size& s : kSizes)
       check([&]<class T>(Case<T>& c) {
-        const int64_t ld = s.cols + s.pad;
-        return ActivationBackward<T>{kind,   s.rows,
-                                     s.cols, c.in("x", s.rows, s.cols, s.pad),
-                                     ld,     c.in("dy", s.rows, s.cols),
-                                     s.cols, c.out("dx", s.rows, s.cols, s.pad),
-                                     ld};
+        return ActivationBackward<T>{
+            .in = {.kind = kind, .rows = s.rows, .cols = s.cols, .x = c.in("x", s.rows, s.cols, s.pad)},
+            .dy = c.in("dy", s.rows, s.cols),
+            .dx = c.out("dx", s.rows, s.cols, s.pad)};
       });
 }
 
 TEST(CudaActivation, SwiGlu) {
   for (const Size& s : kSizes) {
     check([&]<class T>(Case<T>& c) {
-      return SwiGlu<T>{s.rows,
-                       s.cols,
-                       c.in("x", s.rows, 2 * s.cols, s.pad),
-                       2 * s.cols + s.pad,
-                       c.out("y", s.rows, s.cols),
-                       s.cols};
+      return SwiGlu<T>{.in = {.rows = s.rows, .cols = s.cols, .x = c.in("x", s.rows, 2 * s.cols, s.pad)},
+                       .y = c.out("y", s.rows, s.cols)};
     });
     check([&]<class T>(Case<T>& c) {
-      return SwiGluBackward<T>{s.rows,
-                               s.cols,
-                               c.in("x", s.rows, 2 * s.cols, s.pad),
-                               2 * s.cols + s.pad,
-                               c.in("dy", s.rows, s.cols),
-                               s.cols,
-                               c.out("dx", s.rows, 2 * s.cols),
-                               2 * s.cols};
+      return SwiGluBackward<T>{
+          .in = {.rows = s.rows, .cols = s.cols, .x = c.in("x", s.rows, 2 * s.cols, s.pad)},
+          .dy = c.in("dy", s.rows, s.cols),
+          .dx = c.out("dx", s.rows, 2 * s.cols)};
     });
   }
 }
@@ -79,12 +68,15 @@ void check_relative(ActivationKind kind) {
   const int64_t n = static_cast<int64_t>(points.size());
   Case<double> exact{Cpu{}};
   double* want = exact.out("y", 1, n);
-  run(Cpu{}, Activation<double>{kind, 1, n, exact.in("x", 1, n, 0, points), n, want, n});
+  run(Cpu{},
+      Activation<double>{.in = {.kind = kind, .rows = 1, .cols = n, .x = {exact.in("x", 1, n, 0, points), n}},
+                         .y = {want, n}});
   Case<T> c(cuda_context());
-  T* y = c.out("y", 1, n);
-  run(cuda_context(), Activation<T>{kind, 1, n, c.in("x", 1, n, 0, points), n, y, n});
+  const auto y = c.out("y", 1, n);
+  run(cuda_context(),
+      Activation<T>{.in = {.kind = kind, .rows = 1, .cols = n, .x = c.in("x", 1, n, 0, points)}, .y = y});
   synchronize();
-  const std::vector<T> have = read(y, n);
+  const std::vector<T> have = read(y.data, n);
   for (int64_t i = 0; i < n; ++i) {
     // exp(z) has a relative error of |z| roundings where z has one; |z| <= 33 + a^2 / 2 here.
     const double a = std::fabs(points[i]), in_exponent = (2 * a + a * a) * 0x1p-23;

@@ -35,8 +35,12 @@ AdamW<T> adamw(Case<T>& c, const std::vector<int64_t>& sizes, int64_t offset, in
     tensors.push_back(a);
     total += sizes[i];
   }
-  const AdamState state{1e-2, 0.9, 0.95, 1e-8, 0.1, 0.25, t};
-  return {static_cast<int>(sizes.size()), total, c.data(tensors), c.data(std::vector<AdamState>{state})};
+  const AdamState state{
+      .lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .scale = 0.25, .t = t};
+  return {.tensors = static_cast<int>(sizes.size()),
+          .total = total,
+          .tensor = c.data(tensors),
+          .state = c.data(std::vector<AdamState>{state})};
 }
 
 TEST(CudaAdamW, ManyTensors) {
@@ -65,7 +69,10 @@ TEST(CudaAdamW, InPiecesAsAtOnce) {
     for (int64_t i = 0; i < n; i += piece)
       tensors.push_back(
           {std::min(piece, n - i), a.param + i, a.master + i, a.grad + i, a.m + i, a.v + i, 1, 1});
-    run(cuda_context(), AdamW<float>{static_cast<int>(tensors.size()), n, c.data(tensors), whole.state});
+    run(cuda_context(), AdamW<float>{.tensors = static_cast<int>(tensors.size()),
+                                     .total = n,
+                                     .tensor = c.data(tensors),
+                                     .state = whole.state});
     synchronize();
     return read(a.param, n);
   };

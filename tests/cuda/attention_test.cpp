@@ -31,63 +31,56 @@ std::vector<int32_t> cumulative(const std::vector<int32_t>& lengths) {
 }
 
 template <class T>
-Attention<T> forward(Case<T>& c, const Problem& s) {
+AttentionInputs<T> inputs(Case<T>& c, const Problem& s) {
   const auto cu_q = cumulative(s.q_len), cu_k = cumulative(s.k_len);
-  const int64_t q_cols = s.heads * s.head_dim, k_cols = s.kv_heads * s.head_dim;
-  Attention<T> op{};
-  op.sequences = static_cast<int>(s.q_len.size());
-  op.cu_q = c.ints(cu_q), op.cu_k = c.ints(cu_k);
-  if (!s.first_q.empty()) op.first_q = c.data(s.first_q);
-  if (!s.first_k.empty()) op.first_k = c.data(s.first_k);
-  op.tokens_q = cu_q.back(), op.tokens_k = cu_k.back();
-  op.heads = s.heads, op.kv_heads = s.kv_heads, op.head_dim = s.head_dim;
-  op.causal = s.causal;
-  op.scale = static_cast<acc_t<T>>(1 / std::sqrt(s.head_dim));
-  op.q = c.in("q", op.tokens_q, q_cols, s.pad), op.q_ld = q_cols + s.pad;
-  op.k = c.in("k", op.tokens_k, k_cols, s.pad), op.k_ld = k_cols + s.pad;
-  op.v = c.in("v", op.tokens_k, k_cols, s.pad), op.v_ld = k_cols + s.pad;
-  return op;
+  const int64_t tokens_q = cu_q.back(), tokens_k = cu_k.back(), k_cols = s.kv_heads * s.head_dim;
+  return {.sequences = static_cast<int>(s.q_len.size()),
+          .cu_q = c.ints(cu_q),
+          .cu_k = c.ints(cu_k),
+          .first_q = s.first_q.empty() ? nullptr : c.data(s.first_q),
+          .first_k = s.first_k.empty() ? nullptr : c.data(s.first_k),
+          .tokens_q = tokens_q,
+          .tokens_k = tokens_k,
+          .heads = s.heads,
+          .kv_heads = s.kv_heads,
+          .head_dim = s.head_dim,
+          .causal = s.causal,
+          .scale = static_cast<acc_t<T>>(1 / std::sqrt(s.head_dim)),
+          .q = c.in("q", tokens_q, s.heads * s.head_dim, s.pad),
+          .k = c.in("k", tokens_k, k_cols, s.pad),
+          .v = c.in("v", tokens_k, k_cols, s.pad)};
 }
 
 void check_forward(const Problem& s) {
   check_cuda([&]<class T>(Case<T>& c) {
-    Attention<T> op = forward(c, s);
-    const int64_t cols = s.heads * s.head_dim;
-    op.o = c.out("o", op.tokens_q, cols, s.pad), op.o_ld = cols + s.pad;
-    op.lse = c.acc_out("lse", s.heads, op.tokens_q);
-    return op;
+    const AttentionInputs<T> in = inputs(c, s);
+    return Attention<T>{.in = in,
+                        .o = c.out("o", in.tokens_q, s.heads * s.head_dim, s.pad),
+                        .lse = c.acc_out("lse", s.heads, in.tokens_q)};
   });
 }
 
 void check_backward(const Problem& s) {
   // o and lse of the forward in double, which every run of the backward gets.
   Case<double> first{Cpu{}};
-  Attention<double> f = forward(first, s);
+  const AttentionInputs<double> f = inputs(first, s);
   const int64_t cols = s.heads * s.head_dim, k_cols = s.kv_heads * s.head_dim;
   std::vector<double> o(f.tokens_q * cols), lse(s.heads * f.tokens_q), delta(lse.size());
-  f.o = o.data(), f.o_ld = cols, f.lse = lse.data();
-  run_with_scratch(Cpu{}, f);
+  run_with_scratch(Cpu{}, Attention<double>{.in = f, .o = {o.data(), cols}, .lse = lse.data()});
   if (s.delta) delta = random_values(static_cast<int64_t>(lse.size()), 7);
 
   const auto build = [&]<class T>(Case<T>& c) {
-    const Attention<T> g = forward(c, s);
-    AttentionBackward<T> op{};
-    op.sequences = g.sequences;
-    op.cu_q = g.cu_q, op.cu_k = g.cu_k, op.first_q = g.first_q, op.first_k = g.first_k;
-    op.tokens_q = g.tokens_q, op.tokens_k = g.tokens_k;
-    op.heads = g.heads, op.kv_heads = g.kv_heads, op.head_dim = g.head_dim;
-    op.causal = g.causal, op.scale = g.scale;
-    op.q = g.q, op.q_ld = g.q_ld, op.k = g.k, op.k_ld = g.k_ld, op.v = g.v, op.v_ld = g.v_ld;
-    op.lse = c.acc_in("lse", s.heads, op.tokens_q, lse);
-    if (s.delta)
-      op.delta = c.acc_in("delta", s.heads, op.tokens_q, delta);
-    else
-      op.o = c.in("o", op.tokens_q, cols, s.pad, o), op.o_ld = cols + s.pad;
-    op.d_o = c.in("d_o", op.tokens_q, cols, s.pad), op.d_o_ld = cols + s.pad;
-    op.dq = c.out("dq", op.tokens_q, cols, s.pad), op.dq_ld = cols + s.pad;
-    op.dk = c.out("dk", op.tokens_k, k_cols, s.pad), op.dk_ld = k_cols + s.pad;
-    op.dv = c.out("dv", op.tokens_k, k_cols, s.pad), op.dv_ld = k_cols + s.pad;
-    return op;
+    const AttentionInputs<T> in = inputs(c, s);
+    const auto* lse_in = c.acc_in("lse", s.heads, in.tokens_q, lse);
+    const auto* delta_in = s.delta ? c.acc_in("delta", s.heads, in.tokens_q, delta) : nullptr;
+    return AttentionBackward<T>{.in = in,
+                                .o = s.delta ? nullptr : c.in("o", in.tokens_q, cols, s.pad, o),
+                                .lse = lse_in,
+                                .delta = delta_in,
+                                .d_o = c.in("d_o", in.tokens_q, cols, s.pad),
+                                .dq = c.out("dq", in.tokens_q, cols, s.pad),
+                                .dk = c.out("dk", in.tokens_k, k_cols, s.pad),
+                                .dv = c.out("dv", in.tokens_k, k_cols, s.pad)};
   };
   // P = exp(scale q k - lse), off as if lse were; with bf16 it is 2^x.
   static_assert(ulps::kExpf >= ulps::kEx2);
@@ -135,8 +128,8 @@ TEST(CudaAttention, BadArguments) {
   Case<float> c(cuda_context());
   for (const auto& [heads, head_dim, scale] :
        {std::tuple{3, 64, 1.f}, {2, 12, 1.f}, {2, 264, 1.f}, {2, 64, 0.f}}) {
-    Attention<float> op = forward(c, {{4}, {4}, heads, 2, head_dim, true});
-    op.scale = scale;
+    Attention<float> op{.in = inputs(c, {{4}, {4}, heads, 2, head_dim, true}), .o = {}, .lse = nullptr};
+    op.in.scale = scale;
     EXPECT_THROW(run(cuda_context(), op), std::invalid_argument) << heads << " " << head_dim << " " << scale;
   }
 }
@@ -154,13 +147,13 @@ TEST(CudaAttention, Merge) {
                           lse_b = random_values(s.tokens * s.heads, 2);
       if (s.tokens > 0) lse_a[0] = lse_b[0] = lse_a[1] = lse_b[2] = -inf, lse_a[2] = 90;
       const int64_t cols = s.heads * s.head_dim;
-      AttentionMerge<T> op{};
-      op.tokens = s.tokens, op.heads = s.heads, op.head_dim = s.head_dim;
-      op.o_a = c.inout("o_a", s.tokens, cols, s.pad), op.o_a_ld = cols + s.pad;
-      op.lse_a = c.acc_inout("lse_a", s.heads, s.tokens, lse_a);
-      op.o_b = c.in("o_b", s.tokens, cols, s.pad), op.o_b_ld = cols + s.pad;
-      op.lse_b = c.acc_in("lse_b", s.heads, s.tokens, lse_b);
-      return op;
+      return AttentionMerge<T>{.tokens = s.tokens,
+                               .heads = s.heads,
+                               .head_dim = s.head_dim,
+                               .o_a = c.inout("o_a", s.tokens, cols, s.pad),
+                               .lse_a = c.acc_inout("lse_a", s.heads, s.tokens, lse_a),
+                               .o_b = c.in("o_b", s.tokens, cols, s.pad),
+                               .lse_b = c.acc_in("lse_b", s.heads, s.tokens, lse_b)};
     });
 }
 

@@ -42,18 +42,27 @@ std::vector<Shape> shapes() {
 }
 
 // The buffers of one sequence's states [width - 1, channels] lie end to end.
+template <class T>
+CausalConvInputs<T> inputs(Case<T>& c, const Shape& s) {
+  const int64_t t = s.tokens(), C = s.channels;
+  return {.sequences = s.sequences(),
+          .cu = c.ints(s.cu()),
+          .tokens = t,
+          .channels = s.channels,
+          .width = s.width,
+          .x = c.in("x", t, C, s.pad),
+          .weight = c.in("weight", C, s.width),
+          .bias = s.bias ? c.in("bias", 1, C) : nullptr,
+          .state_in = s.states ? c.in("state_in", s.states_rows(), C) : nullptr};
+}
+
 TEST(CudaCausalConv, Forward) {
   for (const Shape& s : shapes())
     check_cuda([&]<class T>(Case<T>& c) {
-      const int64_t t = s.tokens(), C = s.channels;
-      const auto* cu = c.ints(s.cu());
-      const T *x = c.in("x", t, C, s.pad), *w = c.in("weight", C, s.width);
-      const T* bias = s.bias ? c.in("bias", 1, C) : nullptr;
-      const T* in = s.states ? c.in("state_in", s.states_rows(), C) : nullptr;
-      T* y = c.out("y", t, C, 8);
-      T* out = s.frozen ? nullptr : c.out("state_out", s.states_rows(), C);
-      return CausalConv<T>{s.sequences(), cu, t, s.channels, s.width, x, C + s.pad, w,
-                           bias,          in, y, C + 8,      out};
+      const CausalConvInputs<T> in = inputs(c, s);
+      return CausalConv<T>{.in = in,
+                           .y = c.out("y", in.tokens, s.channels, 8),
+                           .state_out = s.frozen ? nullptr : c.out("state_out", s.states_rows(), s.channels)};
     });
 }
 
@@ -73,20 +82,15 @@ void check_backward(const Build& build) {
 TEST(CudaCausalConv, Backward) {
   for (const Shape& s : shapes())
     check_backward([&]<class T>(Case<T>& c) {
-      const int64_t t = s.tokens(), C = s.channels;
-      const auto* cu = c.ints(s.cu());
-      const T *x = c.in("x", t, C, s.pad), *w = c.in("weight", C, s.width);
-      const T* bias = s.bias ? c.in("bias", 1, C) : nullptr;
-      const T* in = s.states ? c.in("state_in", s.states_rows(), C) : nullptr;
-      const T* dy = c.in("dy", t, C, s.pad);
-      const T* dout = s.states ? c.in("dstate_out", s.states_rows(), C) : nullptr;
-      T* dx = c.out("dx", t, C, 8);
-      auto* dweight = s.frozen & 1 ? nullptr : c.sum("dweight", C, s.width);
-      auto* dbias = s.frozen & 2 || !s.bias ? nullptr : c.sum("dbias", C);
-      T* din = s.bias ? c.out("dstate_in", s.states_rows(), C) : nullptr;
-      return CausalConvBackward<T>{s.sequences(), cu, t,     s.channels, s.width, x,
-                                   C + s.pad,     w,  bias,  in,         dy,      C + s.pad,
-                                   dout,          dx, C + 8, dweight,    dbias,   din};
+      const CausalConvInputs<T> in = inputs(c, s);
+      const int64_t t = in.tokens, C = s.channels;
+      return CausalConvBackward<T>{.in = in,
+                                   .dy = c.in("dy", t, C, s.pad),
+                                   .dstate_out = s.states ? c.in("dstate_out", s.states_rows(), C) : nullptr,
+                                   .dx = c.out("dx", t, C, 8),
+                                   .dweight = s.frozen & 1 ? nullptr : c.sum("dweight", C, s.width),
+                                   .dbias = s.frozen & 2 || !s.bias ? nullptr : c.sum("dbias", C),
+                                   .dstate_in = s.bias ? c.out("dstate_in", s.states_rows(), C) : nullptr};
     });
 }
 
@@ -95,35 +99,28 @@ TEST(CudaCausalConv, StatesOneByOne) {
   for (const bool forward : {false, true})
     check_backward([&]<class T>(Case<T>& c) {
       const auto* cu = c.ints({0, 2, 2, 30});
-      const T *x = c.in("x", 30, 8), *w = c.in("weight", 8, 4), *state = c.in("state", 9, 8);
-      const T* dy = c.in("dy", 30, 8);
-      T* dx = c.out("dx", 30, 8);
-      auto* dweight = c.sum("dweight", 8, 4);
-      return CausalConvBackward<T>{3,
-                                   cu,
-                                   30,
-                                   8,
-                                   4,
-                                   x,
-                                   8,
-                                   w,
-                                   nullptr,
-                                   forward ? state : nullptr,
-                                   dy,
-                                   8,
-                                   forward ? nullptr : state,
-                                   dx,
-                                   8,
-                                   dweight,
-                                   nullptr,
-                                   c.out("dstate_in", 9, 8)};
+      const auto x = c.in("x", 30, 8), weight = c.in("weight", 8, 4);
+      const T* state = c.in("state", 9, 8);
+      return CausalConvBackward<T>{.in = {.sequences = 3,
+                                          .cu = cu,
+                                          .tokens = 30,
+                                          .channels = 8,
+                                          .width = 4,
+                                          .x = x,
+                                          .weight = weight,
+                                          .state_in = forward ? state : nullptr},
+                                   .dy = c.in("dy", 30, 8),
+                                   .dstate_out = forward ? nullptr : state,
+                                   .dx = c.out("dx", 30, 8),
+                                   .dweight = c.sum("dweight", 8, 4),
+                                   .dstate_in = c.out("dstate_in", 9, 8)};
     });
 }
 
 TEST(CudaCausalConv, RefusesOtherWidths) {
   CausalConv<float> op{};
   for (const int width : {1, 9}) {
-    op.width = width;
+    op.in.width = width;
     EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
   }
 }

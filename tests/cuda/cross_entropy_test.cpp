@@ -23,7 +23,7 @@ std::vector<int32_t> labels(const Slice& s) {
   return v;
 }
 template <class T>
-const T* logits(Case<T>& c, const Slice& s) {
+Operand<const T> logits(Case<T>& c, const Slice& s) {
   return c.in("logits", s.rows, s.cols, s.pad);
 }
 std::vector<double> values(const Slice& s, double first, double step) {
@@ -36,15 +36,13 @@ TEST(CudaCrossEntropy, Max) {
   for (const Slice& s : shapes)
     for (bool arg : {true, false})
       check_cuda([&]<class T>(Case<T>& c) {
-        const T* z = logits(c, s);
         return CrossEntropyMax<T>{
-            s.rows,
-            s.first,
-            s.cols,
-            z,
-            s.cols + s.pad,
-            c.acc_out("max", s.rows),
-            arg ? c.exact("arg", std::vector<int32_t>(static_cast<size_t>(s.rows), -1)) : nullptr};
+            .rows = s.rows,
+            .first = s.first,
+            .cols = s.cols,
+            .logits = logits(c, s),
+            .max = c.acc_out("max", s.rows),
+            .arg = arg ? c.exact("arg", std::vector<int32_t>(static_cast<size_t>(s.rows), -1)) : nullptr};
       });
 }
 
@@ -63,13 +61,12 @@ TEST(CudaCrossEntropy, LowestIndexWinsTies) {
     set(5, s.cols - 3, -3);
     set(7, 1, NAN), set(7, 20, infinity);
     check_cuda([&]<class T>(Case<T>& c) {
-      return CrossEntropyMax<T>{s.rows,
-                                s.first,
-                                s.cols,
-                                c.in("logits", s.rows, s.cols, s.pad, z),
-                                s.cols + s.pad,
-                                c.acc_out("max", s.rows),
-                                c.exact("arg", std::vector<int32_t>(8, -1))};
+      return CrossEntropyMax<T>{.rows = s.rows,
+                                .first = s.first,
+                                .cols = s.cols,
+                                .logits = c.in("logits", s.rows, s.cols, s.pad, z),
+                                .max = c.acc_out("max", s.rows),
+                                .arg = c.exact("arg", std::vector<int32_t>(8, -1))};
     });
   }
 }
@@ -84,8 +81,10 @@ TEST(CudaCrossEntropy, Arg) {
   }
   for (int64_t rows : {300, 1, 0})
     check_cuda([&]<class T>(Case<T>& c) {
-      return CrossEntropyArg<T>{rows, c.acc_in("here", 300, 1, here), c.acc_in("max", 300, 1, max),
-                                c.exact("arg", arg)};
+      return CrossEntropyArg<T>{.rows = rows,
+                                .here = c.acc_in("here", 300, 1, here),
+                                .max = c.acc_in("max", 300, 1, max),
+                                .arg = c.exact("arg", arg)};
     });
 }
 
@@ -100,15 +99,14 @@ TEST(CudaCrossEntropy, Sum) {
   for (const Slice& s : shapes)
     check_cuda(
         [&]<class T>(Case<T>& c) {
-          return CrossEntropySum<T>{s.rows,
-                                    s.first,
-                                    s.cols,
-                                    logits(c, s),
-                                    s.cols + s.pad,
-                                    c.ints(labels(s)),
-                                    c.acc_in("max", s.rows, 1, values(s, 2, 0.25)),
-                                    c.acc_out("sum", s.rows),
-                                    c.acc_out("target", s.rows)};
+          return CrossEntropySum<T>{.rows = s.rows,
+                                    .first = s.first,
+                                    .cols = s.cols,
+                                    .logits = logits(c, s),
+                                    .labels = c.ints(labels(s)),
+                                    .max = c.acc_in("max", s.rows, 1, values(s, 2, 0.25)),
+                                    .sum = c.acc_out("sum", s.rows),
+                                    .target = c.acc_out("target", s.rows)};
         },
         {.inputs = {kMax}});
 }
@@ -118,17 +116,16 @@ TEST(CudaCrossEntropy, Grad) {
     for (bool loss : {true, false})
       check_cuda(
           [&]<class T>(Case<T>& c) {
-            return CrossEntropyGrad<T>{s.rows,
-                                       s.first,
-                                       s.cols,
-                                       c.inout("logits", s.rows, s.cols, s.pad),
-                                       s.cols + s.pad,
-                                       c.ints(labels(s)),
-                                       c.acc_in("max", s.rows, 1, values(s, 2, 0.25)),
-                                       c.acc_in("sum", s.rows, 1, values(s, 1.5, 3)),
-                                       c.acc_in("target", s.rows, 1, values(s, -1, 0.25)),
-                                       c.acc_in("dloss", 1, 1, {0.375}),
-                                       loss ? c.acc_out("loss", s.rows) : nullptr};
+            return CrossEntropyGrad<T>{.rows = s.rows,
+                                       .first = s.first,
+                                       .cols = s.cols,
+                                       .logits = c.inout("logits", s.rows, s.cols, s.pad),
+                                       .labels = c.ints(labels(s)),
+                                       .max = c.acc_in("max", s.rows, 1, values(s, 2, 0.25)),
+                                       .sum = c.acc_in("sum", s.rows, 1, values(s, 1.5, 3)),
+                                       .target = c.acc_in("target", s.rows, 1, values(s, -1, 0.25)),
+                                       .dloss = c.acc_in("dloss", 1, 1, {0.375}),
+                                       .loss = loss ? c.acc_out("loss", s.rows) : nullptr};
           },
           {.inputs = {kMax, kSum}});
 }
@@ -142,12 +139,12 @@ Loss loss(const Context& context, int64_t rows) {
   Case<T> c(context);
   double* result = c.exact("result", std::vector<double>{1});
   acc_t<T>* value = c.acc_out("value", 1);
-  const CrossEntropyLoss<T> op{rows,
-                               c.ints(labels(s)),
-                               c.acc_in("sum", rows, 1, values(s, 1.5, 3)),
-                               c.acc_in("target", rows, 1, values(s, -1, 0.25)),
-                               result,
-                               value};
+  const CrossEntropyLoss<T> op{.rows = rows,
+                               .labels = c.ints(labels(s)),
+                               .sum = c.acc_in("sum", rows, 1, values(s, 1.5, 3)),
+                               .target = c.acc_in("target", rows, 1, values(s, -1, 0.25)),
+                               .result = result,
+                               .value = value};
   run_with_scratch(context, op);
   const double once = read(result, 1)[0];
   run_with_scratch(context, op);

@@ -15,43 +15,44 @@ constexpr Size kSizes[] = {{3, 3000, 0}, {1, 17001, 0}, {70, 128, 8}, {300, 13, 
 TEST(CudaElementwise, Fill) {
   for (const Size& s : kSizes)
     check_cuda([&]<class T>(Case<T>& c) {
-      return Fill<T>{s.rows, s.cols, c.out("y", s.rows, s.cols, s.pad), s.cols + s.pad, acc_t<T>(-0.3f)};
+      return Fill<T>{
+          .rows = s.rows, .cols = s.cols, .y = c.out("y", s.rows, s.cols, s.pad), .value = acc_t<T>(-0.3f)};
     });
 }
 
 TEST(CudaElementwise, Add) {
   for (const Size& s : kSizes) {
-    const int64_t ld = s.cols + s.pad;
     check_cuda([&]<class T>(Case<T>& c) {
-      return Add<T>{s.rows,
-                    s.cols,
-                    c.in("a", s.rows, s.cols, s.pad),
-                    ld,
-                    c.in("b", s.rows, s.cols),
-                    s.cols,
-                    c.out("y", s.rows, s.cols, s.pad),
-                    ld};
+      return Add<T>{.rows = s.rows,
+                    .cols = s.cols,
+                    .a = c.in("a", s.rows, s.cols, s.pad),
+                    .b = c.in("b", s.rows, s.cols),
+                    .y = c.out("y", s.rows, s.cols, s.pad)};
     });
     check_cuda([&]<class T>(Case<T>& c) {  // a bias, in place
-      T* y = c.inout("y", s.rows, s.cols, s.pad);
-      return Add<T>{s.rows, s.cols, y, ld, c.in("b", 1, s.cols), 0, y, ld};
+      const auto y = c.inout("y", s.rows, s.cols, s.pad);
+      return Add<T>{.rows = s.rows, .cols = s.cols, .a = y, .b = {c.in("b", 1, s.cols), 0}, .y = y};
     });
     check_cuda([&]<class T>(Case<T>& c) {
-      T* y = c.inout("y", s.rows, s.cols, s.pad);
-      return Add<T>{s.rows, s.cols, c.in("a", s.rows, s.cols, s.pad), ld, y, ld, y, ld};
+      const auto y = c.inout("y", s.rows, s.cols, s.pad);
+      return Add<T>{.rows = s.rows, .cols = s.cols, .a = c.in("a", s.rows, s.cols, s.pad), .b = y, .y = y};
     });
   }
 }
 
 TEST(CudaElementwise, Copy) {
   for (const Size& s : kSizes) {
-    const int64_t ld = s.cols + s.pad;
     check_cuda([&]<class T>(Case<T>& c) {
-      return Copy<T>{s.rows, s.cols, c.in("x", s.rows, s.cols), s.cols, c.out("y", s.rows, s.cols, s.pad),
-                     ld};
+      return Copy<T>{.rows = s.rows,
+                     .cols = s.cols,
+                     .x = c.in("x", s.rows, s.cols),
+                     .y = c.out("y", s.rows, s.cols, s.pad)};
     });
     check_cuda([&]<class T>(Case<T>& c) {  // one row to all
-      return Copy<T>{s.rows, s.cols, c.in("x", 1, s.cols), 0, c.out("y", s.rows, s.cols, s.pad), ld};
+      return Copy<T>{.rows = s.rows,
+                     .cols = s.cols,
+                     .x = {c.in("x", 1, s.cols), 0},
+                     .y = c.out("y", s.rows, s.cols, s.pad)};
     });
   }
 }
@@ -64,7 +65,7 @@ TEST(CudaElementwise, CopyKeepsBits) {
     const bf16* x = c.data(all) + from;
     bf16* y = c.data(std::vector<bf16>(all.size(), bf16(0.f))) + from;
     const int64_t n = 65536 - from;
-    run(cuda_context(), Copy<bf16>{1, n, x, n, y, n});
+    run(cuda_context(), Copy<bf16>{.rows = 1, .cols = n, .x = {x, n}, .y = {y, n}});
     synchronize();
     EXPECT_EQ(std::memcmp(read(y, n).data(), &all[static_cast<size_t>(from)], 2 * n), 0);
   }
@@ -79,21 +80,26 @@ void check_lengths(const Build& build) {
 
 TEST(CudaElementwise, Scale) {
   check_lengths([]<class T>(Case<T>& c, int64_t n, int64_t offset) {
-    return Scale<T>{n, c.inout("x", 1, n + offset) + offset, c.data(std::vector<double>{0.3})};
+    return Scale<T>{
+        .n = n, .x = c.inout("x", 1, n + offset) + offset, .factor = c.data(std::vector<double>{0.3})};
   });
 }
 
 TEST(CudaElementwise, ToAcc) {
   for (const bool accumulate : {false, true})
     check_lengths([&]<class T>(Case<T>& c, int64_t n, int64_t offset) {
-      return ToAcc<T>{n, c.in("x", 1, n + offset) + offset, c.sum("y", 1, n + offset) + offset, accumulate};
+      return ToAcc<T>{.n = n,
+                      .x = c.in("x", 1, n + offset) + offset,
+                      .y = c.sum("y", 1, n + offset) + offset,
+                      .accumulate = accumulate};
     });
 }
 
 TEST(CudaElementwise, FromAcc) {
   check_lengths([]<class T>(Case<T>& c, int64_t n, int64_t offset) {
-    return FromAcc<T>{n, c.acc_in("x", 1, n + offset, random_values(n + offset, 1)) + offset,
-                      c.out("y", 1, n + offset) + offset};
+    return FromAcc<T>{.n = n,
+                      .x = c.acc_in("x", 1, n + offset, random_values(n + offset, 1)) + offset,
+                      .y = c.out("y", 1, n + offset) + offset};
   });
 }
 
@@ -107,13 +113,14 @@ TEST(CudaElementwise, FromAccRounds) {
     }
   check_cuda([&]<class T>(Case<T>& c) {
     const std::vector<acc_t<T>> wide(x.begin(), x.end());
-    return FromAcc<T>{static_cast<int64_t>(x.size()), c.data(wide), c.exact("y", std::vector<T>(x.size()))};
+    return FromAcc<T>{
+        .n = static_cast<int64_t>(x.size()), .x = c.data(wide), .y = c.exact("y", std::vector<T>(x.size()))};
   });
   // A NaN stays one, and quiet; its other bits are the machine's.
   const int64_t n = static_cast<int64_t>(nans.size());
   Case<bf16> c(cuda_context());
   bf16* y = c.data(std::vector<bf16>(nans.size(), bf16(0.f)));
-  run(cuda_context(), FromAcc<bf16>{n, c.data(nans), y});
+  run(cuda_context(), FromAcc<bf16>{.n = n, .x = c.data(nans), .y = y});
   synchronize();
   for (const bf16 v : read(y, n)) ASSERT_EQ(v.bits & 0x7fc0, 0x7fc0);
 }
@@ -127,8 +134,8 @@ TEST(CudaElementwise, AddColumnSums) {
                      {600, 264, 8}, {1300, 8, 0}, {777, 37, 0}, {1025, 64, 1}};
   for (const auto& s : sizes)
     check_cuda([&]<class T>(Case<T>& c) {
-      return AddColumnSums<T>{s.rows, s.cols, c.in("x", s.rows, s.cols, s.pad), s.cols + s.pad,
-                              c.sum("y", s.cols)};
+      return AddColumnSums<T>{
+          .rows = s.rows, .cols = s.cols, .x = c.in("x", s.rows, s.cols, s.pad), .y = c.sum("y", s.cols)};
     });
 }
 

@@ -12,7 +12,6 @@ struct Table {
   int64_t pad = 0;
 
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
-  int64_t ld() const { return cols + pad; }
 };
 
 std::vector<int32_t> ids(int n, int rows, int step) {
@@ -28,6 +27,11 @@ std::vector<int32_t> frequent() {
   return v;
 }
 
+template <class T>
+EmbeddingInputs inputs(Case<T>& c, const Table& t) {
+  return {.tokens = t.tokens(), .cols = t.cols, .first = t.first, .rows = t.rows, .ids = c.ints(t.ids)};
+}
+
 TEST(CudaEmbedding, Forward) {
   const Table tables[] = {
       {{3, 0, 3, 3, -1, 4, 0, 2, 1}, 0, 5, 64},            // repeated ids, a negative one
@@ -39,14 +43,9 @@ TEST(CudaEmbedding, Forward) {
   };
   for (const Table& t : tables)
     check_cuda([&]<class T>(Case<T>& c) {
-      return Embedding<T>{t.tokens(),
-                          t.cols,
-                          t.first,
-                          t.rows,
-                          c.ints(t.ids),
-                          c.in("table", t.rows, t.cols),
-                          c.out("out", t.tokens(), t.cols, t.pad),
-                          t.ld()};
+      return Embedding<T>{.in = inputs(c, t),
+                          .table = c.in("table", t.rows, t.cols),
+                          .out = c.out("out", t.tokens(), t.cols, t.pad)};
     });
 }
 
@@ -65,10 +64,9 @@ TEST(CudaEmbedding, Backward) {
   };
   for (const Table& t : tables)
     check_cuda([&]<class T>(Case<T>& c) {
-      return EmbeddingBackward<T>{t.tokens(),    t.cols,
-                                  t.first,       t.rows,
-                                  c.ints(t.ids), c.in("dout", t.tokens(), t.cols, t.pad),
-                                  t.ld(),        c.sum("dtable", t.rows, t.cols)};
+      return EmbeddingBackward<T>{.in = inputs(c, t),
+                                  .dout = c.in("dout", t.tokens(), t.cols, t.pad),
+                                  .dtable = c.sum("dtable", t.rows, t.cols)};
     });
 }
 
@@ -78,10 +76,9 @@ TEST(CudaEmbedding, BackwardInOneOrder) {
   std::vector<double> dout = random_values(t.tokens() * t.cols, 1);
   for (size_t i = 0; i < dout.size(); ++i) dout[i] = std::ldexp(dout[i], static_cast<int>(i * 7 % 23));
   check_cuda([&]<class T>(Case<T>& c) {
-    return EmbeddingBackward<T>{t.tokens(),    t.cols,
-                                t.first,       t.rows,
-                                c.ints(t.ids), c.in("dout", t.tokens(), t.cols, 0, dout),
-                                t.ld(),        c.sum("dtable", t.rows, t.cols)};
+    return EmbeddingBackward<T>{.in = inputs(c, t),
+                                .dout = c.in("dout", t.tokens(), t.cols, 0, dout),
+                                .dtable = c.sum("dtable", t.rows, t.cols)};
   });
 }
 
@@ -89,14 +86,13 @@ TEST(CudaEmbedding, BackwardInOneOrder) {
 TEST(CudaEmbedding, BackwardOfALargeTable) {
   const int cols = 4096, row = 1 << 20, tokens = 33;
   check_cuda([&]<class T>(Case<T>& c) {
-    return EmbeddingBackward<T>{tokens,
-                                cols,
-                                0,
-                                row + 1,
-                                c.ints(std::vector<int32_t>(tokens, row)),
-                                c.in("dout", tokens, cols),
-                                cols,
-                                c.sum("dtable", 1, cols) - int64_t{row} * cols};
+    return EmbeddingBackward<T>{.in = {.tokens = tokens,
+                                       .cols = cols,
+                                       .first = 0,
+                                       .rows = row + 1,
+                                       .ids = c.ints(std::vector<int32_t>(tokens, row))},
+                                .dout = c.in("dout", tokens, cols),
+                                .dtable = c.sum("dtable", 1, cols) - int64_t{row} * cols};
   });
 }
 

@@ -28,7 +28,8 @@ std::vector<int> transposes(const Shape4& s) {
 
 // Where a stored [rows, cols] operand of op(X) lies: rows and columns change places.
 template <class T>
-const T* operand(Case<T>& c, const char* name, bool transposed, int64_t rows, int64_t cols, int64_t pad) {
+Operand<const T> operand(Case<T>& c, const char* name, bool transposed, int64_t rows, int64_t cols,
+                         int64_t pad) {
   return transposed ? c.in(name, cols, rows, pad) : c.in(name, rows, cols, pad);
 }
 
@@ -39,18 +40,22 @@ TEST(CudaGemm, AllTransposes) {
       const bool ta = t & 1, tb = t & 2;
       check_cuda([&]<class T>(Case<T>& c) {
         using A = acc_t<T>;
-        const T* a = operand(c, "a", ta, s.m, s.k, s.pad);
-        const T* b = operand(c, "b", tb, s.k, s.n, s.pad);
+        const auto a = operand(c, "a", ta, s.m, s.k, s.pad);
+        const auto b = operand(c, "b", tb, s.k, s.n, s.pad);
         // beta = 0 must not read C, which is NaN then.
-        T* y = s.beta == 0 ? c.out("c", s.m, s.n, s.pad) : c.inout("c", s.m, s.n, s.pad);
+        const auto y = s.beta == 0 ? c.out("c", s.m, s.n, s.pad) : c.inout("c", s.m, s.n, s.pad);
         const T* bias = s.shift < 0 ? nullptr : c.in("bias", 1, s.n + s.shift) + s.shift;
-        return Gemm<T>{ta,          tb,
-                       s.m,         s.n,
-                       s.k,         A(s.alpha),
-                       a,           (ta ? s.m : s.k) + s.pad,
-                       b,           (tb ? s.k : s.n) + s.pad,
-                       A(s.beta),   y,
-                       s.n + s.pad, bias};
+        return Gemm<T>{.trans_a = ta,
+                       .trans_b = tb,
+                       .m = s.m,
+                       .n = s.n,
+                       .k = s.k,
+                       .alpha = A(s.alpha),
+                       .a = a,
+                       .b = b,
+                       .beta = A(s.beta),
+                       .c = y,
+                       .bias = bias};
       });
     }
 }
@@ -62,17 +67,20 @@ TEST(CudaGemm, AccumulatesInFloat) {
       const bool ta = t & 1, tb = t & 2;
       check_cuda([&]<class T>(Case<T>& c) {
         using A = acc_t<T>;
-        const T* a = operand(c, "a", ta, s.m, s.k, s.pad);
-        const T* b = operand(c, "b", tb, s.k, s.n, s.pad);
+        const auto a = operand(c, "a", ta, s.m, s.k, s.pad);
+        const auto b = operand(c, "b", tb, s.k, s.n, s.pad);
         const int64_t ld = s.n + s.pad;  // what lies between the rows stays as it was
         A* y = s.beta == 0 && s.pad == 0 ? c.acc_out("c", s.m, ld) : c.sum("c", s.m, ld);
-        return GemmAccumulate<T>{ta,        tb,
-                                 s.m,       s.n,
-                                 s.k,       A(s.alpha),
-                                 a,         (ta ? s.m : s.k) + s.pad,
-                                 b,         (tb ? s.k : s.n) + s.pad,
-                                 A(s.beta), y,
-                                 ld};
+        return GemmAccumulate<T>{.trans_a = ta,
+                                 .trans_b = tb,
+                                 .m = s.m,
+                                 .n = s.n,
+                                 .k = s.k,
+                                 .alpha = A(s.alpha),
+                                 .a = a,
+                                 .b = b,
+                                 .beta = A(s.beta),
+                                 .c = {y, ld}};
       });
     }
 }
@@ -82,33 +90,28 @@ TEST(CudaGemm, Slices) {
   for (const int64_t shift : {1, 2, 4})
     check_cuda([&]<class T>(Case<T>& c) {
       const int64_t m = 24, n = 40, k = 48;
-      return Gemm<T>{false,
-                     true,
-                     m,
-                     n,
-                     k,
-                     1,
-                     c.in("a", m, k + shift) + shift,
-                     k + shift,
-                     c.in("b", n, k + 8),
-                     k + 8,
-                     1,
-                     c.inout("c", m, n + shift) + shift,
-                     n + shift,
-                     nullptr};
+      return Gemm<T>{.trans_b = true,
+                     .m = m,
+                     .n = n,
+                     .k = k,
+                     .a = {c.in("a", m, k + shift) + shift, k + shift},
+                     .b = c.in("b", n, k + 8),
+                     .beta = 1,
+                     .c = {c.inout("c", m, n + shift) + shift, n + shift}};
     });
 }
 
 TEST(CudaGemm, NeedsItsWorkspace) {
   std::vector<bf16> x(64, bf16(1.0f));
-  const Gemm<bf16> op{false, false, 4, 4, 4, 1, x.data(), 4, x.data() + 16, 4, 0, x.data() + 32, 4, nullptr};
+  const Gemm<bf16> op{
+      .m = 4, .n = 4, .k = 4, .a = {x.data(), 4}, .b = {x.data() + 16, 4}, .c = {x.data() + 32, 4}};
   EXPECT_GT(workspace(cuda_context(), op), 0);
   EXPECT_THROW(run(cuda_context(), op), std::invalid_argument);
 }
 
 TEST(CudaGemm, DoubleComputesOnTheCpuAlone) {
   double x = 1;
-  const Gemm<double> op{false, false, 1, 1, 1, 1, &x, 1, &x, 1, 0, &x, 1, nullptr};
+  const Gemm<double> op{.m = 1, .n = 1, .k = 1, .a = {&x, 1}, .b = {&x, 1}, .c = {&x, 1}};
   EXPECT_THROW(run(cuda_context(), op), std::runtime_error);
 }
 

@@ -16,8 +16,10 @@ TEST(CudaMemory, CopiesGoThereAndBack) {
 // So that an input that nobody wrote shows in the result.
 TEST(CudaMemory, IsNaNBeforeAWrite) {
   const Buffer x(cuda_context(), 32), y(cuda_context(), 32);
-  run(cuda_context(),
-      Copy<float>{1, 8, static_cast<const float*>(x.data()), 8, static_cast<float*>(y.data()), 8});
+  run(cuda_context(), Copy<float>{.rows = 1,
+                                  .cols = 8,
+                                  .x = {static_cast<const float*>(x.data()), 8},
+                                  .y = {static_cast<float*>(y.data()), 8}});
   synchronize();
   for (const float v : read(static_cast<const float*>(y.data()), 8)) EXPECT_TRUE(std::isnan(v));
 }

@@ -29,29 +29,24 @@ TEST(CudaPatchify, CutAndJoin) {
   for (const auto& s : cases) {
     const int64_t features = int64_t{s.channels} * s.patch * s.patch, rows = s.images.rows();
     const int64_t pixels = rows * features;
-    const int n = s.images.count();
-    const auto first = first_pixel(s.images, features);
+    const auto inputs = [&]<class T>(Case<T>& c) -> PatchifyInputs {
+      return {.images = s.images.count(),
+              .rows = rows,
+              .first_pixel = c.data(first_pixel(s.images, features)),
+              .sizes = c.ints(s.images.sizes),
+              .cu = c.ints(s.images.cu()),
+              .channels = s.channels,
+              .patch = s.patch};
+    };
     check_cuda([&]<class T>(Case<T>& c) {
-      return Patchify<T>{n,
-                         rows,
-                         c.data(first),
-                         c.ints(s.images.sizes),
-                         c.ints(s.images.cu()),
-                         s.channels,
-                         s.patch,
-                         c.in("pixels", 1, s.offset + pixels) + s.offset,
-                         c.out("patches", rows, features)};
+      return Patchify<T>{.in = inputs(c),
+                         .pixels = c.in("pixels", 1, s.offset + pixels) + s.offset,
+                         .patches = c.out("patches", rows, features)};
     });
     check_cuda([&]<class T>(Case<T>& c) {
-      return Unpatchify<T>{n,
-                           rows,
-                           c.data(first),
-                           c.ints(s.images.sizes),
-                           c.ints(s.images.cu()),
-                           s.channels,
-                           s.patch,
-                           c.in("patches", rows, features),
-                           c.out("pixels", 1, s.offset + pixels) + s.offset};
+      return Unpatchify<T>{.in = inputs(c),
+                           .patches = c.in("patches", rows, features),
+                           .pixels = c.out("pixels", 1, s.offset + pixels) + s.offset};
     });
   }
 }

@@ -26,9 +26,14 @@ TEST(CudaRandomFill, SameBitsAsTheCpu) {
   for (const Range& r : ranges)
     for (const Piece& p : kPieces)
       check_cuda([&]<class T>(Case<T>& c) {
-        return RandomFill<T>{
-            kSeed,          kName, p.first, p.n,
-            r.distribution, r.a,   r.b,     c.exact("out", std::vector<T>(static_cast<size_t>(p.n)))};
+        return RandomFill<T>{.seed = kSeed,
+                             .name = kName,
+                             .first = p.first,
+                             .n = p.n,
+                             .distribution = r.distribution,
+                             .a = r.a,
+                             .b = r.b,
+                             .out = c.exact("out", std::vector<T>(static_cast<size_t>(p.n)))};
       });
 }
 
@@ -37,8 +42,14 @@ TEST(CudaRandomFill, SameBitsAsTheCpu) {
 TEST(CudaRandomFill, InverseSoftplus) {
   for (const Piece& p : kPieces)
     check_cuda([&]<class T>(Case<T>& c) {
-      return RandomFill<T>{
-          kSeed, kName, p.first, p.n, Distribution::inverse_softplus, 1e-3, 0.1, c.out("out", 1, p.n)};
+      return RandomFill<T>{.seed = kSeed,
+                           .name = kName,
+                           .first = p.first,
+                           .n = p.n,
+                           .distribution = Distribution::inverse_softplus,
+                           .a = 1e-3,
+                           .b = 0.1,
+                           .out = c.out("out", 1, p.n)};
     });
 }
 

@@ -19,14 +19,14 @@ TEST(CudaPixelShuffle, BothWays) {
     for (bool inverse : {false, true})
       check_cuda([&]<class T>(Case<T>& c) {
         const int64_t x = s.images.rows(), y = x / 4;
-        return PixelShuffle<T>{s.images.count(),
-                               x,
-                               c.ints(s.images.sizes),
-                               c.ints(s.images.cu()),
-                               s.cols,
-                               inverse,
-                               inverse ? c.in("y", y, 4 * s.cols) : c.in("x", x, s.cols),
-                               inverse ? c.out("x", x, s.cols) : c.out("y", y, 4 * s.cols)};
+        return PixelShuffle<T>{.images = s.images.count(),
+                               .rows = x,
+                               .sizes = c.ints(s.images.sizes),
+                               .cu = c.ints(s.images.cu()),
+                               .cols = s.cols,
+                               .inverse = inverse,
+                               .from = inverse ? c.in("y", y, 4 * s.cols) : c.in("x", x, s.cols),
+                               .to = inverse ? c.out("x", x, s.cols) : c.out("y", y, 4 * s.cols)};
       });
 }
 
@@ -35,14 +35,14 @@ TEST(CudaPixelShuffle, OffTheBoundary) {
   const Images images{{2, 4, 4, 2}};
   for (bool inverse : {false, true})
     check_cuda([&]<class T>(Case<T>& c) {
-      return PixelShuffle<T>{images.count(),
-                             images.rows(),
-                             c.ints(images.sizes),
-                             c.ints(images.cu()),
-                             6,
-                             inverse,
-                             c.in("in", 1, images.rows() * 6 + 1) + 1,
-                             c.out("out", 1, images.rows() * 6 + 1) + 1};
+      return PixelShuffle<T>{.images = images.count(),
+                             .rows = images.rows(),
+                             .sizes = c.ints(images.sizes),
+                             .cu = c.ints(images.cu()),
+                             .cols = 6,
+                             .inverse = inverse,
+                             .from = c.in("in", 1, images.rows() * 6 + 1) + 1,
+                             .to = c.out("out", 1, images.rows() * 6 + 1) + 1};
     });
 }
 

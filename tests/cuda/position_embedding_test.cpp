@@ -20,7 +20,6 @@ struct Table {
   Images images;
   int grid, cols;
   int64_t pad = 0;
-  int64_t ld() const { return cols + pad; }
 };
 const Table tables[] = {
     {{{4, 4}}, 4, 8},                                 // the identity
@@ -34,36 +33,34 @@ const Table tables[] = {
     {{}, 4, 8},
 };
 
+template <class T>
+PositionEmbeddingInputs inputs(Case<T>& c, const Table& t) {
+  return {.images = t.images.count(),
+          .sizes = c.ints(t.images.sizes),
+          .cu = c.ints(t.images.cu()),
+          .grid = t.grid,
+          .cols = t.cols};
+}
+
 TEST(CudaPositionEmbedding, Forward) {
   for (const Table& t : tables)
     for (bool add : {false, true})
       check_cuda([&]<class T>(Case<T>& c) {
         const int64_t rows = t.images.rows();
-        return PositionEmbedding<T>{t.images.count(),
-                                    rows,
-                                    c.ints(t.images.sizes),
-                                    c.ints(t.images.cu()),
-                                    t.grid,
-                                    t.cols,
-                                    c.in("table", t.grid * t.grid, t.cols),
-                                    add ? c.in("x", rows, t.cols, t.pad) : nullptr,
-                                    add ? t.ld() : 0,
-                                    c.out("out", rows, t.cols, t.pad),
-                                    t.ld()};
+        return PositionEmbedding<T>{.in = inputs(c, t),
+                                    .rows = rows,
+                                    .table = c.in("table", t.grid * t.grid, t.cols),
+                                    .x = add ? c.in("x", rows, t.cols, t.pad) : nullptr,
+                                    .out = c.out("out", rows, t.cols, t.pad)};
       });
 }
 
 TEST(CudaPositionEmbedding, Backward) {
   for (const Table& t : tables)
     check_cuda([&]<class T>(Case<T>& c) {
-      return PositionEmbeddingBackward<T>{t.images.count(),
-                                          c.ints(t.images.sizes),
-                                          c.ints(t.images.cu()),
-                                          t.grid,
-                                          t.cols,
-                                          c.in("dout", t.images.rows(), t.cols, t.pad),
-                                          t.ld(),
-                                          c.sum("dtable", t.grid * t.grid, t.cols)};
+      return PositionEmbeddingBackward<T>{.in = inputs(c, t),
+                                          .dout = c.in("dout", t.images.rows(), t.cols, t.pad),
+                                          .dtable = c.sum("dtable", t.grid * t.grid, t.cols)};
     });
 }
 

@@ -88,9 +88,10 @@ TEST(CudaRange, Activations) {
     const auto run_both = [&]<class T>(auto context, Case<T>& c) {
       const T *in = c.data(std::vector<T>(x.begin(), x.end())),
               *dy = c.data(std::vector<T>(x.size(), T(0.75f)));
-      T *y = c.out("y", 1, n), *dx = c.out("dx", 1, n);
-      run(context, Activation<T>{kind, 1, n, in, n, y, n});
-      run(context, ActivationBackward<T>{kind, 1, n, in, n, dy, n, dx, n});
+      const auto y = c.out("y", 1, n), dx = c.out("dx", 1, n);
+      const ActivationInputs<T> of_x{.kind = kind, .rows = 1, .cols = n, .x = {in, n}};
+      run(context, Activation<T>{.in = of_x, .y = y});
+      run(context, ActivationBackward<T>{.in = of_x, .dy = {dy, n}, .dx = dx});
       synchronize();
     };
     Case<double> exact{Cpu{}};

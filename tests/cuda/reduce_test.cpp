@@ -19,7 +19,11 @@ SumSquares<T> sum_squares(Case<T>& c, const std::vector<int64_t>& sizes, int64_t
     x.push_back(c.data(v) + offset);
     total += n;
   }
-  return {static_cast<int>(sizes.size()), total, c.data(x), c.data(sizes), result};
+  return {.tensors = static_cast<int>(sizes.size()),
+          .total = total,
+          .x = c.data(x),
+          .n = c.data(sizes),
+          .result = result};
 }
 
 // The squares and their sums are exact in double, so that any order gives the CPU's bits.

@@ -31,13 +31,16 @@ TEST(CudaRope, Turns) {
     for (bool inverse : {false, true})
       check_cuda([&]<class T>(Case<T>& c) {
         const int64_t cols = int64_t{s.heads} * s.head_dim;
-        const T* x = c.in("x", s.tokens, cols, s.pad);
-        return Rope<T>{s.tokens,     s.heads,
-                       s.head_dim,   s.rotary,
-                       s.theta,      c.ints(positions(s.tokens)),
-                       inverse,      x,
-                       cols + s.pad, c.out("y", s.tokens, cols),
-                       cols};
+        const auto x = c.in("x", s.tokens, cols, s.pad);
+        return Rope<T>{.tokens = s.tokens,
+                       .heads = s.heads,
+                       .head_dim = s.head_dim,
+                       .rotary = s.rotary,
+                       .theta = s.theta,
+                       .positions = c.ints(positions(s.tokens)),
+                       .inverse = inverse,
+                       .x = x,
+                       .y = c.out("y", s.tokens, cols)};
       });
 }
 
@@ -45,9 +48,15 @@ TEST(CudaRope, InPlace) {
   for (const Shape& s : kShapes)
     check_cuda([&]<class T>(Case<T>& c) {
       const int64_t cols = int64_t{s.heads} * s.head_dim;
-      T* x = c.inout("x", s.tokens, cols, s.pad);
-      return Rope<T>{s.tokens, s.heads, s.head_dim,   s.rotary, s.theta,     c.ints(positions(s.tokens)),
-                     false,    x,       cols + s.pad, x,        cols + s.pad};
+      const auto x = c.inout("x", s.tokens, cols, s.pad);
+      return Rope<T>{.tokens = s.tokens,
+                     .heads = s.heads,
+                     .head_dim = s.head_dim,
+                     .rotary = s.rotary,
+                     .theta = s.theta,
+                     .positions = c.ints(positions(s.tokens)),
+                     .x = x,
+                     .y = x};
     });
 }
 

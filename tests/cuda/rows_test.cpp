@@ -8,7 +8,6 @@ namespace {
 struct Table {
   std::vector<int32_t> rows;
   int64_t cols, pad;
-  int64_t ld() const { return cols + pad; }
   int64_t count() const { return static_cast<int64_t>(rows.size()); }
 };
 const Table shapes[] = {
@@ -23,10 +22,11 @@ const Table shapes[] = {
 TEST(CudaRows, Gather) {
   for (const Table& s : shapes)
     check_cuda([&]<class T>(Case<T>& c) {
-      return GatherRows<T>{s.count(),      s.cols,
-                           c.ints(s.rows), c.in("x", 12, s.cols, s.pad),
-                           s.ld(),         c.out("out", s.count(), s.cols, s.pad),
-                           s.ld()};
+      return GatherRows<T>{.count = s.count(),
+                           .cols = s.cols,
+                           .rows = c.ints(s.rows),
+                           .x = c.in("x", 12, s.cols, s.pad),
+                           .out = c.out("out", s.count(), s.cols, s.pad)};
     });
 }
 
@@ -34,24 +34,23 @@ TEST(CudaRows, Scatter) {
   for (const Table& s : shapes)
     for (bool zeros : {false, true})
       check_cuda([&]<class T>(Case<T>& c) {
-        const T* x = c.in("x", s.count(), s.cols, s.pad);
-        return ScatterRows<T>{s.count(),
-                              s.cols,
-                              c.ints(s.rows),
-                              zeros ? nullptr : x,
-                              zeros ? 0 : s.ld(),
-                              c.inout("out", 12, s.cols, s.pad),
-                              s.ld()};
+        const auto x = c.in("x", s.count(), s.cols, s.pad);
+        return ScatterRows<T>{.count = s.count(),
+                              .cols = s.cols,
+                              .rows = c.ints(s.rows),
+                              .x = zeros ? nullptr : x,
+                              .out = c.inout("out", 12, s.cols, s.pad)};
       });
 }
 
 TEST(CudaRows, ScatterAdd) {
   for (const Table& s : shapes)
     check_cuda([&]<class T>(Case<T>& c) {
-      return ScatterAddRows<T>{s.count(),      s.cols,
-                               c.ints(s.rows), c.in("x", s.count(), s.cols, s.pad),
-                               s.ld(),         c.inout("out", 12, s.cols, s.pad),
-                               s.ld()};
+      return ScatterAddRows<T>{.count = s.count(),
+                               .cols = s.cols,
+                               .rows = c.ints(s.rows),
+                               .x = c.in("x", s.count(), s.cols, s.pad),
+                               .out = c.inout("out", 12, s.cols, s.pad)};
     });
 }
 

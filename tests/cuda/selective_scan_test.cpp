@@ -77,40 +77,33 @@ Tolerance tolerance(const Shape& s) {
 }
 
 template <class T>
-struct Inputs {
-  int64_t t, C, N, S, pad;
-  const int32_t* cu;
-  const T *u, *delta, *b, *c, *z;
-  const acc_t<T>*bias, *a_log, *d, *state_in;
-  Inputs(Case<T>& m, const Shape& s)
-      : t(s.tokens()),
-        C(s.channels),
-        N(s.state),
-        S(s.sequences()),
-        pad(s.pad),
-        cu(m.ints(s.cu())),
-        u(m.in("u", t, C, pad)),
-        delta(m.in("delta", t, C, pad, s.deltas())),
-        b(m.in("b", t, N, pad)),
-        c(m.in("c", t, N, pad)),
-        z(s.gate ? m.in("z", t, C, pad) : nullptr),
-        bias(s.bias ? m.acc_in("delta_bias", C, 1, s.biases()) : nullptr),
-        a_log(m.acc_in("a_log", C, N)),
-        d(m.acc_in("d", C)),
-        state_in(s.states ? m.acc_in("state_in", S, C * N) : nullptr) {}
-};
+SelectiveScanInputs<T> inputs(Case<T>& m, const Shape& s) {
+  const int64_t t = s.tokens(), C = s.channels, N = s.state;
+  return {.sequences = s.sequences(),
+          .cu = m.ints(s.cu()),
+          .tokens = t,
+          .channels = s.channels,
+          .state = s.state,
+          .u = m.in("u", t, C, s.pad),
+          .delta = m.in("delta", t, C, s.pad, s.deltas()),
+          .b = m.in("b", t, N, s.pad),
+          .c = m.in("c", t, N, s.pad),
+          .z = s.gate ? m.in("z", t, C, s.pad) : nullptr,
+          .delta_bias = s.bias ? m.acc_in("delta_bias", C, 1, s.biases()) : nullptr,
+          .a_log = m.acc_in("a_log", C, N),
+          .d = m.acc_in("d", C),
+          .state_in = s.states ? m.acc_in("state_in", s.sequences(), C * N) : nullptr};
+}
 
 TEST(CudaSelectiveScan, Forward) {
   for (const Shape& s : kShapes)
     check_cuda(
         [&]<class T>(Case<T>& m) {
-          const Inputs<T> in(m, s);
-          const int64_t c_ld = in.C + in.pad, n_ld = in.N + in.pad;
-          T* y = m.out("y", in.t, in.C, in.pad);
-          auto* out = s.frozen ? nullptr : m.acc_out("state_out", in.S, in.C * in.N);
+          const SelectiveScanInputs<T> in = inputs(m, s);
           return SelectiveScan<T>{
-              s.sequences(), in.cu, in.t, s.channels, s.state, in.u,     c_ld, in.delta,    c_ld, in.b, n_ld,
-              in.c,          n_ld,  in.z, c_ld,       in.bias, in.a_log, in.d, in.state_in, y,    c_ld, out};
+              .in = in,
+              .y = m.out("y", in.tokens, s.channels, s.pad),
+              .state_out = s.frozen ? nullptr : m.acc_out("state_out", s.sequences(), s.channels * s.state)};
         },
         tolerance(s));
 }
@@ -119,22 +112,21 @@ TEST(CudaSelectiveScan, Backward) {
   for (const Shape& s : kShapes)
     check_cuda(
         [&]<class T>(Case<T>& m) {
-          const Inputs<T> in(m, s);
-          const int64_t c_ld = in.C + in.pad, n_ld = in.N + in.pad;
-          const T* dy = m.in("dy", in.t, in.C, in.pad);
-          const auto* dout = s.states ? m.acc_in("dstate_out", in.S, in.C * in.N) : nullptr;
-          T *du = m.out("du", in.t, in.C, in.pad), *ddelta = m.out("ddelta", in.t, in.C, in.pad);
-          T *db = m.out("db", in.t, in.N, in.pad), *dc = m.out("dc", in.t, in.N, in.pad);
-          T* dz = s.gate ? m.out("dz", in.t, in.C, in.pad) : nullptr;
-          auto* dbias = s.bias && !(s.frozen & 1) ? m.sum("ddelta_bias", in.C) : nullptr;
-          auto* da_log = s.frozen & 2 ? nullptr : m.sum("da_log", in.C, in.N);
-          auto* dd = s.frozen & 4 ? nullptr : m.sum("dd", in.C);
-          auto* din = s.frozen ? nullptr : m.acc_out("dstate_in", in.S, in.C * in.N);
+          const SelectiveScanInputs<T> in = inputs(m, s);
+          const int64_t t = in.tokens, C = s.channels, N = s.state, S = s.sequences();
           return SelectiveScanBackward<T>{
-              s.sequences(), in.cu, in.t, s.channels, s.state, in.u,  c_ld,    in.delta, c_ld,
-              in.b,          n_ld,  in.c, n_ld,       in.z,    c_ld,  in.bias, in.a_log, in.d,
-              in.state_in,   dy,    c_ld, dout,       du,      c_ld,  ddelta,  c_ld,     db,
-              n_ld,          dc,    n_ld, dz,         c_ld,    dbias, da_log,  dd,       din};
+              .in = in,
+              .dy = m.in("dy", t, C, s.pad),
+              .dstate_out = s.states ? m.acc_in("dstate_out", S, C * N) : nullptr,
+              .du = m.out("du", t, C, s.pad),
+              .ddelta = m.out("ddelta", t, C, s.pad),
+              .db = m.out("db", t, N, s.pad),
+              .dc = m.out("dc", t, N, s.pad),
+              .dz = s.gate ? m.out("dz", t, C, s.pad) : nullptr,
+              .ddelta_bias = s.bias && !(s.frozen & 1) ? m.sum("ddelta_bias", C) : nullptr,
+              .da_log = s.frozen & 2 ? nullptr : m.sum("da_log", C, N),
+              .dd = s.frozen & 4 ? nullptr : m.sum("dd", C),
+              .dstate_in = s.frozen ? nullptr : m.acc_out("dstate_in", S, C * N)};
         },
         tolerance(s));
 }
@@ -143,7 +135,7 @@ TEST(CudaSelectiveScan, RefusesBadShapes) {
   SelectiveScan<float> forward{};
   SelectiveScanBackward<float> backward{};
   for (const int state : {0, 129}) {
-    forward.state = backward.state = state;
+    forward.in.state = backward.in.state = state;
     EXPECT_THROW(run(cuda_context(), forward), std::invalid_argument);
     EXPECT_THROW(run(cuda_context(), backward), std::invalid_argument);
     EXPECT_THROW(workspace(cuda_context(), backward), std::invalid_argument);

@@ -37,12 +37,13 @@ struct ActivationCase {
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
-    run_op(Activation<T>{kind, rows, cols, in[0].ptr(), in[0].ld, y.ptr(), y.ld});
+    run_op(Activation<T>{.in = {.kind = kind, .rows = rows, .cols = cols, .x = in[0]}, .y = y});
   }
   template <class T>
   Values backward(const Inputs<T>& in, const Matrix<T>& dy) const {
     Matrix<T> dx({rows, cols, pad});
-    run_op(ActivationBackward<T>{kind, rows, cols, in[0].ptr(), in[0].ld, dy.ptr(), dy.ld, dx.ptr(), dx.ld});
+    run_op(ActivationBackward<T>{
+        .in = {.kind = kind, .rows = rows, .cols = cols, .x = in[0]}, .dy = dy, .dx = dx});
     return {dx.values()};
   }
 };
@@ -62,12 +63,12 @@ struct SwiGluCase {
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
-    run_op(SwiGlu<T>{rows, cols, in[0].ptr(), in[0].ld, y.ptr(), y.ld});
+    run_op(SwiGlu<T>{.in = {.rows = rows, .cols = cols, .x = in[0]}, .y = y});
   }
   template <class T>
   Values backward(const Inputs<T>& in, const Matrix<T>& dy) const {
     Matrix<T> dx({rows, 2 * cols, 3});
-    run_op(SwiGluBackward<T>{rows, cols, in[0].ptr(), in[0].ld, dy.ptr(), dy.ld, dx.ptr(), dx.ld});
+    run_op(SwiGluBackward<T>{.in = {.rows = rows, .cols = cols, .x = in[0]}, .dy = dy, .dx = dx});
     return {dx.values()};
   }
 };
@@ -88,7 +89,8 @@ TEST(Activation, FloatAccuracy) {
     const int64_t n = 100001;
     std::vector<float> x(n), y(n);
     for (int64_t i = 0; i < n; ++i) x[i] = -12.5f + 25 * float(i) / float(n);
-    run_op(Activation<float>{kind, 1, n, x.data(), n, y.data(), n});
+    run_op(Activation<float>{.in = {.kind = kind, .rows = 1, .cols = n, .x = {x.data(), n}},
+                             .y = {y.data(), n}});
     double worst = 0;
     for (int64_t i = 0; i < n; ++i) {
       const double want = formula(kind, x[i]);
@@ -110,7 +112,7 @@ TEST(Activation, Extremes) {
   const float x[] = {-1e30f, -200.f, 200.f, std::numeric_limits<float>::infinity(), std::nanf("")};
   for (ActivationKind kind : kKinds) {
     float y[5];
-    run_op(Activation<float>{kind, 1, 5, x, 5, y, 5});
+    run_op(Activation<float>{.in = {.kind = kind, .rows = 1, .cols = 5, .x = {x, 5}}, .y = {y, 5}});
     EXPECT_EQ(y[0], 0) << int(kind);
     EXPECT_EQ(y[1], 0) << int(kind);
     EXPECT_EQ(y[2], kind == ActivationKind::relu2 ? 40000.f : 200.f) << int(kind);

@@ -14,7 +14,15 @@ std::vector<std::vector<double>> numbers(uint64_t seed) {
   return all;
 }
 
-AdamState state_at(int64_t t) { return {1e-2, 0.9, 0.95, 1e-8, 0.1, 0.25 / double(t), t}; }
+AdamState state_at(int64_t t) {
+  return {.lr = 1e-2,
+          .beta1 = 0.9,
+          .beta2 = 0.95,
+          .eps = 1e-8,
+          .weight_decay = 0.1,
+          .scale = 0.25 / double(t),
+          .t = t};
+}
 
 template <class T>
 void check() {
@@ -39,11 +47,17 @@ void check() {
       grad.emplace_back(g[i].begin(), g[i].end());
       A* weights = master[i].data();
       if constexpr (std::is_same_v<T, A>) weights = param[i].data();
-      tensors.push_back({kSizes[i], param[i].data(), weights, grad[i].data(), m[i].data(), v[i].data(),
-                         kDecay[i], kRate[i]});
+      tensors.push_back({.n = kSizes[i],
+                         .param = param[i].data(),
+                         .master = weights,
+                         .grad = grad[i].data(),
+                         .m = m[i].data(),
+                         .v = v[i].data(),
+                         .decay = kDecay[i],
+                         .lr = kRate[i]});
       total += kSizes[i];
     }
-    run_op(AdamW<T>{5, total, tensors.data(), &s});
+    run_op(AdamW<T>{.tensors = 5, .total = total, .tensor = tensors.data(), .state = &s});
     for (int i = 0; i < 5; ++i)
       for (int64_t k = 0; k < kSizes[i]; ++k) {
         const double gk = g[i][k] * s.scale;
@@ -85,8 +99,14 @@ TEST(AdamW, InPiecesAsAtOnceForAnyNumberOfThreads) {
     std::vector<float> param(p.begin(), p.end()), grad(g.begin(), g.end()), m(grad), v(n, 0.5f);
     std::vector<AdamTensor<float>> tensors;
     for (int64_t i = 0; i < n; i += piece)
-      tensors.push_back({std::min(piece, n - i), &param[i], &param[i], &grad[i], &m[i], &v[i], 1, 1});
-    run_op(AdamW<float>{static_cast<int>(tensors.size()), n, tensors.data(), &s});
+      tensors.push_back({.n = std::min(piece, n - i),
+                         .param = &param[i],
+                         .master = &param[i],
+                         .grad = &grad[i],
+                         .m = &m[i],
+                         .v = &v[i]});
+    run_op(AdamW<float>{
+        .tensors = static_cast<int>(tensors.size()), .total = n, .tensor = tensors.data(), .state = &s});
     return param;
   };
   const int before = thread_count();

@@ -78,36 +78,33 @@ struct Problem {
   const T* k() const { return kv.data() + q_cols; }
   const T* v() const { return k() + kv_cols; }
 
-  Attention<T> forward() {
-    return {static_cast<int>(c.q_len.size()),
-            cu_q.data(),
-            cu_k.data(),
-            c.first_q.empty() ? nullptr : c.first_q.data(),
-            c.first_k.empty() ? nullptr : c.first_k.data(),
-            tokens_q,
-            tokens_k,
-            c.heads,
-            c.kv_heads,
-            c.head_dim,
-            c.causal,
-            scale,
-            q.data(),
-            ld,
-            k(),
-            ld,
-            v(),
-            ld,
-            o.data(),
-            o_ld,
-            lse.data()};
+  AttentionInputs<T> inputs() const {
+    return {.sequences = static_cast<int>(c.q_len.size()),
+            .cu_q = cu_q.data(),
+            .cu_k = cu_k.data(),
+            .first_q = c.first_q.empty() ? nullptr : c.first_q.data(),
+            .first_k = c.first_k.empty() ? nullptr : c.first_k.data(),
+            .tokens_q = tokens_q,
+            .tokens_k = tokens_k,
+            .heads = c.heads,
+            .kv_heads = c.kv_heads,
+            .head_dim = c.head_dim,
+            .causal = c.causal,
+            .scale = scale,
+            .q = {q.data(), ld},
+            .k = {k(), ld},
+            .v = {v(), ld}};
   }
+  Attention<T> forward() { return {.in = inputs(), .o = {o.data(), o_ld}, .lse = lse.data()}; }
   AttentionBackward<T> backward() {
-    const Attention<T> f = forward();
     T* dk = dkv.data() + q_cols;
-    return {f.sequences, f.cu_q,     f.cu_k,   f.first_q, f.first_k,    tokens_q, tokens_k,   c.heads,
-            c.kv_heads,  c.head_dim, c.causal, scale,     f.q,          ld,       f.k,        ld,
-            f.v,         ld,         o.data(), o_ld,      lse.data(),   nullptr,  d_o.data(), o_ld,
-            dq.data(),   ld,         dk,       ld,        dk + kv_cols, ld};
+    return {.in = inputs(),
+            .o = {o.data(), o_ld},
+            .lse = lse.data(),
+            .d_o = {d_o.data(), o_ld},
+            .dq = {dq.data(), ld},
+            .dk = {dk, ld},
+            .dv = {dk + kv_cols, ld}};
   }
 };
 
@@ -394,8 +391,13 @@ TYPED_TEST(AttentionOf, PartsOverKeysMergeToTheWhole) {
     std::vector<Problem<T>> parts = split_keys(whole);
     for (Problem<T>& p : parts) compute(p.forward());
     Problem<T>&a = parts[0], &b = parts[1];
-    run(Cpu{}, AttentionMerge<T>{a.tokens_q, c.heads, c.head_dim, a.o.data(), a.o_ld, a.lse.data(),
-                                 b.o.data(), b.o_ld, b.lse.data()});
+    run(Cpu{}, AttentionMerge<T>{.tokens = a.tokens_q,
+                                 .heads = c.heads,
+                                 .head_dim = c.head_dim,
+                                 .o_a = {a.o.data(), a.o_ld},
+                                 .lse_a = a.lse.data(),
+                                 .o_b = {b.o.data(), b.o_ld},
+                                 .lse_b = b.lse.data()});
     const Results truth = exact(whole), low = plain(whole), got = computed(a);
     expect_close<T>("o", got.o, low.o, truth.o);
     expect_close<acc_t<T>>("lse", got.lse, plain_lse(whole, low), truth.lse);
@@ -419,7 +421,7 @@ TEST(Attention, BackwardWithOutsideLseAndDeltaSumsOverKeys) {
     Results sum{{}, {}, dq, {}, {}};
     for (Problem<float>& p : parts) {
       AttentionBackward<float> op = p.backward();
-      op.lse = whole.lse.data(), op.delta = delta.data(), op.o = nullptr;
+      op.lse = whole.lse.data(), op.delta = delta.data(), op.o = {};
       compute(op);
       const Results r = computed(p);
       for (size_t i = 0; i < dq.size(); ++i) sum.dq[i] += r.dq[i];
@@ -468,12 +470,12 @@ TYPED_TEST(AttentionOf, BitsDoNotDependOnThreads) {
 TEST(Attention, BadArguments) {
   Problem<float> p({{4}, {4}, 2, 2, 8, true});
   Attention<float> op = p.forward();
-  op.head_dim = 12;
+  op.in.head_dim = 12;
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
-  op.head_dim = 264;
+  op.in.head_dim = 264;
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
   op = p.forward();
-  op.kv_heads = 3;
+  op.in.kv_heads = 3;
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
   EXPECT_THROW(run(Cpu{}, p.forward()), std::invalid_argument);  // no workspace
   EXPECT_THROW(run(Cpu{}, p.backward()), std::invalid_argument);

@@ -90,12 +90,23 @@ Result kernel(const Problem& q, unsigned trainable = everything) {
   const auto or_null = [](const auto& v) { return v.empty() ? nullptr : v.data(); };
   std::vector<T> out(size, T(NAN)), din(size, T(NAN));
   std::vector<A> dweight(q.weight.size(), A(1)), dbias(q.C, A(1));
-  run(Cpu{}, CausalConv<T>{q.sequences(), q.cu.data(), t, q.C, q.W, x.data(), x.ld(), weight.data(),
-                           or_null(bias), or_null(in), y.data(), y.ld(), out.data()});
-  run_op(CausalConvBackward<T>{q.sequences(), q.cu.data(), t, q.C, q.W, x.data(), x.ld(), weight.data(),
-                               or_null(bias), or_null(in), dy.data(), dy.ld(), or_null(dout), dx.data(),
-                               dx.ld(), trainable & 1 ? dweight.data() : nullptr,
-                               trainable & 2 && !q.bias.empty() ? dbias.data() : nullptr, din.data()});
+  const CausalConvInputs<T> inputs{.sequences = q.sequences(),
+                                   .cu = q.cu.data(),
+                                   .tokens = t,
+                                   .channels = q.C,
+                                   .width = q.W,
+                                   .x = x,
+                                   .weight = weight.data(),
+                                   .bias = or_null(bias),
+                                   .state_in = or_null(in)};
+  run(Cpu{}, CausalConv<T>{.in = inputs, .y = y, .state_out = out.data()});
+  run_op(CausalConvBackward<T>{.in = inputs,
+                               .dy = dy,
+                               .dstate_out = or_null(dout),
+                               .dx = dx,
+                               .dweight = trainable & 1 ? dweight.data() : nullptr,
+                               .dbias = trainable & 2 && !q.bias.empty() ? dbias.data() : nullptr,
+                               .dstate_in = din.data()});
   Result r{y.values(), from(out), dx.values(), from(dweight), from(dbias), from(din)};
   for (double& g : r.dweight) g -= 1;
   if (q.bias.empty())
@@ -197,7 +208,7 @@ TEST(CausalConv, FrozenParametersChangeNothingElse) {
 TEST(CausalConv, RefusesOtherWidths) {
   for (const int width : {0, 1, 9}) {
     CausalConv<float> op{};
-    op.width = width;
+    op.in.width = width;
     EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
   }
 }

@@ -42,28 +42,51 @@ struct Split {
     std::vector<std::vector<A>> here(slices.size(), one);
     std::vector<std::vector<int32_t>> at(slices.size(), arg);
     for (size_t s = 0; s < slices.size(); ++s) {
-      run_op(CrossEntropyMax<T>{rows, first[s], cols(s), slices[s].ptr(), slices[s].ld, here[s].data(),
-                                at[s].data()});
+      run_op(CrossEntropyMax<T>{.rows = rows,
+                                .first = first[s],
+                                .cols = cols(s),
+                                .logits = slices[s],
+                                .max = here[s].data(),
+                                .arg = at[s].data()});
       for (int64_t i = 0; i < rows; ++i) max[i] = std::max(max[i], here[s][i]);
     }
     arg.assign(rows, std::numeric_limits<int32_t>::max());
     for (size_t s = 0; s < slices.size(); ++s) {
-      run_op(CrossEntropyArg<T>{rows, here[s].data(), max.data(), at[s].data()});
+      run_op(
+          CrossEntropyArg<T>{.rows = rows, .here = here[s].data(), .max = max.data(), .arg = at[s].data()});
       for (int64_t i = 0; i < rows; ++i) arg[i] = std::min(arg[i], at[s][i]);
     }
     for (size_t s = 0; s < slices.size(); ++s) {
-      run_op(CrossEntropySum<T>{rows, first[s], cols(s), slices[s].ptr(), slices[s].ld, labels.data(),
-                                max.data(), one.data(), two.data()});
+      run_op(CrossEntropySum<T>{.rows = rows,
+                                .first = first[s],
+                                .cols = cols(s),
+                                .logits = slices[s],
+                                .labels = labels.data(),
+                                .max = max.data(),
+                                .sum = one.data(),
+                                .target = two.data()});
       for (int64_t i = 0; i < rows; ++i) sum[i] += one[i], target[i] += two[i];
     }
-    run_op(CrossEntropyLoss<T>{rows, labels.data(), sum.data(), target.data(), &total, &value});
+    run_op(CrossEntropyLoss<T>{.rows = rows,
+                               .labels = labels.data(),
+                               .sum = sum.data(),
+                               .target = target.data(),
+                               .result = &total,
+                               .value = &value});
   }
   void gradient() {
     const A dloss = A(kDLoss);
     for (size_t s = 0; s < slices.size(); ++s)
-      run_op(CrossEntropyGrad<T>{rows, first[s], cols(s), slices[s].ptr(), slices[s].ld, labels.data(),
-                                 max.data(), sum.data(), target.data(), &dloss,
-                                 s == 0 ? loss.data() : nullptr});
+      run_op(CrossEntropyGrad<T>{.rows = rows,
+                                 .first = first[s],
+                                 .cols = cols(s),
+                                 .logits = slices[s],
+                                 .labels = labels.data(),
+                                 .max = max.data(),
+                                 .sum = sum.data(),
+                                 .target = target.data(),
+                                 .dloss = &dloss,
+                                 .loss = s == 0 ? loss.data() : nullptr});
   }
   std::vector<double> joined() const {
     std::vector<double> out(rows * first.back());
@@ -148,10 +171,12 @@ TEST(CrossEntropy, LowestIndexWinsTies) {
     std::vector<float> z(cols, 1.f);
     float max;
     int32_t arg;
-    run_op(CrossEntropyMax<float>{1, 100, cols, z.data(), cols, &max, &arg});
+    run_op(CrossEntropyMax<float>{
+        .rows = 1, .first = 100, .cols = cols, .logits = {z.data(), cols}, .max = &max, .arg = &arg});
     EXPECT_EQ(arg, 100);
     z[cols / 2] = z[cols - 1] = 2.f;
-    run_op(CrossEntropyMax<float>{1, 100, cols, z.data(), cols, &max, &arg});
+    run_op(CrossEntropyMax<float>{
+        .rows = 1, .first = 100, .cols = cols, .logits = {z.data(), cols}, .max = &max, .arg = &arg});
     EXPECT_EQ(max, 2.f);
     EXPECT_EQ(arg, 100 + cols / 2);
   }
@@ -161,7 +186,7 @@ TEST(CrossEntropy, ArgIsKeptWhereTheMaximumIs) {
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::nanf("");
   const std::vector<float> here{1, 2, -infinity, -infinity, nan, 3}, max{1, 3, -infinity, 0, nan, nan};
   std::vector<int32_t> arg{10, 11, 12, 13, 14, 15};
-  run_op(CrossEntropyArg<float>{6, here.data(), max.data(), arg.data()});
+  run_op(CrossEntropyArg<float>{.rows = 6, .here = here.data(), .max = max.data(), .arg = arg.data()});
   constexpr int32_t none = std::numeric_limits<int32_t>::max();
   EXPECT_EQ(arg, (std::vector<int32_t>{10, none, 12, none, 14, 15}));
 }
@@ -172,20 +197,33 @@ TEST(CrossEntropy, LossesAddUpOverCalls) {
   double result = 0;
   float value = -1;
   for (int call = 1; call <= 2; ++call) {
-    run_op(CrossEntropyLoss<float>{3, labels.data(), sum.data(), target.data(), &result, &value});
+    run_op(CrossEntropyLoss<float>{.rows = 3,
+                                   .labels = labels.data(),
+                                   .sum = sum.data(),
+                                   .target = target.data(),
+                                   .result = &result,
+                                   .value = &value});
     EXPECT_DOUBLE_EQ(result, call * (std::log(2.0) + 1 + std::log(5.0)));
     EXPECT_FLOAT_EQ(value, static_cast<float>(std::log(10.0) + 1));
   }
-  run_op(CrossEntropyLoss<float>{0, nullptr, nullptr, nullptr, &result, &value});
+  run_op(CrossEntropyLoss<float>{
+      .rows = 0, .labels = nullptr, .sum = nullptr, .target = nullptr, .result = &result, .value = &value});
   EXPECT_EQ(value, 0);
 }
 
 TEST(CrossEntropy, EmptySlice) {
   float max = 1, sum = 1, target = 1;
   const int32_t label = 5;
-  run_op(CrossEntropyMax<float>{1, 5, 0, nullptr, 0, &max, nullptr});
+  run_op(CrossEntropyMax<float>{.rows = 1, .first = 5, .cols = 0, .logits = {nullptr, 0}, .max = &max});
   EXPECT_EQ(max, -std::numeric_limits<float>::infinity());
-  run_op(CrossEntropySum<float>{1, 5, 0, nullptr, 0, &label, &max, &sum, &target});
+  run_op(CrossEntropySum<float>{.rows = 1,
+                                .first = 5,
+                                .cols = 0,
+                                .logits = {nullptr, 0},
+                                .labels = &label,
+                                .max = &max,
+                                .sum = &sum,
+                                .target = &target});
   EXPECT_EQ(sum, 0);
   EXPECT_EQ(target, 0);
 }

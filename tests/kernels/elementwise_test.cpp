@@ -16,18 +16,18 @@ struct AddCase {
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
-    run_op(Add<T>{rows, cols, in[0].ptr(), in[0].ld, in[1].ptr(), in[1].ld, y.ptr(), y.ld});
+    run_op(Add<T>{.rows = rows, .cols = cols, .a = in[0], .b = in[1], .y = y});
     Matrix<T> a = in[0], b = in[1];  // y may be a or b
-    run_op(Add<T>{rows, cols, a.ptr(), a.ld, b.ptr(), b.ld, a.ptr(), a.ld});
+    run_op(Add<T>{.rows = rows, .cols = cols, .a = a, .b = b, .y = a});
     EXPECT_EQ(a.values(), y.values());
     a = in[0];
-    run_op(Add<T>{rows, cols, a.ptr(), a.ld, b.ptr(), b.ld, b.ptr(), b.ld});
+    run_op(Add<T>{.rows = rows, .cols = cols, .a = a, .b = b, .y = b});
     EXPECT_EQ(b.values(), y.values());
   }
   template <class T>
   Values backward(const Inputs<T>&, const Matrix<T>& dy) const {  // both gradients are dy
     Matrix<T> copy({rows, cols, 5});
-    run_op(Copy<T>{rows, cols, dy.ptr(), dy.ld, copy.ptr(), copy.ld});
+    run_op(Copy<T>{.rows = rows, .cols = cols, .x = dy, .y = copy});
     return {copy.values(), copy.values()};
   }
 };
@@ -46,12 +46,13 @@ struct BiasCase {
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
-    run_op(Copy<T>{rows, cols, in[0].ptr(), 0, y.ptr(), y.ld});  // a row stride of 0 repeats the row
+    run_op(Copy<T>{
+        .rows = rows, .cols = cols, .x = {in[0].ptr(), 0}, .y = y});  // a row stride of 0 repeats the row
   }
   template <class T>
   Values backward(const Inputs<T>&, const Matrix<T>& dy) const {
     auto db = accumulator<T>({1, cols});
-    run_op(AddColumnSums<T>{rows, cols, dy.ptr(), dy.ld, db.ptr()});
+    run_op(AddColumnSums<T>{.rows = rows, .cols = cols, .x = dy, .y = db.ptr()});
     return {db.values(kBefore)};
   }
 };
@@ -75,7 +76,7 @@ TEST(Elementwise, AColumnSumOfManyRows) {  // more than one row a block
   const auto v = random_values(rows * 3, 1);
   const Matrix<float> x({rows, 3}, v);
   float sum[3] = {1, 2, 3};
-  run_op(AddColumnSums<float>{rows, 3, x.ptr(), x.ld, sum});
+  run_op(AddColumnSums<float>{.rows = rows, .cols = 3, .x = x, .y = sum});
   for (int c = 0; c < 3; ++c) {
     double want = c + 1;
     for (int64_t i = 0; i < rows; ++i) want += v[i * 3 + c];
@@ -89,22 +90,22 @@ void check_rest() {
     const auto v = random_values(n, 4);
     Matrix<T> x({1, n}, v);
     const double factor = 0.3;
-    run_op(Scale<T>{n, x.ptr(), &factor});
+    run_op(Scale<T>{.n = n, .x = x.ptr(), .factor = &factor});
     for (int64_t i = 0; i < n; ++i) EXPECT_EQ(double(x(0, i)), double(T(acc_t<T>(v[i]) * acc_t<T>(factor))));
 
     std::vector<acc_t<T>> y(n, acc_t<T>(3));
     x = Matrix<T>({1, n}, v);
-    run_op(ToAcc<T>{n, x.ptr(), y.data(), true});
+    run_op(ToAcc<T>{.n = n, .x = x.ptr(), .y = y.data(), .accumulate = true});
     for (int64_t i = 0; i < n; ++i) EXPECT_EQ(double(y[i]), v[i] + 3);
-    run_op(ToAcc<T>{n, x.ptr(), y.data(), false});
+    run_op(ToAcc<T>{.n = n, .x = x.ptr(), .y = y.data()});
     for (int64_t i = 0; i < n; ++i) EXPECT_EQ(double(y[i]), v[i]);
     for (auto& u : y) u *= acc_t<T>(1.001);
-    run_op(FromAcc<T>{n, y.data(), x.ptr()});
+    run_op(FromAcc<T>{.n = n, .x = y.data(), .y = x.ptr()});
     for (int64_t i = 0; i < n; ++i) EXPECT_EQ(double(x(0, i)), double(T(y[i])));
   }
   for (int64_t pad : {0, 3}) {
     Matrix<T> y({4, 7, pad});
-    run_op(Fill<T>{4, 7, y.ptr(), y.ld, acc_t<T>(0.75)});
+    run_op(Fill<T>{.rows = 4, .cols = 7, .y = y, .value = acc_t<T>(0.75)});
     EXPECT_EQ(y.values(), std::vector<double>(28, 0.75));
   }
 }

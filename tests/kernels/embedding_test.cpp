@@ -21,14 +21,17 @@ struct EmbeddingCase {
         y[t * cols + c] = here ? in[0][(ids[t] - first) * cols + c] : 0;
       }
   }
+  EmbeddingInputs kernel_inputs() const {
+    return {.tokens = tokens(), .cols = cols, .first = first, .rows = rows, .ids = ids.data()};
+  }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
-    run_op(Embedding<T>{tokens(), cols, first, rows, ids.data(), in[0].ptr(), y.ptr(), y.ld});
+    run_op(Embedding<T>{.in = kernel_inputs(), .table = in[0].ptr(), .out = y});
   }
   template <class T>
   Values backward(const Inputs<T>&, const Matrix<T>& dy) const {
     auto dtable = accumulator<T>({rows, cols});
-    run_op(EmbeddingBackward<T>{tokens(), cols, first, rows, ids.data(), dy.ptr(), dy.ld, dtable.ptr()});
+    run_op(EmbeddingBackward<T>{.in = kernel_inputs(), .dout = dy, .dtable = dtable.ptr()});
     return {dtable.values(kBefore)};
   }
 };

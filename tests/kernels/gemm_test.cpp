@@ -80,11 +80,16 @@ void check(const Case& c, bool trans_a, bool trans_b) {
   if (c.beta == 0) std::fill(y.data.begin(), y.data.end(), y.poison());
   Matrix<C> before = y;
 
-  Op<T> op{};
-  op.trans_a = trans_a, op.trans_b = trans_b, op.m = c.m, op.n = c.n, op.k = c.k;
-  op.alpha = static_cast<A>(c.alpha), op.beta = static_cast<A>(c.beta);
-  op.a = a.data.data(), op.a_ld = a.ld, op.b = b.data.data(), op.b_ld = b.ld, op.c = y.data.data(),
-  op.c_ld = y.ld;
+  Op<T> op{.trans_a = trans_a,
+           .trans_b = trans_b,
+           .m = c.m,
+           .n = c.n,
+           .k = c.k,
+           .alpha = static_cast<A>(c.alpha),
+           .a = {a.data.data(), a.ld},
+           .b = {b.data.data(), b.ld},
+           .beta = static_cast<A>(c.beta),
+           .c = {y.data.data(), y.ld}};
   bool with_bias = false;
   if constexpr (requires { op.bias; }) {
     with_bias = c.bias;
@@ -142,20 +147,16 @@ TYPED_TEST(GemmOf, SameBitsForAnyNumberOfThreads) {
       for (const int threads : {1, 2, 5}) {
         set_thread_count(threads);
         Matrix<T> y = c;
-        const Gemm<T> op{bool(t & 1),
-                         bool(t & 2),
-                         m,
-                         n,
-                         k,
-                         1,
-                         a.data.data(),
-                         a.ld,
-                         b.data.data(),
-                         b.ld,
-                         1,
-                         y.data.data(),
-                         y.ld,
-                         bias.data.data()};
+        const Gemm<T> op{.trans_a = bool(t & 1),
+                         .trans_b = bool(t & 2),
+                         .m = m,
+                         .n = n,
+                         .k = k,
+                         .a = {a.data.data(), a.ld},
+                         .b = {b.data.data(), b.ld},
+                         .beta = 1,
+                         .c = {y.data.data(), y.ld},
+                         .bias = bias.data.data()};
         run_with_workspace(op);
         results.push_back(y.data);
       }
@@ -179,20 +180,15 @@ TYPED_TEST(GemmOf, BitsOfAnElementDependOnItsRowAndColumnAlone) {
       const auto multiply = [&](int64_t row, int64_t rows, int64_t col, int64_t cols) {
         Matrix<T> part(rows, cols, 0, random);
         for (int64_t i = 0; i < rows; ++i) std::copy_n(&c.data[(row + i) * c.ld + col], cols, &part.at(i, 0));
-        const Gemm<T> op{bool(t & 1),
-                         bool(t & 2),
-                         rows,
-                         cols,
-                         k,
-                         1,
-                         a.data.data() + (t & 1 ? row : row * k),
-                         a.ld,
-                         b.data.data() + (t & 2 ? col * k : col),
-                         b.ld,
-                         static_cast<acc_t<T>>(beta),
-                         part.data.data(),
-                         part.ld,
-                         nullptr};
+        const Gemm<T> op{.trans_a = bool(t & 1),
+                         .trans_b = bool(t & 2),
+                         .m = rows,
+                         .n = cols,
+                         .k = k,
+                         .a = {a.data.data() + (t & 1 ? row : row * k), a.ld},
+                         .b = {b.data.data() + (t & 2 ? col * k : col), b.ld},
+                         .beta = static_cast<acc_t<T>>(beta),
+                         .c = {part.data.data(), part.ld}};
         run_with_workspace(op);
         return part;
       };
@@ -224,20 +220,16 @@ TYPED_TEST(GemmOf, StaysWithinItsWorkspace) {
         Matrix<T> a(t & 1 ? k : m, t & 1 ? m : k, 0, random), b(t & 2 ? n : k, t & 2 ? k : n, 0, random);
         Matrix<T> c(m + 1, n, 0, random);
         std::fill_n(&c.at(m, 0), n, c.poison());
-        const Gemm<T> op{bool(t & 1),
-                         bool(t & 2),
-                         m,
-                         n,
-                         k,
-                         acc_t<T>(0.3),
-                         a.data.data(),
-                         a.ld,
-                         b.data.data(),
-                         b.ld,
-                         acc_t<T>(0.7),
-                         c.data.data(),
-                         n,
-                         nullptr};
+        const Gemm<T> op{.trans_a = bool(t & 1),
+                         .trans_b = bool(t & 2),
+                         .m = m,
+                         .n = n,
+                         .k = k,
+                         .alpha = acc_t<T>(0.3),
+                         .a = {a.data.data(), a.ld},
+                         .b = {b.data.data(), b.ld},
+                         .beta = acc_t<T>(0.7),
+                         .c = {c.data.data(), n}};
         constexpr char kCanary = 77;
         const int64_t bytes = workspace(Cpu{}, op);
         std::vector<char> ws(bytes + 4096, kCanary);
@@ -257,8 +249,14 @@ TEST(Gemm, RefusesAStrideShorterThanItsRow) {
   for (const int64_t short_one : {0, 1, 2}) {
     const auto ld = [&](int64_t i) { return int64_t{4} - (i == short_one); };
     for (const bool trans : {false, true}) {
-      Gemm<float> op{trans, trans,         4,     4,      4, 1, x.data(), ld(0), x.data() + 16, ld(1),
-                     0,     x.data() + 32, ld(2), nullptr};
+      Gemm<float> op{.trans_a = trans,
+                     .trans_b = trans,
+                     .m = 4,
+                     .n = 4,
+                     .k = 4,
+                     .a = {x.data(), ld(0)},
+                     .b = {x.data() + 16, ld(1)},
+                     .c = {x.data() + 32, ld(2)}};
       EXPECT_THROW(run(cpu, op), std::invalid_argument);
     }
   }
@@ -267,11 +265,12 @@ TEST(Gemm, RefusesAStrideShorterThanItsRow) {
 TEST(Gemm, RefusesAShortWorkspace) {
   std::vector<bf16> x(64);
   std::vector<char> ws(16);
-  Gemm<bf16> op{false, false, 4, 4, 4, 1, x.data(), 4, x.data() + 16, 4, 0, x.data() + 32, 4, nullptr};
+  Gemm<bf16> op{.m = 4, .n = 4, .k = 4, .a = {x.data(), 4}, .b = {x.data() + 16, 4}, .c = {x.data() + 32, 4}};
   EXPECT_THROW(run(Cpu{{ws.data(), 16}}, op), std::invalid_argument);
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
   std::vector<float> y(400);
-  Gemm<float> wide{false, false, 10, 10, 4, 1, y.data(), 4, y.data() + 40, 10, 0, y.data() + 80, 10, nullptr};
+  Gemm<float> wide{
+      .m = 10, .n = 10, .k = 4, .a = {y.data(), 4}, .b = {y.data() + 40, 10}, .c = {y.data() + 80, 10}};
   EXPECT_THROW(run(Cpu{{ws.data(), 16}}, wide), std::invalid_argument);
 }
 

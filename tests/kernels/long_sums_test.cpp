@@ -150,20 +150,35 @@ TEST(LongSums, Rows) {
   expect_close(
       "cross entropy",
       [&]<class T>(Arrays<T>& a) {
-        return CrossEntropySum<T>{
-            1, 0, kCols, a.in(kCols), kCols, a.ints({5}), a.constant(1, 1.5), a.result(1), a.result(1)};
+        return CrossEntropySum<T>{.rows = 1,
+                                  .first = 0,
+                                  .cols = kCols,
+                                  .logits = {a.in(kCols), kCols},
+                                  .labels = a.ints({5}),
+                                  .max = a.constant(1, 1.5),
+                                  .sum = a.result(1),
+                                  .target = a.result(1)};
       },
       kOfRow);
   expect_close(
       "attention",
       [&]<class T>(Arrays<T>& a) {
-        Attention<T> op{};
-        op.sequences = 1, op.cu_q = a.ints({0, 1}), op.cu_k = a.ints({0, kCols});
-        op.tokens_q = 1, op.tokens_k = kCols, op.heads = op.kv_heads = 1, op.head_dim = 8, op.scale = 1;
-        op.q = a.in(8), op.k = a.in(int64_t{8} * kCols), op.v = a.in(int64_t{8} * kCols);
-        op.q_ld = op.k_ld = op.v_ld = op.o_ld = 8;
-        op.o = a.result(8), op.lse = a.result(1);
-        return op;
+        const auto q = a.in(8), k = a.in(int64_t{8} * kCols), v = a.in(int64_t{8} * kCols);
+        return Attention<T>{.in = {.sequences = 1,
+                                   .cu_q = a.ints({0, 1}),
+                                   .cu_k = a.ints({0, kCols}),
+                                   .tokens_q = 1,
+                                   .tokens_k = kCols,
+                                   .heads = 1,
+                                   .kv_heads = 1,
+                                   .head_dim = 8,
+                                   .causal = false,
+                                   .scale = 1,
+                                   .q = {q, 8},
+                                   .k = {k, 8},
+                                   .v = {v, 8}},
+                            .o = {a.result(8), 8},
+                            .lse = a.result(1)};
       },
       kOneByOne);
 }
@@ -211,20 +226,26 @@ TEST(LongSums, GradientsOfParameters) {
   expect_close(
       "bias",
       [&]<class T>(Arrays<T>& a) {
-        return AddColumnSums<T>{kRows, n, a.in(kRows * n), n, a.result(n)};
+        return AddColumnSums<T>{.rows = kRows, .cols = n, .x = {a.in(kRows * n), n}, .y = a.result(n)};
       },
       kOneByOne);
   expect_close(
       "bias, one gradient",
       [&]<class T>(Arrays<T>& a) {
-        return AddColumnSums<T>{kRows, n, a.constant(kRows * n, 0.7), n, a.result(n)};
+        return AddColumnSums<T>{
+            .rows = kRows, .cols = n, .x = {a.constant(kRows * n, 0.7), n}, .y = a.result(n)};
       },
       kOneByOne);
   expect_close(
       "embedding",
       [&]<class T>(Arrays<T>& a) {
-        return EmbeddingBackward<T>{
-            kRows, n, 0, 2, a.ints(std::vector<int32_t>(kRows, 1)), a.in(kRows * n), n, a.result(2 * n)};
+        return EmbeddingBackward<T>{.in = {.tokens = kRows,
+                                           .cols = n,
+                                           .first = 0,
+                                           .rows = 2,
+                                           .ids = a.ints(std::vector<int32_t>(kRows, 1))},
+                                    .dout = {a.in(kRows * n), n},
+                                    .dtable = a.result(2 * n)};
       },
       kOneByOne);
   expect_close(
@@ -234,88 +255,81 @@ TEST(LongSums, GradientsOfParameters) {
         std::vector<int32_t> sizes(2 * images, 4), cu;
         for (int i = 0; i <= images; ++i) cu.push_back(16 * i);
         return PositionEmbeddingBackward<T>{
-            images, a.ints(sizes), a.ints(cu), 2, n, a.in(int64_t{16} * images * n), n, a.result(4 * n)};
+            .in = {.images = images, .sizes = a.ints(sizes), .cu = a.ints(cu), .grid = 2, .cols = n},
+            .dout = {a.in(int64_t{16} * images * n), n},
+            .dtable = a.result(4 * n)};
       },
       kOneByOne);
   expect_close(
       "causal convolution",
       [&]<class T>(Arrays<T>& a) {
-        return CausalConvBackward<T>{1,
-                                     a.ints({0, kRows}),
-                                     kRows,
-                                     n,
-                                     4,
-                                     a.in(kRows * n),
-                                     n,
-                                     a.in(4 * n),
-                                     a.in(n),
-                                     nullptr,
-                                     a.in(kRows * n),
-                                     n,
-                                     nullptr,
-                                     a.out(kRows * n),
-                                     n,
-                                     a.result(4 * n),
-                                     a.result(n),
-                                     nullptr};
+        return CausalConvBackward<T>{.in = {.sequences = 1,
+                                            .cu = a.ints({0, kRows}),
+                                            .tokens = kRows,
+                                            .channels = n,
+                                            .width = 4,
+                                            .x = {a.in(kRows * n), n},
+                                            .weight = a.in(4 * n),
+                                            .bias = a.in(n)},
+                                     .dy = {a.in(kRows * n), n},
+                                     .dx = {a.out(kRows * n), n},
+                                     .dweight = a.result(4 * n),
+                                     .dbias = a.result(n)};
       },
       kOneByOne);
   expect_close(
       "selective scan",
       [&]<class T>(Arrays<T>& a) {
         const int64_t t = kRows / 4;
-        return SelectiveScanBackward<T>{1,
-                                        a.ints({0, int32_t(t)}),
-                                        t,
-                                        n,
-                                        2,
-                                        a.in(t * n),
-                                        n,
-                                        a.in(t * n),
-                                        n,
-                                        a.in(t * 2),
-                                        2,
-                                        a.in(t * 2),
-                                        2,
-                                        nullptr,
-                                        0,
-                                        a.in(n),
-                                        a.in(2 * n),
-                                        a.in(n),
-                                        nullptr,
-                                        a.in(t * n),
-                                        n,
-                                        nullptr,
-                                        a.out(t * n),
-                                        n,
-                                        a.out(t * n),
-                                        n,
-                                        a.out(t * 2),
-                                        2,
-                                        a.out(t * 2),
-                                        2,
-                                        nullptr,
-                                        0,
-                                        a.result(n),
-                                        a.result(2 * n),
-                                        a.result(n),
-                                        nullptr};
+        return SelectiveScanBackward<T>{.in = {.sequences = 1,
+                                               .cu = a.ints({0, int32_t(t)}),
+                                               .tokens = t,
+                                               .channels = n,
+                                               .state = 2,
+                                               .u = {a.in(t * n), n},
+                                               .delta = {a.in(t * n), n},
+                                               .b = {a.in(t * 2), 2},
+                                               .c = {a.in(t * 2), 2},
+                                               .delta_bias = a.in(n),
+                                               .a_log = a.in(2 * n),
+                                               .d = a.in(n)},
+                                        .dy = {a.in(t * n), n},
+                                        .du = {a.out(t * n), n},
+                                        .ddelta = {a.out(t * n), n},
+                                        .db = {a.out(t * 2), 2},
+                                        .dc = {a.out(t * 2), 2},
+                                        .ddelta_bias = a.result(n),
+                                        .da_log = a.result(2 * n),
+                                        .dd = a.result(n)};
       },
       kOneByOne);
   expect_close(
       "ssd",
       [&]<class T>(Arrays<T>& a) {
         const int64_t t = kRows / 4;
-        SsdBackward<T> op{};
-        op.sequences = 1, op.cu = a.ints({0, int32_t(t)}), op.tokens = t;
-        op.heads = 2, op.head_dim = 4, op.groups = 1, op.state = 4, op.chunk = 64;
-        op.x = a.in(t * 8), op.b = a.in(t * 4), op.c = a.in(t * 4), op.dt = a.in(t * 2), op.dy = a.in(t * 8);
-        op.x_ld = op.dy_ld = op.dx_ld = 8, op.b_ld = op.c_ld = op.db_ld = op.dc_ld = 4,
-        op.dt_ld = op.ddt_ld = 2;
-        op.dt_bias = a.in(2), op.a_log = a.in(2), op.d = a.in(2), op.dt_max = INFINITY;
-        op.dx = a.out(t * 8), op.db = a.out(t * 4), op.dc = a.out(t * 4), op.ddt = a.out(t * 2);
-        op.ddt_bias = a.result(2), op.da_log = a.result(2), op.dd = a.result(2);
-        return op;
+        return SsdBackward<T>{.in = {.sequences = 1,
+                                     .cu = a.ints({0, int32_t(t)}),
+                                     .tokens = t,
+                                     .heads = 2,
+                                     .head_dim = 4,
+                                     .groups = 1,
+                                     .state = 4,
+                                     .chunk = 64,
+                                     .x = {a.in(t * 8), 8},
+                                     .b = {a.in(t * 4), 4},
+                                     .c = {a.in(t * 4), 4},
+                                     .dt = {a.in(t * 2), 2},
+                                     .dt_bias = a.in(2),
+                                     .a_log = a.in(2),
+                                     .d = a.in(2)},
+                              .dy = {a.in(t * 8), 8},
+                              .dx = {a.out(t * 8), 8},
+                              .db = {a.out(t * 4), 4},
+                              .dc = {a.out(t * 4), 4},
+                              .ddt = {a.out(t * 2), 2},
+                              .ddt_bias = a.result(2),
+                              .da_log = a.result(2),
+                              .dd = a.result(2)};
       },
       kOneByOne);
 }

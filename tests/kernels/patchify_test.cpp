@@ -37,19 +37,26 @@ struct PatchifyCase {
           }
     }
   }
+  PatchifyInputs kernel_inputs(const std::vector<int64_t>& first, const std::vector<int32_t>& rows) const {
+    return {.images = images(),
+            .rows = rows.back(),
+            .first_pixel = first.data(),
+            .sizes = sizes.data(),
+            .cu = rows.data(),
+            .channels = channels,
+            .patch = patch};
+  }
   template <class T>
   void cut(const T* pixels, T* patches) const {
     const auto first = first_pixel();
     const auto rows = cu();
-    run_op(Patchify<T>{images(), rows.back(), first.data(), sizes.data(), rows.data(), channels, patch,
-                       pixels, patches});
+    run_op(Patchify<T>{.in = kernel_inputs(first, rows), .pixels = pixels, .patches = patches});
   }
   template <class T>
   void join(const T* patches, T* pixels) const {
     const auto first = first_pixel();
     const auto rows = cu();
-    run_op(Unpatchify<T>{images(), rows.back(), first.data(), sizes.data(), rows.data(), channels, patch,
-                         patches, pixels});
+    run_op(Unpatchify<T>{.in = kernel_inputs(first, rows), .patches = patches, .pixels = pixels});
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {

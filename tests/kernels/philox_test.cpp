@@ -19,7 +19,14 @@ TEST(Philox, PublishedVectors) {
 template <class T>
 std::vector<T> fill(Distribution d, double a, double b, int64_t n, int64_t first = 0, uint64_t name = 7) {
   std::vector<T> out(n);
-  run_op(RandomFill<T>{0x123456789abcdef0, name, first, n, d, a, b, out.data()});
+  run_op(RandomFill<T>{.seed = 0x123456789abcdef0,
+                       .name = name,
+                       .first = first,
+                       .n = n,
+                       .distribution = d,
+                       .a = a,
+                       .b = b,
+                       .out = out.data()});
   return out;
 }
 
@@ -98,7 +105,14 @@ TEST(RandomFill, FollowsTheDefinition) {
   };
   for (const Range& r : kRanges) {
     std::vector<double> got(4000);
-    run_op(RandomFill<double>{seed, name, first, 4000, r.distribution, r.a, r.b, got.data()});
+    run_op(RandomFill<double>{.seed = seed,
+                              .name = name,
+                              .first = first,
+                              .n = 4000,
+                              .distribution = r.distribution,
+                              .a = r.a,
+                              .b = r.b,
+                              .out = got.data()});
     for (int64_t k = 0; k < 4000; ++k) {
       const uint64_t i = static_cast<uint64_t>(first + k), lane = i % 4;
       const Philox4 w = philox({half(i / 4)[0], half(i / 4)[1], half(name)[0], half(name)[1]}, half(seed));

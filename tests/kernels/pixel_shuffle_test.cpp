@@ -33,7 +33,14 @@ struct PixelShuffleCase {
   template <class T>
   void apply(const T* in, T* out, bool inverse) const {
     const auto first = cu();
-    run_op(PixelShuffle<T>{images(), first.back(), sizes.data(), first.data(), cols, inverse, in, out});
+    run_op(PixelShuffle<T>{.images = images(),
+                           .rows = first.back(),
+                           .sizes = sizes.data(),
+                           .cu = first.data(),
+                           .cols = cols,
+                           .inverse = inverse,
+                           .from = in,
+                           .to = out});
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {

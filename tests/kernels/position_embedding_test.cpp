@@ -51,18 +51,23 @@ struct PositionEmbeddingCase {
           }
     }
   }
+  PositionEmbeddingInputs kernel_inputs(const std::vector<int32_t>& first) const {
+    return {.images = images(), .sizes = sizes.data(), .cu = first.data(), .grid = grid, .cols = cols};
+  }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
     const auto first = cu();
-    run_op(PositionEmbedding<T>{images(), first.back(), sizes.data(), first.data(), grid, cols, in[0].ptr(),
-                                add ? in[1].ptr() : nullptr, add ? in[1].ld : 0, y.ptr(), y.ld});
+    run_op(PositionEmbedding<T>{.in = kernel_inputs(first),
+                                .rows = first.back(),
+                                .table = in[0].ptr(),
+                                .x = add ? in[1] : mimo::Rows<const T>{},
+                                .out = y});
   }
   template <class T>
   Values backward(const Inputs<T>&, const Matrix<T>& dy) const {
     const auto first = cu();
     auto dtable = accumulator<T>({grid * grid, cols});
-    run_op(PositionEmbeddingBackward<T>{images(), sizes.data(), first.data(), grid, cols, dy.ptr(), dy.ld,
-                                        dtable.ptr()});
+    run_op(PositionEmbeddingBackward<T>{.in = kernel_inputs(first), .dout = dy, .dtable = dtable.ptr()});
     Values d{dtable.values(kBefore)};
     if (add) d.push_back(dy.values());
     return d;

@@ -122,8 +122,9 @@ TEST(Range, Activations) {
       const auto n = int64_t(x.size());
       const std::vector<T> dy(n, T(0.75));
       std::vector<T> y(n), dx(n);
-      run_op(Activation<T>{kind, 1, n, x.data(), n, y.data(), n});
-      run_op(ActivationBackward<T>{kind, 1, n, x.data(), n, dy.data(), n, dx.data(), n});
+      const ActivationInputs<T> in{.kind = kind, .rows = 1, .cols = n, .x = {x.data(), n}};
+      run_op(Activation<T>{.in = in, .y = {y.data(), n}});
+      run_op(ActivationBackward<T>{.in = in, .dy = {dy.data(), n}, .dx = {dx.data(), n}});
       return std::vector<std::vector<T>>{y, dx};
     };
     const auto have = f(kEnds);
@@ -141,8 +142,9 @@ TEST(Range, SwiGlu) {
       const auto n = int64_t(gate.size());
       std::vector<T> x = gate, dy(n, T(up)), y(n), dx(2 * n);
       x.resize(2 * n, T(up));
-      run_op(SwiGlu<T>{1, n, x.data(), 2 * n, y.data(), n});
-      run_op(SwiGluBackward<T>{1, n, x.data(), 2 * n, dy.data(), n, dx.data(), 2 * n});
+      const SwiGluInputs<T> in{.rows = 1, .cols = n, .x = {x.data(), 2 * n}};
+      run_op(SwiGlu<T>{.in = in, .y = {y.data(), n}});
+      run_op(SwiGluBackward<T>{.in = in, .dy = {dy.data(), n}, .dx = {dx.data(), 2 * n}});
       return std::vector<std::vector<T>>{y, dx};
     };
     const auto have = f(kEnds);

@@ -16,7 +16,11 @@ std::array<double, 2> sum_squares(const std::vector<std::vector<T>>& tensors) {
     total += n.back();
   }
   std::array<double, 2> result{-1, -1};
-  run_op(SumSquares<T>{static_cast<int>(x.size()), total, x.data(), n.data(), result.data()});
+  run_op(SumSquares<T>{.tensors = static_cast<int>(x.size()),
+                       .total = total,
+                       .x = x.data(),
+                       .n = n.data(),
+                       .result = result.data()});
   return result;
 }
 

@@ -34,7 +34,15 @@ struct RopeCase {
   template <class T>
   void apply(const Matrix<T>& x, Matrix<T>& y, bool inverse) const {
     const auto p = positions();
-    run_op(Rope<T>{tokens, heads, head_dim, rotary, theta, p.data(), inverse, x.ptr(), x.ld, y.ptr(), y.ld});
+    run_op(Rope<T>{.tokens = tokens,
+                   .heads = heads,
+                   .head_dim = head_dim,
+                   .rotary = rotary,
+                   .theta = theta,
+                   .positions = p.data(),
+                   .inverse = inverse,
+                   .x = x,
+                   .y = y});
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
@@ -78,7 +86,14 @@ TEST(Rope, ProductsDependOnDistance) {
   const auto product = [&](int32_t at_q, int32_t at_k) {
     const int32_t positions[] = {at_q, at_k};
     std::vector<double> y(2 * dim);
-    run_op(Rope<double>{2, 1, dim, dim, 10000, positions, false, v.data(), dim, y.data(), dim});
+    run_op(Rope<double>{.tokens = 2,
+                        .heads = 1,
+                        .head_dim = dim,
+                        .rotary = dim,
+                        .theta = 10000,
+                        .positions = positions,
+                        .x = {v.data(), dim},
+                        .y = {y.data(), dim}});
     double sum = 0;
     for (int d = 0; d < dim; ++d) sum += y[d] * y[dim + d];
     return sum;
@@ -93,7 +108,14 @@ TEST(Rope, FarPositions) {
   const float x[] = {1, 0};
   for (int32_t position : {1 << 20, 123456789, 2147483647}) {
     float y[2];
-    run_op(Rope<float>{1, 1, 2, 2, 10000, &position, false, x, 2, y, 2});
+    run_op(Rope<float>{.tokens = 1,
+                       .heads = 1,
+                       .head_dim = 2,
+                       .rotary = 2,
+                       .theta = 10000,
+                       .positions = &position,
+                       .x = {x, 2},
+                       .y = {y, 2}});
     EXPECT_NEAR(y[0], std::cos(double(position)), 0x1p-24);
     EXPECT_NEAR(y[1], std::sin(double(position)), 0x1p-24);
   }

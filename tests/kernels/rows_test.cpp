@@ -19,12 +19,12 @@ struct GatherCase {
   }
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
-    run_op(GatherRows<T>{count(), cols, rows.data(), in[0].ptr(), in[0].ld, y.ptr(), y.ld});
+    run_op(GatherRows<T>{.count = count(), .cols = cols, .rows = rows.data(), .x = in[0], .out = y});
   }
   template <class T>
   Values backward(const Inputs<T>&, const Matrix<T>& dy) const {
     Matrix<T> dx(inputs()[0], 0.0);
-    run_op(ScatterAddRows<T>{count(), cols, rows.data(), dy.ptr(), dy.ld, dx.ptr(), dx.ld});
+    run_op(ScatterAddRows<T>{.count = count(), .cols = cols, .rows = rows.data(), .x = dy, .out = dx});
     return {dx.values()};
   }
 };
@@ -50,17 +50,19 @@ struct ScatterCase {
   template <class T>
   void forward(const Inputs<T>& in, Matrix<T>& y) const {
     y = in[0];
-    const T* x = kind == zero ? nullptr : in[1].ptr();
+    const mimo::Rows<const T> x = kind == zero ? mimo::Rows<const T>{} : in[1];
     if (kind == add)
-      run_op(ScatterAddRows<T>{count(), cols, rows.data(), x, in[1].ld, y.ptr(), y.ld});
+      run_op(ScatterAddRows<T>{.count = count(), .cols = cols, .rows = rows.data(), .x = x, .out = y});
     else
-      run_op(ScatterRows<T>{count(), cols, rows.data(), x, in[1].ld, y.ptr(), y.ld});
+      run_op(ScatterRows<T>{.count = count(), .cols = cols, .rows = rows.data(), .x = x, .out = y});
   }
   template <class T>
   Values backward(const Inputs<T>&, const Matrix<T>& dy) const {
     Matrix<T> dbase = dy, dx(inputs()[1], 0.0);
-    if (kind != add) run_op(ScatterRows<T>{count(), cols, rows.data(), nullptr, 0, dbase.ptr(), dbase.ld});
-    if (kind != zero) run_op(GatherRows<T>{count(), cols, rows.data(), dy.ptr(), dy.ld, dx.ptr(), dx.ld});
+    if (kind != add)
+      run_op(ScatterRows<T>{.count = count(), .cols = cols, .rows = rows.data(), .out = dbase});
+    if (kind != zero)
+      run_op(GatherRows<T>{.count = count(), .cols = cols, .rows = rows.data(), .x = dy, .out = dx});
     return {dbase.values(), dx.values()};
   }
 };

@@ -146,68 +146,36 @@ Result kernel(const Problem& q, bool states = true, unsigned trainable = everyth
       dd(q.H, A(1));
   const A* in = q.state_in.empty() ? nullptr : state_in.data();
   const A* dout = q.dstate_out.empty() ? nullptr : dstate_out.data();
-  run_op(Ssd<T>{q.sequences(),
-                q.cu.data(),
-                t,
-                q.H,
-                q.P,
-                q.G,
-                q.N,
-                q.Q,
-                x.data(),
-                x.ld(),
-                bc.data(),
-                bc.ld(),
-                bc.data() + gn,
-                bc.ld(),
-                dt.data(),
-                dt.ld(),
-                dt_bias.data(),
-                a_log.data(),
-                d.data(),
-                A(q.dt_min),
-                A(q.dt_max),
-                in,
-                y.data(),
-                y.ld(),
-                states ? state_out.data() : nullptr});
-  run_op(SsdBackward<T>{q.sequences(),
-                        q.cu.data(),
-                        t,
-                        q.H,
-                        q.P,
-                        q.G,
-                        q.N,
-                        q.Q,
-                        x.data(),
-                        x.ld(),
-                        bc.data(),
-                        bc.ld(),
-                        bc.data() + gn,
-                        bc.ld(),
-                        dt.data(),
-                        dt.ld(),
-                        dt_bias.data(),
-                        a_log.data(),
-                        d.data(),
-                        A(q.dt_min),
-                        A(q.dt_max),
-                        in,
-                        dy.data(),
-                        dy.ld(),
-                        dout,
-                        dx.data(),
-                        dx.ld(),
-                        db.data(),
-                        db.ld(),
-                        dc.data(),
-                        dc.ld(),
-                        ddt.data(),
-                        ddt.ld(),
-                        trainable & 1 ? ddt_bias.data() : nullptr,
-                        trainable & 2 ? da_log.data() : nullptr,
-                        trainable & 4 ? dd.data() : nullptr,
-                        states ? dstate_in.data() : nullptr});
+  const SsdInputs<T> inputs{.sequences = q.sequences(),
+                            .cu = q.cu.data(),
+                            .tokens = t,
+                            .heads = q.H,
+                            .head_dim = q.P,
+                            .groups = q.G,
+                            .state = q.N,
+                            .chunk = q.Q,
+                            .x = x,
+                            .b = bc,
+                            .c = {bc.data() + gn, bc.ld()},
+                            .dt = dt,
+                            .dt_bias = dt_bias.data(),
+                            .a_log = a_log.data(),
+                            .d = d.data(),
+                            .dt_min = A(q.dt_min),
+                            .dt_max = A(q.dt_max),
+                            .state_in = in};
+  run_op(Ssd<T>{.in = inputs, .y = y, .state_out = states ? state_out.data() : nullptr});
+  run_op(SsdBackward<T>{.in = inputs,
+                        .dy = dy,
+                        .dstate_out = dout,
+                        .dx = dx,
+                        .db = db,
+                        .dc = dc,
+                        .ddt = ddt,
+                        .ddt_bias = trainable & 1 ? ddt_bias.data() : nullptr,
+                        .da_log = trainable & 2 ? da_log.data() : nullptr,
+                        .dd = trainable & 4 ? dd.data() : nullptr,
+                        .dstate_in = states ? dstate_in.data() : nullptr});
   Result r{y.values(),   from(state_out), dx.values(),  db.values(), dc.values(),
            ddt.values(), from(ddt_bias),  from(da_log), from(dd),    from(dstate_in)};
   for (Values* v : {&r.ddt_bias, &r.da_log, &r.dd})
@@ -411,11 +379,11 @@ TEST(Ssd, FrozenParametersChangeNothingElse) {
 
 TEST(Ssd, RefusesBadShapes) {
   Ssd<float> op{};
-  op.heads = 4, op.groups = 3, op.head_dim = op.state = op.chunk = 8;
+  op.in.heads = 4, op.in.groups = 3, op.in.head_dim = op.in.state = op.in.chunk = 8;
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
-  op.groups = 2, op.chunk = 0;
+  op.in.groups = 2, op.in.chunk = 0;
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);
-  op.chunk = 8;
+  op.in.chunk = 8;
   EXPECT_THROW(run(Cpu{}, op), std::invalid_argument);  // no workspace
 }
 

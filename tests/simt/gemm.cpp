@@ -8,35 +8,29 @@ namespace {
 
 template <class T>
 Gemm<T> gemm_of(const Product& p) {
-  return {p.trans_a,
-          p.trans_b,
-          p.m,
-          p.n,
-          p.k,
-          p.alpha,
-          static_cast<const T*>(p.a),
-          p.a_ld,
-          static_cast<const T*>(p.b),
-          p.b_ld,
-          p.beta,
-          static_cast<T*>(p.c),
-          p.c_ld,
-          static_cast<const T*>(p.bias)};
+  return {.trans_a = p.trans_a,
+          .trans_b = p.trans_b,
+          .m = p.m,
+          .n = p.n,
+          .k = p.k,
+          .alpha = p.alpha,
+          .a = {static_cast<const T*>(p.a), p.a_ld},
+          .b = {static_cast<const T*>(p.b), p.b_ld},
+          .beta = p.beta,
+          .c = {static_cast<T*>(p.c), p.c_ld},
+          .bias = static_cast<const T*>(p.bias)};
 }
 GemmAccumulate<bf16> accumulate_of(const Product& p) {
-  return {p.trans_a,
-          p.trans_b,
-          p.m,
-          p.n,
-          p.k,
-          p.alpha,
-          static_cast<const bf16*>(p.a),
-          p.a_ld,
-          static_cast<const bf16*>(p.b),
-          p.b_ld,
-          p.beta,
-          static_cast<float*>(p.c),
-          p.c_ld};
+  return {.trans_a = p.trans_a,
+          .trans_b = p.trans_b,
+          .m = p.m,
+          .n = p.n,
+          .k = p.k,
+          .alpha = p.alpha,
+          .a = {static_cast<const bf16*>(p.a), p.a_ld},
+          .b = {static_cast<const bf16*>(p.b), p.b_ld},
+          .beta = p.beta,
+          .c = {static_cast<float*>(p.c), p.c_ld}};
 }
 
 // Calls f with the op of kernels/gemm.h that p stands for.

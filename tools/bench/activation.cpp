@@ -23,8 +23,10 @@ void activation(benchmark::State& state) {
   const int64_t tokens = rows(), width = cols(), n = tokens * width;
   const auto x = operand<T>(n);
   Array<T> y(n);
-  measure(state, Activation<T>{kind, tokens, width, x.data(), width, y.data(), width}, flop(kind, n),
-          2.0 * n * sizeof(T));
+  measure(state,
+          Activation<T>{.in = {.kind = kind, .rows = tokens, .cols = width, .x = {x.data(), width}},
+                        .y = {y.data(), width}},
+          flop(kind, n), 2.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -34,7 +36,9 @@ void activation_backward(benchmark::State& state) {
   const auto x = operand<T>(n), dy = operand<T>(n);
   Array<T> dx(n);
   measure(state,
-          ActivationBackward<T>{kind, tokens, width, x.data(), width, dy.data(), width, dx.data(), width},
+          ActivationBackward<T>{.in = {.kind = kind, .rows = tokens, .cols = width, .x = {x.data(), width}},
+                                .dy = {dy.data(), width},
+                                .dx = {dx.data(), width}},
           flop(kind, n), 3.0 * n * sizeof(T));
 }
 
@@ -43,8 +47,10 @@ void swiglu(benchmark::State& state) {
   const int64_t tokens = rows(), width = cols(), n = tokens * width;
   const auto x = operand<T>(2 * n);
   Array<T> y(n);
-  measure(state, SwiGlu<T>{tokens, width, x.data(), 2 * width, y.data(), width}, 21.0 * n,
-          3.0 * n * sizeof(T));
+  measure(
+      state,
+      SwiGlu<T>{.in = {.rows = tokens, .cols = width, .x = {x.data(), 2 * width}}, .y = {y.data(), width}},
+      21.0 * n, 3.0 * n * sizeof(T));
   compare_with_torch(
       state, "torch compiled",
       fmt::format("swiglu({}, {}, {}, {})", python(false), tokens, width, name_of(dtype_of<T>())));
@@ -56,7 +62,9 @@ void swiglu_backward(benchmark::State& state) {
   const auto x = operand<T>(2 * n), dy = operand<T>(n);
   Array<T> dx(2 * n);
   measure(state,
-          SwiGluBackward<T>{tokens, width, x.data(), 2 * width, dy.data(), width, dx.data(), 2 * width},
+          SwiGluBackward<T>{.in = {.rows = tokens, .cols = width, .x = {x.data(), 2 * width}},
+                            .dy = {dy.data(), width},
+                            .dx = {dx.data(), 2 * width}},
           27.0 * n, 5.0 * n * sizeof(T));
   compare_with_torch(
       state, "torch compiled",

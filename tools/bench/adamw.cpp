@@ -24,17 +24,26 @@ void adamw(benchmark::State& state) {
   Array<A> v(total, A(1));
   std::vector<AdamTensor<T>> list;
   for (int64_t i = 0; i < total; i += n) {
-    AdamTensor<T> t{n, param.data() + i, nullptr, grad.data() + i, m.data() + i, v.data() + i, 1, 1};
+    AdamTensor<T> t{.n = n,
+                    .param = param.data() + i,
+                    .master = nullptr,
+                    .grad = grad.data() + i,
+                    .m = m.data() + i,
+                    .v = v.data() + i,
+                    .decay = 1,
+                    .lr = 1};
     if constexpr (std::is_same_v<T, A>)
       t.master = t.param;
     else
       t.master = master.data() + i;
     list.push_back(t);
   }
-  const Array<AdamState> s(std::vector<AdamState>{{1e-6, 0.9, 0.95, 1e-8, 0.1, 1, 10}});
+  const Array<AdamState> s(std::vector<AdamState>{
+      {.lr = 1e-6, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .scale = 1, .t = 10}});
   const Array<AdamTensor<T>> table(list);
   const double moved = std::is_same_v<T, A> ? 7 * sizeof(A) : 7 * sizeof(A) + sizeof(T);
-  measure(state, AdamW<T>{count, total, table.data(), s.data()}, 15.0 * total, moved * total);
+  measure(state, AdamW<T>{.tensors = count, .total = total, .tensor = table.data(), .state = s.data()},
+          15.0 * total, moved * total);
   if constexpr (std::is_same_v<T, float>)
     compare_with_torch(state, "torch fused", fmt::format("adamw({}, {})", count, total));
 }
@@ -50,8 +59,11 @@ void sum_squares(benchmark::State& state) {
   Array<double> result(2);
   const Array<const T*> table(list);
   const Array<int64_t> lengths(n);
-  measure(state, SumSquares<T>{count, total, table.data(), lengths.data(), result.data()}, 2.0 * total,
-          double(sizeof(T)) * total);
+  measure(
+      state,
+      SumSquares<T>{
+          .tensors = count, .total = total, .x = table.data(), .n = lengths.data(), .result = result.data()},
+      2.0 * total, double(sizeof(T)) * total);
 }
 
 MIMO_BENCHMARK(adamw, tensors);

@@ -47,19 +47,34 @@ struct Problem {
         d_o(operand<T>(tokens * q_cols)),
         lse(tokens * s.heads),
         scale(1 / std::sqrt(static_cast<float>(s.dim))) {}
-  const T* q() const { return qkv.data(); }
-  const T* k() const { return q() + q_cols; }
-  const T* v() const { return k() + kv_cols; }
-  Attention<T> forward() {
-    return {s.sequences, cu.data(),  cu.data(), nullptr,  nullptr,  tokens, tokens,
-            s.heads,     s.kv_heads, s.dim,     s.causal, scale,    q(),    ld,
-            k(),         ld,         v(),       ld,       o.data(), q_cols, lse.data()};
+  Rows<const T> q() const { return {qkv.data(), ld}; }
+  Rows<const T> k() const { return q().from_column(q_cols); }
+  Rows<const T> v() const { return k().from_column(kv_cols); }
+  AttentionInputs<T> inputs() const {
+    return {.sequences = s.sequences,
+            .cu_q = cu.data(),
+            .cu_k = cu.data(),
+            .tokens_q = tokens,
+            .tokens_k = tokens,
+            .heads = s.heads,
+            .kv_heads = s.kv_heads,
+            .head_dim = s.dim,
+            .causal = s.causal,
+            .scale = scale,
+            .q = q(),
+            .k = k(),
+            .v = v()};
   }
+  Attention<T> forward() { return {.in = inputs(), .o = {o.data(), q_cols}, .lse = lse.data()}; }
   AttentionBackward<T> backward() {
-    T *dq = grad.data(), *dk = dq + q_cols, *dv = dk + kv_cols;
-    return {s.sequences, cu.data(), cu.data(),  nullptr, nullptr, tokens, tokens, s.heads, s.kv_heads, s.dim,
-            s.causal,    scale,     q(),        ld,      k(),     ld,     v(),    ld,      o.data(),   q_cols,
-            lse.data(),  nullptr,   d_o.data(), q_cols,  dq,      ld,     dk,     ld,      dv,         ld};
+    const Rows<T> dq{grad.data(), ld}, dk = dq.from_column(q_cols), dv = dk.from_column(kv_cols);
+    return {.in = inputs(),
+            .o = {o.data(), q_cols},
+            .lse = lse.data(),
+            .d_o = {d_o.data(), q_cols},
+            .dq = dq,
+            .dk = dk,
+            .dv = dv};
   }
   template <class Op>
   void measure(benchmark::State& state, const Op& op, double flop_per_pair, int64_t elements) const {
@@ -85,9 +100,15 @@ void three_steps(const Problem<float>& p, float* o, float* x, std::vector<char>&
   };
   for (int s = 0; s < p.s.sequences; ++s)
     for (int h = 0; h < p.s.heads; ++h) {
-      const int64_t first = s * n, row = first * p.ld, kv = h / (p.s.heads / p.s.kv_heads) * dim;
-      multiply({false, true, n, n, dim, p.scale, p.q() + row + h * dim, p.ld, p.k() + row + kv, p.ld, 0, x, n,
-                nullptr});
+      const int64_t first = s * n, kv = h / (p.s.heads / p.s.kv_heads) * dim;
+      multiply({.trans_b = true,
+                .m = n,
+                .n = n,
+                .k = dim,
+                .alpha = p.scale,
+                .a = {p.q()[first] + h * dim, p.ld},
+                .b = {p.k()[first] + kv, p.ld},
+                .c = {x, n}});
       parallel_for(n, 8 * n * n, [&](int64_t i) {
         float *y = x + i * n, max = -std::numeric_limits<float>::infinity(), sum = 0;
         const int64_t visible = p.s.causal ? i + 1 : n;
@@ -100,8 +121,12 @@ void three_steps(const Problem<float>& p, float* o, float* x, std::vector<char>&
         for (int64_t j = 0; j < visible; ++j) y[j] *= norm;
         std::fill(y + visible, y + n, 0.f);
       });
-      multiply({false, false, n, dim, n, 1, x, n, p.v() + row + kv, p.ld, 0, o + first * p.q_cols + h * dim,
-                p.q_cols, nullptr});
+      multiply({.m = n,
+                .n = dim,
+                .k = n,
+                .a = {x, n},
+                .b = {p.v()[first] + kv, p.ld},
+                .c = {o + first * p.q_cols + h * dim, p.q_cols}});
     }
 }
 
@@ -144,8 +169,13 @@ void attention_merge(benchmark::State& state) {
   Array<acc_t<T>> lse_a(tokens * heads);
   const Array<acc_t<T>> lse_b(tokens * heads);
   measure(state,
-          AttentionMerge<T>{tokens, static_cast<int>(heads), static_cast<int>(dim), o_a.data(), heads * dim,
-                            lse_a.data(), o_b.data(), heads * dim, lse_b.data()},
+          AttentionMerge<T>{.tokens = tokens,
+                            .heads = static_cast<int>(heads),
+                            .head_dim = static_cast<int>(dim),
+                            .o_a = {o_a.data(), heads * dim},
+                            .lse_a = lse_a.data(),
+                            .o_b = {o_b.data(), heads * dim},
+                            .lse_b = lse_b.data()},
           3.0 * n, 3.0 * n * sizeof(T) + 3.0 * tokens * heads * sizeof(acc_t<T>));
 }
 void lengths(benchmark::internal::Benchmark* b) {

@@ -21,17 +21,24 @@ void causal_conv(benchmark::State& state) {
   Array<float> dweight(weight.size()), dbias(channels);
   const double flop = double(t) * channels * width * (backward ? 6 : 2);
   const double bytes = double(t) * channels * (backward ? 3 : 2) * sizeof(T);
+  const CausalConvInputs<T> in{.sequences = sequences,
+                               .cu = cu.data(),
+                               .tokens = t,
+                               .channels = channels,
+                               .width = width,
+                               .x = {fused.data() + channels, ld},
+                               .weight = weight.data(),
+                               .bias = bias.data()};
   if (backward)
     measure(state,
-            CausalConvBackward<T>{sequences, cu.data(), t, channels, width, fused.data() + channels, ld,
-                                  weight.data(), bias.data(), nullptr, dy.data(), channels, nullptr,
-                                  dfused.data() + channels, ld, dweight.data(), dbias.data(), nullptr},
+            CausalConvBackward<T>{.in = in,
+                                  .dy = {dy.data(), channels},
+                                  .dx = {dfused.data() + channels, ld},
+                                  .dweight = dweight.data(),
+                                  .dbias = dbias.data()},
             flop, bytes);
   else
-    measure(state,
-            CausalConv<T>{sequences, cu.data(), t, channels, width, fused.data() + channels, ld,
-                          weight.data(), bias.data(), nullptr, y.data(), channels, nullptr},
-            flop, bytes);
+    measure(state, CausalConv<T>{.in = in, .y = {y.data(), channels}}, flop, bytes);
   compare_with_torch(state, "torch conv1d",
                      fmt::format("conv1d({}, {}, {}, {}, {}, {})", python(backward), sequences, length,
                                  channels, width, name_of(dtype_of<T>())));

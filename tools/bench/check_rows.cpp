@@ -30,7 +30,7 @@ int64_t count(const Picks& p) { return static_cast<int64_t>(p.size()); }
 }  // namespace
 
 template <class U, class T>
-RmsNormInputs<U> inputs(Part<U>& m, const RmsNormInputs<T>& in, const Picks& r, int64_t at, int n) {
+static RmsNormInputs<U> inputs(Part<U>& m, const RmsNormInputs<T>& in, const Picks& r, int64_t at, int n) {
   return {.rows = count(r), .cols = n, .x = m.in(in.x.from_column(at), r, n), .w = m.in(in.w + at, n)};
 }
 
@@ -62,7 +62,8 @@ void sample(Check& c, const RmsNormBackward<T>& op) {
 }
 
 template <class U, class T>
-LayerNormInputs<U> inputs(Part<U>& m, const LayerNormInputs<T>& in, const Picks& r, int64_t at, int n) {
+static LayerNormInputs<U> inputs(Part<U>& m, const LayerNormInputs<T>& in, const Picks& r, int64_t at,
+                                 int n) {
   return {.rows = count(r), .cols = n, .x = m.in(in.x.from_column(at), r, n), .w = m.in(in.w + at, n)};
 }
 
@@ -98,8 +99,8 @@ void sample(Check& c, const LayerNormBackward<T>& op) {
 }
 
 template <class U, class T>
-GatedNormInputs<U> inputs(Part<U>& m, const GatedNormInputs<T>& in, const Picks& r, int64_t at, int n,
-                          int groups) {
+static GatedNormInputs<U> inputs(Part<U>& m, const GatedNormInputs<T>& in, const Picks& r, int64_t at, int n,
+                                 int groups) {
   return {.rows = count(r),
           .cols = n,
           .groups = groups,
@@ -136,54 +137,48 @@ void sample(Check& c, const GatedNormBackward<T>& op) {
   part(all(op.in.rows), op.in.cols - n, n, op.in.groups - 1, 1, false);  // columns of the last group
 }
 
+template <class U, class T>
+static ActivationInputs<U> inputs(Part<U>& m, const ActivationInputs<T>& in, const Picks& r) {
+  return {.kind = in.kind, .rows = count(r), .cols = in.cols, .x = m.in(in.x, r, in.cols)};
+}
+
 template <class T>
 void sample(Check& c, const Activation<T>& op) {
-  const Picks r = some(op.rows);
+  const Picks r = some(op.in.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return Activation<U>{op.kind, count(r),
-                         op.cols, m.in(op.x, r, op.cols, op.x_ld),
-                         op.cols, m.out("y", op.y, r, op.cols, op.y_ld),
-                         op.cols};
+    return Activation<U>{.in = inputs(m, op.in, r), .y = m.out("y", op.y, r, op.in.cols)};
   });
 }
 
 template <class T>
 void sample(Check& c, const ActivationBackward<T>& op) {
-  const Picks r = some(op.rows);
+  const Picks r = some(op.in.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return ActivationBackward<U>{op.kind, count(r),
-                                 op.cols, m.in(op.x, r, op.cols, op.x_ld),
-                                 op.cols, m.in(op.dy, r, op.cols, op.dy_ld),
-                                 op.cols, m.out("dx", op.dx, r, op.cols, op.dx_ld),
-                                 op.cols};
+    return ActivationBackward<U>{
+        .in = inputs(m, op.in, r), .dy = m.in(op.dy, r, op.in.cols), .dx = m.out("dx", op.dx, r, op.in.cols)};
   });
+}
+
+template <class U, class T>
+static SwiGluInputs<U> inputs(Part<U>& m, const SwiGluInputs<T>& in, const Picks& r) {
+  return {.rows = count(r), .cols = in.cols, .x = m.in(in.x, r, 2 * in.cols)};
 }
 
 template <class T>
 void sample(Check& c, const SwiGlu<T>& op) {
-  const Picks r = some(op.rows);
+  const Picks r = some(op.in.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return SwiGlu<U>{count(r),
-                     op.cols,
-                     m.in(op.x, r, 2 * op.cols, op.x_ld),
-                     2 * op.cols,
-                     m.out("y", op.y, r, op.cols, op.y_ld),
-                     op.cols};
+    return SwiGlu<U>{.in = inputs(m, op.in, r), .y = m.out("y", op.y, r, op.in.cols)};
   });
 }
 
 template <class T>
 void sample(Check& c, const SwiGluBackward<T>& op) {
-  const Picks r = some(op.rows);
+  const Picks r = some(op.in.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return SwiGluBackward<U>{count(r),
-                             op.cols,
-                             m.in(op.x, r, 2 * op.cols, op.x_ld),
-                             2 * op.cols,
-                             m.in(op.dy, r, op.cols, op.dy_ld),
-                             op.cols,
-                             m.out("dx", op.dx, r, 2 * op.cols, op.dx_ld),
-                             2 * op.cols};
+    return SwiGluBackward<U>{.in = inputs(m, op.in, r),
+                             .dy = m.in(op.dy, r, op.in.cols),
+                             .dx = m.out("dx", op.dx, r, 2 * op.in.cols)};
   });
 }
 
@@ -193,17 +188,15 @@ void sample(Check& c, const Rope<T>& op) {
   const int64_t n = int64_t{op.heads} * op.head_dim;
   const std::vector<double> at = fetch(op.positions, r, 1, 1);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return Rope<U>{count(r),
-                   op.heads,
-                   op.head_dim,
-                   op.rotary,
-                   op.theta,
-                   m.data(std::vector<int32_t>(at.begin(), at.end())),
-                   op.inverse,
-                   m.in(op.x, r, n, op.x_ld),
-                   n,
-                   m.out("y", op.y, r, n, op.y_ld),
-                   n};
+    return Rope<U>{.tokens = count(r),
+                   .heads = op.heads,
+                   .head_dim = op.head_dim,
+                   .rotary = op.rotary,
+                   .theta = op.theta,
+                   .positions = m.data(std::vector<int32_t>(at.begin(), at.end())),
+                   .inverse = op.inverse,
+                   .x = m.in(op.x, r, n),
+                   .y = m.out("y", op.y, r, n)};
   });
 }
 
@@ -211,23 +204,20 @@ template <class T>
 void sample(Check& c, const Fill<T>& op) {
   const Picks r = some(op.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return Fill<U>{count(r), op.cols, m.out("y", op.y, r, op.cols, op.y_ld), op.cols, op.value};
+    return Fill<U>{.rows = count(r), .cols = op.cols, .y = m.out("y", op.y, r, op.cols), .value = op.value};
   });
 }
 
 template <class T>
 void sample(Check& c, const Add<T>& op) {
   const Picks r = some(op.rows);
-  const Picks of_b = op.b_ld == 0 ? Picks{0} : r;  // one row, added to all
+  const bool one_row = op.b.ld == 0;  // added to all
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return Add<U>{count(r),
-                  op.cols,
-                  m.in(op.a, r, op.cols, op.a_ld),
-                  op.cols,
-                  m.in(op.b, of_b, op.cols, op.b_ld),
-                  op.b_ld == 0 ? 0 : op.cols,
-                  m.out("y", op.y, r, op.cols, op.y_ld),
-                  op.cols};
+    return Add<U>{.rows = count(r),
+                  .cols = op.cols,
+                  .a = m.in(op.a, r, op.cols),
+                  .b = {m.in(op.b, one_row ? Picks{0} : r, op.cols).data, one_row ? 0 : op.cols},
+                  .y = m.out("y", op.y, r, op.cols)};
   });
 }
 
@@ -236,8 +226,7 @@ void sample(Check& c, const Copy<T>& op) {
   const Picks r = some(op.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
     return Copy<U>{
-        count(r), op.cols, m.in(op.x, r, op.cols, op.x_ld), op.cols, m.out("y", op.y, r, op.cols, op.y_ld),
-        op.cols};
+        .rows = count(r), .cols = op.cols, .x = m.in(op.x, r, op.cols), .y = m.out("y", op.y, r, op.cols)};
   });
 }
 
@@ -245,7 +234,8 @@ template <class T>
 void sample(Check& c, const Scale<T>& op) {
   const Picks e = elements(op.n);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return Scale<U>{count(e), m.out("x", op.x, e, 1, 1), m.data(fetch_bytes(op.factor, 1))};
+    return Scale<U>{
+        .n = count(e), .x = m.out("x", op.x, e, 1, 1), .factor = m.data(fetch_bytes(op.factor, 1))};
   });
 }
 
@@ -253,7 +243,8 @@ template <class T>
 void sample(Check& c, const ToAcc<T>& op) {
   const Picks e = elements(op.n);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return ToAcc<U>{count(e), m.in(op.x, e, 1, 1), m.acc_out("y", op.y, e), op.accumulate};
+    return ToAcc<U>{
+        .n = count(e), .x = m.in(op.x, e, 1, 1), .y = m.acc_out("y", op.y, e), .accumulate = op.accumulate};
   });
 }
 
@@ -261,7 +252,7 @@ template <class T>
 void sample(Check& c, const FromAcc<T>& op) {
   const Picks e = elements(op.n);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return FromAcc<U>{count(e), m.acc(op.x, e), m.out("y", op.y, e, 1, 1)};
+    return FromAcc<U>{.n = count(e), .x = m.acc(op.x, e), .y = m.out("y", op.y, e, 1, 1)};
   });
 }
 
@@ -270,9 +261,10 @@ void sample(Check& c, const AddColumnSums<T>& op) {
   const Columns cols(op.cols);
   const Picks r = all(op.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return AddColumnSums<U>{count(r), static_cast<int>(cols.count),
-                            m.in(op.x + cols.first, r, cols.count, op.x_ld), cols.count,
-                            m.acc_out("y", op.y + cols.first, {0}, cols.count, cols.count)};
+    return AddColumnSums<U>{.rows = count(r),
+                            .cols = static_cast<int>(cols.count),
+                            .x = m.in(op.x.from_column(cols.first), r, cols.count),
+                            .y = m.acc_out("y", op.y + cols.first, {0}, cols.count, cols.count)};
   });
 }
 
@@ -281,9 +273,11 @@ void sample(Check& c, const CrossEntropyMax<T>& op) {
   const Picks r = some(op.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
     // (Where the maximum lies is not looked at.)
-    return CrossEntropyMax<U>{
-        count(r), op.first, op.cols, m.in(op.logits, r, op.cols, op.ld), op.cols, m.acc_out("max", op.max, r),
-        nullptr};
+    return CrossEntropyMax<U>{.rows = count(r),
+                              .first = op.first,
+                              .cols = op.cols,
+                              .logits = m.in(op.logits, r, op.cols),
+                              .max = m.acc_out("max", op.max, r)};
   });
 }
 
@@ -292,15 +286,14 @@ void sample(Check& c, const CrossEntropySum<T>& op) {
   const Picks r = some(op.rows);
   const std::vector<double> labels = fetch(op.labels, r, 1, 1);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return CrossEntropySum<U>{count(r),
-                              op.first,
-                              op.cols,
-                              m.in(op.logits, r, op.cols, op.ld),
-                              op.cols,
-                              m.data(std::vector<int32_t>(labels.begin(), labels.end())),
-                              m.acc(op.max, r),
-                              m.acc_out("sum", op.sum, r),
-                              m.acc_out("target", op.target, r)};
+    return CrossEntropySum<U>{.rows = count(r),
+                              .first = op.first,
+                              .cols = op.cols,
+                              .logits = m.in(op.logits, r, op.cols),
+                              .labels = m.data(std::vector<int32_t>(labels.begin(), labels.end())),
+                              .max = m.acc(op.max, r),
+                              .sum = m.acc_out("sum", op.sum, r),
+                              .target = m.acc_out("target", op.target, r)};
   });
 }
 
@@ -308,12 +301,12 @@ template <class T>
 void sample(Check& c, const CrossEntropyLoss<T>& op) {
   const Picks r = all(op.rows);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return CrossEntropyLoss<U>{op.rows,
-                               m.data(fetch_bytes(op.labels, op.rows)),
-                               m.acc(op.sum, r),
-                               m.acc(op.target, r),
-                               m.data(fetch_bytes(op.result, 1)),
-                               m.acc_out("value", op.value, {0})};
+    return CrossEntropyLoss<U>{.rows = op.rows,
+                               .labels = m.data(fetch_bytes(op.labels, op.rows)),
+                               .sum = m.acc(op.sum, r),
+                               .target = m.acc(op.target, r),
+                               .result = m.data(fetch_bytes(op.result, 1)),
+                               .value = m.acc_out("value", op.value, {0})};
   });
 }
 
@@ -322,17 +315,16 @@ void sample(Check& c, const CrossEntropyGrad<T>& op) {
   const Picks r = some(op.rows);
   const std::vector<double> labels = fetch(op.labels, r, 1, 1);
   c.expect<T>([&]<class U>(Part<U>& m) {
-    return CrossEntropyGrad<U>{count(r),
-                               op.first,
-                               op.cols,
-                               m.out("logits", op.logits, r, op.cols, op.ld),
-                               op.cols,
-                               m.data(std::vector<int32_t>(labels.begin(), labels.end())),
-                               m.acc(op.max, r),
-                               m.acc(op.sum, r),
-                               m.acc(op.target, r),
-                               m.acc(op.dloss, {0}),
-                               m.acc_out("loss", op.loss, r)};
+    return CrossEntropyGrad<U>{.rows = count(r),
+                               .first = op.first,
+                               .cols = op.cols,
+                               .logits = m.out("logits", op.logits, r, op.cols),
+                               .labels = m.data(std::vector<int32_t>(labels.begin(), labels.end())),
+                               .max = m.acc(op.max, r),
+                               .sum = m.acc(op.sum, r),
+                               .target = m.acc(op.target, r),
+                               .dloss = m.acc(op.dloss, {0}),
+                               .loss = m.acc_out("loss", op.loss, r)};
   });
 }
 

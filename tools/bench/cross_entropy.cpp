@@ -40,18 +40,35 @@ template <class T>
 void cross_entropy(benchmark::State& state) {
   Operands<T> o(state);
   const double n = double(o.rows * o.cols);
-  const CrossEntropyMax<T> max{o.rows, 0, o.cols, o.logits.data(), o.cols, o.max.data(), o.arg.data()};
-  const CrossEntropySum<T> sum{
-      o.rows,         0, o.cols, o.logits.data(), o.cols, o.labels.data(), o.max.data(), o.sum.data(),
-      o.target.data()};
-  const CrossEntropyLoss<T> loss{o.rows,          o.labels.data(), o.sum.data(),
-                                 o.target.data(), o.result.data(), o.loss.data()};
-  const CrossEntropyGrad<T> grad{o.rows,          0,
-                                 o.cols,          o.logits.data(),
-                                 o.cols,          o.labels.data(),
-                                 o.max.data(),    o.sum.data(),
-                                 o.target.data(), o.dloss.data(),
-                                 nullptr};
+  const CrossEntropyMax<T> max{.rows = o.rows,
+                               .first = 0,
+                               .cols = o.cols,
+                               .logits = {o.logits.data(), o.cols},
+                               .max = o.max.data(),
+                               .arg = o.arg.data()};
+  const CrossEntropySum<T> sum{.rows = o.rows,
+                               .first = 0,
+                               .cols = o.cols,
+                               .logits = {o.logits.data(), o.cols},
+                               .labels = o.labels.data(),
+                               .max = o.max.data(),
+                               .sum = o.sum.data(),
+                               .target = o.target.data()};
+  const CrossEntropyLoss<T> loss{.rows = o.rows,
+                                 .labels = o.labels.data(),
+                                 .sum = o.sum.data(),
+                                 .target = o.target.data(),
+                                 .result = o.result.data(),
+                                 .value = o.loss.data()};
+  const CrossEntropyGrad<T> grad{.rows = o.rows,
+                                 .first = 0,
+                                 .cols = o.cols,
+                                 .logits = {o.logits.data(), o.cols},
+                                 .labels = o.labels.data(),
+                                 .max = o.max.data(),
+                                 .sum = o.sum.data(),
+                                 .target = o.target.data(),
+                                 .dloss = o.dloss.data()};
   measure_all(state, 41 * n, 2 * n * sizeof(T), max, sum, loss, grad);
   compare_with_torch(state, "torch",
                      fmt::format("cross_entropy({}, {}, {})", o.rows, o.cols, name_of(dtype_of<T>())));
@@ -61,7 +78,13 @@ template <class T>
 void cross_entropy_max(benchmark::State& state) {
   Operands<T> o(state);
   const double n = double(o.rows * o.cols);
-  measure(state, CrossEntropyMax<T>{o.rows, 0, o.cols, o.logits.data(), o.cols, o.max.data(), o.arg.data()},
+  measure(state,
+          CrossEntropyMax<T>{.rows = o.rows,
+                             .first = 0,
+                             .cols = o.cols,
+                             .logits = {o.logits.data(), o.cols},
+                             .max = o.max.data(),
+                             .arg = o.arg.data()},
           n, n * sizeof(T));
 }
 
@@ -70,8 +93,14 @@ void cross_entropy_sum(benchmark::State& state) {
   Operands<T> o(state);
   const double n = double(o.rows * o.cols);
   measure(state,
-          CrossEntropySum<T>{o.rows, 0, o.cols, o.logits.data(), o.cols, o.labels.data(), o.max.data(),
-                             o.sum.data(), o.target.data()},
+          CrossEntropySum<T>{.rows = o.rows,
+                             .first = 0,
+                             .cols = o.cols,
+                             .logits = {o.logits.data(), o.cols},
+                             .labels = o.labels.data(),
+                             .max = o.max.data(),
+                             .sum = o.sum.data(),
+                             .target = o.target.data()},
           20 * n, n * sizeof(T));
 }
 
@@ -79,8 +108,12 @@ template <class T>
 void cross_entropy_loss(benchmark::State& state) {
   Operands<T> o(state);
   measure(state,
-          CrossEntropyLoss<T>{o.rows, o.labels.data(), o.sum.data(), o.target.data(), o.result.data(),
-                              o.loss.data()},
+          CrossEntropyLoss<T>{.rows = o.rows,
+                              .labels = o.labels.data(),
+                              .sum = o.sum.data(),
+                              .target = o.target.data(),
+                              .result = o.result.data(),
+                              .value = o.loss.data()},
           20.0 * o.rows, double(o.rows) * (4 + 2 * sizeof(acc_t<T>)));
 }
 
@@ -90,8 +123,16 @@ void cross_entropy_grad(benchmark::State& state) {
   Operands<T> o(state);
   const double n = double(o.rows * o.cols);
   measure(state,
-          CrossEntropyGrad<T>{o.rows, 0, o.cols, o.logits.data(), o.cols, o.labels.data(), o.max.data(),
-                              o.sum.data(), o.target.data(), o.dloss.data(), o.loss.data()},
+          CrossEntropyGrad<T>{.rows = o.rows,
+                              .first = 0,
+                              .cols = o.cols,
+                              .logits = {o.logits.data(), o.cols},
+                              .labels = o.labels.data(),
+                              .max = o.max.data(),
+                              .sum = o.sum.data(),
+                              .target = o.target.data(),
+                              .dloss = o.dloss.data(),
+                              .loss = o.loss.data()},
           20 * n, 2 * n * sizeof(T));
 }
 

@@ -14,8 +14,10 @@ void add(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   const auto a = operand<T>(n), b = operand<T>(n);
   Array<T> y(n);
-  measure(state, Add<T>{rows, cols, a.data(), cols, b.data(), cols, y.data(), cols}, double(n),
-          3.0 * n * sizeof(T));
+  measure(
+      state,
+      Add<T>{.rows = rows, .cols = cols, .a = {a.data(), cols}, .b = {b.data(), cols}, .y = {y.data(), cols}},
+      double(n), 3.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -23,14 +25,16 @@ void copy(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   const auto x = operand<T>(n);
   Array<T> y(n);
-  measure(state, Copy<T>{rows, cols, x.data(), cols, y.data(), cols}, 0, 2.0 * n * sizeof(T));
+  measure(state, Copy<T>{.rows = rows, .cols = cols, .x = {x.data(), cols}, .y = {y.data(), cols}}, 0,
+          2.0 * n * sizeof(T));
 }
 
 template <class T>
 void fill(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   Array<T> y(n);
-  measure(state, Fill<T>{rows, cols, y.data(), cols, 1}, 0, double(n) * sizeof(T));
+  measure(state, Fill<T>{.rows = rows, .cols = cols, .y = {y.data(), cols}, .value = 1}, 0,
+          double(n) * sizeof(T));
 }
 
 template <class T>
@@ -38,7 +42,7 @@ void scale(benchmark::State& state) {
   const int64_t n = state.range(0) * state.range(1);
   Array<T> x = operand<T>(n);
   const Array<double> factor(1, 1);
-  measure(state, Scale<T>{n, x.data(), factor.data()}, double(n), 2.0 * n * sizeof(T));
+  measure(state, Scale<T>{.n = n, .x = x.data(), .factor = factor.data()}, double(n), 2.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -46,7 +50,7 @@ void to_acc(benchmark::State& state) {
   const int64_t n = state.range(0) * state.range(1);
   const auto x = operand<T>(n);
   Array<acc_t<T>> y(n);
-  measure(state, ToAcc<T>{n, x.data(), y.data(), true}, double(n),
+  measure(state, ToAcc<T>{.n = n, .x = x.data(), .y = y.data(), .accumulate = true}, double(n),
           n * double(sizeof(T) + 2 * sizeof(acc_t<T>)));
 }
 
@@ -55,7 +59,8 @@ void from_acc(benchmark::State& state) {
   const int64_t n = state.range(0) * state.range(1);
   const auto x = operand<acc_t<T>>(n);
   Array<T> y(n);
-  measure(state, FromAcc<T>{n, x.data(), y.data()}, 0, n * double(sizeof(T) + sizeof(acc_t<T>)));
+  measure(state, FromAcc<T>{.n = n, .x = x.data(), .y = y.data()}, 0,
+          n * double(sizeof(T) + sizeof(acc_t<T>)));
 }
 
 template <class T>
@@ -63,8 +68,10 @@ void add_column_sums(benchmark::State& state) {
   const int64_t rows = state.range(0), cols = state.range(1), n = rows * cols;
   const auto x = operand<T>(n);
   Array<acc_t<T>> y(cols);
-  measure(state, AddColumnSums<T>{rows, static_cast<int>(cols), x.data(), cols, y.data()}, double(n),
-          double(n) * sizeof(T));
+  measure(
+      state,
+      AddColumnSums<T>{.rows = rows, .cols = static_cast<int>(cols), .x = {x.data(), cols}, .y = y.data()},
+      double(n), double(n) * sizeof(T));
 }
 
 Array<int32_t> shuffled(int64_t n, int64_t step) {
@@ -79,8 +86,11 @@ void gather_rows(benchmark::State& state) {
   const auto x = operand<T>(n);
   const auto order = shuffled(rows, 7919);
   Array<T> y(n);
-  measure(state, GatherRows<T>{rows, cols, order.data(), x.data(), cols, y.data(), cols}, 0,
-          2.0 * n * sizeof(T));
+  measure(
+      state,
+      GatherRows<T>{
+          .count = rows, .cols = cols, .rows = order.data(), .x = {x.data(), cols}, .out = {y.data(), cols}},
+      0, 2.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -89,8 +99,11 @@ void scatter_rows(benchmark::State& state) {
   const auto x = operand<T>(n);
   const auto order = shuffled(rows, 7919);
   Array<T> y(n);
-  measure(state, ScatterRows<T>{rows, cols, order.data(), x.data(), cols, y.data(), cols}, 0,
-          2.0 * n * sizeof(T));
+  measure(
+      state,
+      ScatterRows<T>{
+          .count = rows, .cols = cols, .rows = order.data(), .x = {x.data(), cols}, .out = {y.data(), cols}},
+      0, 2.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -99,8 +112,11 @@ void scatter_add_rows(benchmark::State& state) {
   const auto x = operand<T>(n);
   const auto order = shuffled(rows, 7919);
   Array<T> y(n);
-  measure(state, ScatterAddRows<T>{rows, cols, order.data(), x.data(), cols, y.data(), cols}, double(n),
-          3.0 * n * sizeof(T));
+  measure(
+      state,
+      ScatterAddRows<T>{
+          .count = rows, .cols = cols, .rows = order.data(), .x = {x.data(), cols}, .out = {y.data(), cols}},
+      double(n), 3.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -110,7 +126,13 @@ void embedding(benchmark::State& state) {
   const auto ids = shuffled(tokens, 7919);
   Array<T> out(n);
   measure(state,
-          Embedding<T>{tokens, static_cast<int>(cols), 0, tokens, ids.data(), table.data(), out.data(), cols},
+          Embedding<T>{.in = {.tokens = tokens,
+                              .cols = static_cast<int>(cols),
+                              .first = 0,
+                              .rows = tokens,
+                              .ids = ids.data()},
+                       .table = table.data(),
+                       .out = {out.data(), cols}},
           0, 2.0 * n * sizeof(T));
 }
 
@@ -121,8 +143,13 @@ void embedding_backward(benchmark::State& state) {
   const auto ids = shuffled(tokens, 7919);
   Array<acc_t<T>> dtable(n);
   measure(state,
-          EmbeddingBackward<T>{tokens, static_cast<int>(cols), 0, tokens, ids.data(), dout.data(), cols,
-                               dtable.data()},
+          EmbeddingBackward<T>{.in = {.tokens = tokens,
+                                      .cols = static_cast<int>(cols),
+                                      .first = 0,
+                                      .rows = tokens,
+                                      .ids = ids.data()},
+                               .dout = {dout.data(), cols},
+                               .dtable = dtable.data()},
           double(n), n * double(sizeof(T) + 2 * sizeof(acc_t<T>)));
 }
 
@@ -133,8 +160,14 @@ void rope(benchmark::State& state) {
   const auto positions = shuffled(tokens, 1);
   Array<T> y(n);
   measure(state,
-          Rope<T>{tokens, static_cast<int>(cols / 128), 128, 128, 10000, positions.data(), false, x.data(),
-                  cols, y.data(), cols},
+          Rope<T>{.tokens = tokens,
+                  .heads = static_cast<int>(cols / 128),
+                  .head_dim = 128,
+                  .rotary = 128,
+                  .theta = 10000,
+                  .positions = positions.data(),
+                  .x = {x.data(), cols},
+                  .y = {y.data(), cols}},
           3.0 * n, 2.0 * n * sizeof(T));
 }
 
@@ -143,7 +176,16 @@ void random_fill(benchmark::State& state) {
   const auto distribution = static_cast<Distribution>(state.range(0));
   const int64_t n = large() ? 1 << 26 : 1 << 20;
   Array<T> out(n);
-  measure(state, RandomFill<T>{1, 2, 0, n, distribution, 1, 2, out.data()}, 0, double(sizeof(T)) * n);
+  measure(state,
+          RandomFill<T>{.seed = 1,
+                        .name = 2,
+                        .first = 0,
+                        .n = n,
+                        .distribution = distribution,
+                        .a = 1,
+                        .b = 2,
+                        .out = out.data()},
+          0, double(sizeof(T)) * n);
 }
 void distributions(benchmark::internal::Benchmark* b) {  // 0 normal, 1 uniform, ..., 4 inverse softplus
   b->ArgName("distribution")->DenseRange(0, 4);

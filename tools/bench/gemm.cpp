@@ -19,7 +19,13 @@ template <class T>
 void linear(benchmark::State& state, Shape s) {
   const auto x = operand<T>(s.m * s.k), w = operand<T>(s.n * s.k);
   Array<T> y(s.m * s.n);
-  const Gemm<T> op{false, true, s.m, s.n, s.k, 1, x.data(), s.k, w.data(), s.k, 0, y.data(), s.n, nullptr};
+  const Gemm<T> op{.trans_b = true,
+                   .m = s.m,
+                   .n = s.n,
+                   .k = s.k,
+                   .a = {x.data(), s.k},
+                   .b = {w.data(), s.k},
+                   .c = {y.data(), s.n}};
   measure(state, op, 2.0 * static_cast<double>(s.m * s.n * s.k),
           static_cast<double>((x.size() + w.size() + y.size()) * static_cast<int64_t>(sizeof(T))));
   compare_with_torch(state, "torch",
@@ -31,7 +37,13 @@ template <class T>
 void weight_gradient(benchmark::State& state, Shape s) {
   const auto x = operand<T>(s.m * s.k), dy = operand<T>(s.m * s.n);
   Array<acc_t<T>> dw(s.n * s.k);
-  const GemmAccumulate<T> op{true, false, s.n, s.k, s.m, 1, dy.data(), s.n, x.data(), s.k, 1, dw.data(), s.k};
+  const GemmAccumulate<T> op{.trans_a = true,
+                             .m = s.n,
+                             .n = s.k,
+                             .k = s.m,
+                             .a = {dy.data(), s.n},
+                             .b = {x.data(), s.k},
+                             .c = {dw.data(), s.k}};
   measure(state, op, 2.0 * static_cast<double>(s.m * s.n * s.k),
           static_cast<double>((x.size() + dy.size()) * static_cast<int64_t>(sizeof(T)) +
                               2 * dw.size() * static_cast<int64_t>(sizeof(acc_t<T>))));

@@ -102,8 +102,13 @@ template <class T>
 double product_rate(int64_t size) {
   const auto a = operand<T>(size * size), b = operand<T>(size * size);
   Array<T> c(size * size);
-  const Gemm<T> op{false, true,     size, size, size,     1,    a.data(),
-                   size,  b.data(), size, 0,    c.data(), size, nullptr};
+  const Gemm<T> op{.trans_b = true,
+                   .m = size,
+                   .n = size,
+                   .k = size,
+                   .a = {a.data(), size},
+                   .b = {b.data(), size},
+                   .c = {c.data(), size}};
   const std::function<void()> call = call_of(op);
   const double seconds = best_seconds_on_gpu(4, call);
   return 2.0 * static_cast<double>(size * size * size) / seconds;

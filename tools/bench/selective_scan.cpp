@@ -22,23 +22,34 @@ void selective_scan(benchmark::State& state) {
   // A channel and state: 6 FLOP and an exp forward; those again and 14 backward.
   const double flop = double(size) * n * (backward ? 20 : 6);
   const double bytes = double(t) * ((backward ? 7 : 4) * channels + (backward ? 4 : 2) * n) * sizeof(T);
+  const SelectiveScanInputs<T> in{.sequences = sequences,
+                                  .cu = cu.data(),
+                                  .tokens = t,
+                                  .channels = channels,
+                                  .state = n,
+                                  .u = {u.data(), channels},
+                                  .delta = {delta.data(), channels},
+                                  .b = {b.data(), n},
+                                  .c = {c.data(), n},
+                                  .z = {z.data(), channels},
+                                  .delta_bias = bias.data(),
+                                  .a_log = a_log.data(),
+                                  .d = d.data()};
   if (backward)
-    measure(
-        state,
-        SelectiveScanBackward<T>{
-            sequences,     cu.data(),     t,         channels,  n,         u.data(), channels,  delta.data(),
-            channels,      b.data(),      n,         c.data(),  n,         z.data(), channels,  bias.data(),
-            a_log.data(),  d.data(),      nullptr,   dy.data(), channels,  nullptr,  y.data(),  channels,
-            ddelta.data(), channels,      db.data(), n,         dc.data(), n,        dz.data(), channels,
-            dbias.data(),  da_log.data(), dd.data(), nullptr},
-        flop, bytes);
-  else
     measure(state,
-            SelectiveScan<T>{
-                sequences,    cu.data(), t,       channels, n,        u.data(), channels, delta.data(),
-                channels,     b.data(),  n,       c.data(), n,        z.data(), channels, bias.data(),
-                a_log.data(), d.data(),  nullptr, y.data(), channels, nullptr},
+            SelectiveScanBackward<T>{.in = in,
+                                     .dy = {dy.data(), channels},
+                                     .du = {y.data(), channels},
+                                     .ddelta = {ddelta.data(), channels},
+                                     .db = {db.data(), n},
+                                     .dc = {dc.data(), n},
+                                     .dz = {dz.data(), channels},
+                                     .ddelta_bias = dbias.data(),
+                                     .da_log = da_log.data(),
+                                     .dd = dd.data()},
             flop, bytes);
+  else
+    measure(state, SelectiveScan<T>{.in = in, .y = {y.data(), channels}}, flop, bytes);
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <limits>
-
 #include "tools/bench/bench.h"
 #include "tools/bench/torch.h"
 
@@ -49,54 +47,36 @@ void ssd(benchmark::State& state) {
   const auto bias = operand<float>(h), a_log = operand<float>(h), d = operand<float>(h);
   Array<T> y(t * hp), db(t * gn), dc(t * gn), ddt(t * h);
   Array<float> dh(3 * h);
-  const float inf = std::numeric_limits<float>::infinity();
   const double flop = k.flop(backward), bytes = k.elements(backward) * sizeof(T);
+  const SsdInputs<T> in{.sequences = k.sequences,
+                        .cu = cu.data(),
+                        .tokens = t,
+                        .heads = k.heads,
+                        .head_dim = k.head_dim,
+                        .groups = k.groups,
+                        .state = k.state,
+                        .chunk = k.chunk,
+                        .x = {x.data(), hp},
+                        .b = {b.data(), gn},
+                        .c = {c.data(), gn},
+                        .dt = {dt.data(), h},
+                        .dt_bias = bias.data(),
+                        .a_log = a_log.data(),
+                        .d = d.data()};
   if (backward)
     measure(state,
-            SsdBackward<T>{k.sequences,
-                           cu.data(),
-                           t,
-                           k.heads,
-                           k.head_dim,
-                           k.groups,
-                           k.state,
-                           k.chunk,
-                           x.data(),
-                           hp,
-                           b.data(),
-                           gn,
-                           c.data(),
-                           gn,
-                           dt.data(),
-                           h,
-                           bias.data(),
-                           a_log.data(),
-                           d.data(),
-                           0,
-                           inf,
-                           nullptr,
-                           dy.data(),
-                           hp,
-                           nullptr,
-                           y.data(),
-                           hp,
-                           db.data(),
-                           gn,
-                           dc.data(),
-                           gn,
-                           ddt.data(),
-                           h,
-                           dh.data(),
-                           dh.data() + h,
-                           dh.data() + 2 * h,
-                           nullptr},
+            SsdBackward<T>{.in = in,
+                           .dy = {dy.data(), hp},
+                           .dx = {y.data(), hp},
+                           .db = {db.data(), gn},
+                           .dc = {dc.data(), gn},
+                           .ddt = {ddt.data(), h},
+                           .ddt_bias = dh.data(),
+                           .da_log = dh.data() + h,
+                           .dd = dh.data() + 2 * h},
             flop, bytes);
   else
-    measure(state, Ssd<T>{k.sequences, cu.data(), t,           k.heads,      k.head_dim, k.groups, k.state,
-                          k.chunk,     x.data(),  hp,          b.data(),     gn,         c.data(), gn,
-                          dt.data(),   h,         bias.data(), a_log.data(), d.data(),   0,        inf,
-                          nullptr,     y.data(),  hp,          nullptr},
-            flop, bytes);
+    measure(state, Ssd<T>{.in = in, .y = {y.data(), hp}}, flop, bytes);
   compare_with_torch(state, "mamba_ssm",
                      fmt::format("ssd({}, {}, {}, {}, {}, {}, {}, {})", python(backward), k.sequences,
                                  k.length, k.heads, k.head_dim, k.groups, k.state, name_of(dtype_of<T>())));

@@ -26,6 +26,18 @@ struct Images {
     first_pixel = first;
   }
   int64_t rows() const { return int64_t{images} * side * side; }
+  PatchifyInputs patchify_inputs() const {
+    return {.images = images,
+            .rows = rows(),
+            .first_pixel = first_pixel.data(),
+            .sizes = sizes.data(),
+            .cu = cu.data(),
+            .channels = channels,
+            .patch = patch};
+  }
+  PositionEmbeddingInputs position_inputs() const {
+    return {.images = images, .sizes = sizes.data(), .cu = cu.data(), .grid = grid, .cols = cols};
+  }
   // Elements of the table that are used: four neighbours a patch, the same ones for all images.
   double used() const { return std::min(4.0 * side * side, double(grid) * grid) * cols; }
 };
@@ -36,9 +48,7 @@ void patchify(benchmark::State& state) {
   const int64_t n = in.rows() * in.features;
   const auto pixels = operand<T>(n);
   Array<T> patches(n);
-  measure(state,
-          Patchify<T>{in.images, in.rows(), in.first_pixel.data(), in.sizes.data(), in.cu.data(), in.channels,
-                      in.patch, pixels.data(), patches.data()},
+  measure(state, Patchify<T>{.in = in.patchify_inputs(), .pixels = pixels.data(), .patches = patches.data()},
           0, 2.0 * n * sizeof(T));
 }
 
@@ -49,9 +59,8 @@ void unpatchify(benchmark::State& state) {
   const auto patches = operand<T>(n);
   Array<T> pixels(n);
   measure(state,
-          Unpatchify<T>{in.images, in.rows(), in.first_pixel.data(), in.sizes.data(), in.cu.data(),
-                        in.channels, in.patch, patches.data(), pixels.data()},
-          0, 2.0 * n * sizeof(T));
+          Unpatchify<T>{.in = in.patchify_inputs(), .patches = patches.data(), .pixels = pixels.data()}, 0,
+          2.0 * n * sizeof(T));
 }
 
 template <class T>
@@ -61,8 +70,11 @@ void position_embedding(benchmark::State& state) {
   const auto table = operand<T>(int64_t{in.grid} * in.grid * in.cols), x = operand<T>(n);
   Array<T> out(n);
   measure(state,
-          PositionEmbedding<T>{in.images, in.rows(), in.sizes.data(), in.cu.data(), in.grid, in.cols,
-                               table.data(), x.data(), in.cols, out.data(), in.cols},
+          PositionEmbedding<T>{.in = in.position_inputs(),
+                               .rows = in.rows(),
+                               .table = table.data(),
+                               .x = {x.data(), in.cols},
+                               .out = {out.data(), in.cols}},
           8.0 * n, (2.0 * n + in.used()) * sizeof(T));
 }
 
@@ -73,8 +85,8 @@ void position_embedding_backward(benchmark::State& state) {
   const auto dout = operand<T>(n);
   Array<acc_t<T>> dtable(int64_t{in.grid} * in.grid * in.cols);
   measure(state,
-          PositionEmbeddingBackward<T>{in.images, in.sizes.data(), in.cu.data(), in.grid, in.cols,
-                                       dout.data(), in.cols, dtable.data()},
+          PositionEmbeddingBackward<T>{
+              .in = in.position_inputs(), .dout = {dout.data(), in.cols}, .dtable = dtable.data()},
           8.0 * n, double(n) * sizeof(T) + 2 * in.used() * sizeof(acc_t<T>));
 }
 
@@ -85,8 +97,13 @@ void pixel_shuffle(benchmark::State& state) {
   const auto x = operand<T>(n);
   Array<T> y(n);
   measure(state,
-          PixelShuffle<T>{in.images, in.rows(), in.sizes.data(), in.cu.data(), in.cols, false, x.data(),
-                          y.data()},
+          PixelShuffle<T>{.images = in.images,
+                          .rows = in.rows(),
+                          .sizes = in.sizes.data(),
+                          .cu = in.cu.data(),
+                          .cols = in.cols,
+                          .from = x.data(),
+                          .to = y.data()},
           0, 2.0 * n * sizeof(T));
 }
 
