@@ -1,42 +1,20 @@
 #include "data/dataset.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
+#include <functional>
 #include <sstream>
 
 #include "io/file.h"
 #include "io/utf8.h"
-#include "parallel/heartbeat.h"
 
 namespace mimo {
 namespace {
 
-constexpr const char* kFormat = "mimo-dataset";
-constexpr int64_t kVersion = 1;
-constexpr int32_t kMaxSide = 1 << 20;      // pixels: products of sides cannot overflow
-constexpr int64_t kMostPatches = 1 << 24;  // of an image: sums of them over a sample cannot overflow
+constexpr int32_t kMaxSide = 1 << 20;  // pixels: products of sides cannot overflow
 constexpr const char* kRewrite = "the file is damaged or badly made: fetch or write it again";
 
 std::string str(int64_t x) { return std::to_string(x); }
-
-// What is kept in memory must fit there: a sparse file, or zeros compressed, can claim any size.
-void require_memory(const std::string& place, int64_t count, int64_t bytes_each) {
-  static const double memory =
-      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  const double bytes = static_cast<double>(count) * static_cast<double>(bytes_each);
-  const auto gigabytes = [](double b) { return str(static_cast<int64_t>(b / 1e9)) + " GB"; };
-  if (bytes > memory)
-    throw ConfigError(place,
-                      "too large for this machine's memory: expected at most " + gigabytes(memory) +
-                          ", found " + gigabytes(bytes) + " (" + str(count) + " of " + str(bytes_each) +
-                          " bytes)",
-                      "tokens, counted and pixels are read from the file where it is not compressed");
-}
 
 // An array whose type and shape are known beforehand, so that a damaged file cannot ask for absurd memory.
 h5::Dataset array(const h5::Group& g, const std::string& name, DType dtype, const Dims& shape) {
@@ -84,89 +62,6 @@ std::vector<std::string> lines_attribute(const h5::File& file, const std::string
 }
 
 }  // namespace
-
-ItemSize cut_item(const ItemCut& cut, int height, int width, std::string_view place) {
-  const int side = cut.patch * (cut.pixel_shuffle ? 2 : 1);
-  if (height < 1 || width < 1 || height % side != 0 || width % side != 0)
-    throw ConfigError(place,
-                      "patches do not divide an image: expected height and width to be multiples of " +
-                          std::to_string(side) + ", found " + std::to_string(height) + " x " +
-                          std::to_string(width),
-                      "choose another patch size, or turn pixel_shuffle off");
-  if (int64_t{height / cut.patch} * (width / cut.patch) > kMostPatches)
-    throw ConfigError(
-        place, "too many patches in an image: expected at most " + std::to_string(kMostPatches) + ", found " +
-                   std::to_string(height / cut.patch) + " x " + std::to_string(width / cut.patch));
-  return {height / cut.patch, width / cut.patch, (height / side) * (width / side)};
-}
-
-SampleSizes sizes_of(const Sample& sample, const std::vector<ItemCut>& cuts,
-                     const std::vector<std::string>& modalities) {
-  SampleSizes s;
-  s.items.resize(cuts.size());
-  s.tokens = static_cast<int32_t>(sample.tokens.size()) - 1;  // the last is only a label
-  for (size_t t = 1; t < sample.tokens.size(); ++t) s.counted += sample.counted[t] != 0;
-  for (const Sample::Item& item : sample.items) {
-    const size_t m = static_cast<size_t>(item.modality);
-    s.items.at(m).push_back(cut_item(cuts.at(m), item.image.height, item.image.width, modalities.at(m)));
-    s.tokens += s.items[m].back().rows - 1;
-  }
-  return s;
-}
-
-FlatArray::FlatArray(const h5::Dataset& d, const std::filesystem::path& file, int64_t keep_bytes)
-    : count_(numel(d.shape())), element_(size_of(d.dtype())) {
-  const std::optional<int64_t> offset = d.file_offset();
-  if (!offset || count_ <= keep_bytes / element_) {
-    require_memory(d.place(), count_, element_);
-    memory_.resize(static_cast<size_t>(count_ * element_));
-    d.read(Box{{0}, {count_}}, d.dtype(), memory_.data());
-    return;
-  }
-  offset_ = *offset;
-  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw ConfigError(file.string(), std::string("cannot open: ") + std::strerror(errno));
-  descriptor_ = std::shared_ptr<const int>(new int(fd), [](const int* p) {
-    ::close(*p);
-    delete p;
-  });
-}
-
-void FlatArray::read(int64_t begin, int64_t count, void* out) const {
-  MIMO_CHECK(begin >= 0 && count >= 0 && begin <= count_ - count, "range outside a flat array");
-  const int64_t bytes = count * element_;
-  if (bytes == 0) return;
-  if (!descriptor_) {
-    std::memcpy(out, memory_.data() + begin * element_, static_cast<size_t>(bytes));
-    return;
-  }
-  for (int64_t done = 0; done < bytes;) {
-    const ssize_t n = ::pread(*descriptor_, static_cast<char*>(out) + done, static_cast<size_t>(bytes - done),
-                              offset_ + begin * element_ + done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0)
-      throw std::runtime_error(std::string("cannot read the dataset: ") +
-                               (n < 0 ? std::strerror(errno) : "the file has become shorter"));
-    done += n;
-    advance();
-  }
-}
-
-std::string FlatArray::digest() const {
-  constexpr int64_t kBlocks = 1024, kBlockBytes = 64 << 10;
-  const int64_t block = kBlockBytes / element_;
-  if (count_ <= kBlocks * block) {
-    std::string bytes(static_cast<size_t>(count_ * element_), '\0');
-    read(0, count_, bytes.data());
-    return hash_text(bytes);
-  }
-  std::string hashes = str(count_), bytes(kBlockBytes, '\0');
-  for (int64_t b = 0; b < kBlocks; ++b) {
-    read(b * ((count_ - block) / (kBlocks - 1)), block, bytes.data());
-    hashes += hash_text(bytes);
-  }
-  return hash_text(hashes);
-}
 
 // The length of every array follows from those read before it.
 Split::Split(const h5::File& file, const std::filesystem::path& path, const std::string& name,
@@ -356,17 +251,17 @@ std::string digest_of(const DataFile& d) {
 std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_t keep_bytes) {
   const h5::File file = h5::File::open(path);
   const std::string format = file.has_attribute("format") ? file.text_attribute("format") : "none";
-  if (format != kFormat)
+  if (format != kDatasetFormat)
     throw ConfigError(
         path.string(),
-        std::string("not a dataset of this program: expected format ") + kFormat + ", found " + format,
+        std::string("not a dataset of this program: expected format ") + kDatasetFormat + ", found " + format,
         "make one with mimo-data");
   const int64_t version = file.integer_attribute("version");
-  if (version != kVersion)
+  if (version != kDatasetVersion)
     throw ConfigError(
         path.string(),
-        "unknown version of the dataset format: expected " + str(kVersion) + ", found " + str(version),
-        version > kVersion ? "the file is newer than this program: build a newer one" : kRewrite);
+        "unknown version of the dataset format: expected " + str(kDatasetVersion) + ", found " + str(version),
+        version > kDatasetVersion ? "the file is newer than this program: build a newer one" : kRewrite);
   DatasetHeader h;
   h.vocab = file.integer_attribute("vocab");
   const int64_t channels = file.integer_attribute("channels");
@@ -392,98 +287,6 @@ std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_
       h, Split(file, path, "train", h, keep_bytes), Split(file, path, "heldout", h, keep_bytes), {}});
   data->digest = digest_of(*data);
   return data;
-}
-
-namespace {
-
-std::string lines(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += name + "\n";
-  return text;
-}
-
-constexpr int64_t kChunk = 1 << 18;  // elements compressed together
-
-template <class T>
-void write_compressed(h5::Group& g, const std::string& name, const std::vector<T>& values, Dims shape = {}) {
-  if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
-  g.create_dataset(name, dtype_of<T>(), shape, std::clamp<int64_t>(shape[0], 1, kChunk), 9)
-      .write(Box{Dims(shape.size(), 0), shape}, dtype_of<T>(), values.data());
-}
-
-void write_split(h5::Group g, const SplitSource& source, int channels) {
-  std::vector<int32_t> tokens, items;
-  std::vector<uint8_t> counted, pixels, kind, length;
-  std::vector<int64_t> token_offsets{0}, item_offsets{0}, pixel_offsets{0};
-  h5::Dataset pixel_data = g.create_dataset("pixels", DType::u8, {0}, kChunk, 9);
-  const auto flush = [&] {
-    if (!pixels.empty()) pixel_data.append(DType::u8, pixels.data(), static_cast<int64_t>(pixels.size()));
-    pixels.clear();
-  };
-  for (int64_t i = 0; i < source.samples; ++i) {
-    const Sample s = source.make(i);
-    MIMO_CHECK(s.counted.size() == s.tokens.size(), "one `counted` a token");
-    MIMO_CHECK(s.kind >= 0 && s.kind < 256 && s.length >= 0 && s.length < 256, "kind and length are bytes");
-    tokens.insert(tokens.end(), s.tokens.begin(), s.tokens.end());
-    counted.insert(counted.end(), s.counted.begin(), s.counted.end());
-    token_offsets.push_back(static_cast<int64_t>(tokens.size()));
-    for (const Sample::Item& item : s.items) {
-      const Image& image = item.image;
-      MIMO_CHECK(image.channels == channels, "an image has the dataset's channels");
-      items.insert(items.end(), {item.position, item.modality, image.height, image.width});
-      pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
-      pixel_offsets.push_back(pixel_offsets.back() + static_cast<int64_t>(image.pixels.size()));
-    }
-    item_offsets.push_back(static_cast<int64_t>(items.size() / 4));
-    kind.push_back(static_cast<uint8_t>(s.kind));
-    length.push_back(static_cast<uint8_t>(s.length));
-    if (static_cast<int64_t>(pixels.size()) >= kChunk) flush();
-  }
-  flush();
-  write_compressed(g, "tokens", tokens);
-  write_compressed(g, "counted", counted);
-  write_compressed(g, "token_offsets", token_offsets);
-  write_compressed(g, "items", items, {item_offsets.back(), 4});
-  write_compressed(g, "item_offsets", item_offsets);
-  write_compressed(g, "pixel_offsets", pixel_offsets);
-  write_compressed(g, "kind", kind);
-  write_compressed(g, "length", length);
-  g.set_attribute("samples", source.samples);
-  g.set_attribute("headline", source.headline);
-}
-
-void write_file(const std::filesystem::path& path, const DatasetHeader& header,
-                const std::vector<SplitSource>& splits) {
-  h5::File file = h5::File::create(path);
-  file.set_attribute("format", kFormat);
-  file.set_attribute("version", kVersion);
-  file.set_attribute("vocab", header.vocab);
-  file.set_attribute("channels", int64_t{header.channels});
-  file.set_attribute("mean", std::vector<double>{header.mean});
-  file.set_attribute("std", std::vector<double>{header.std});
-  file.set_attribute("license", header.license);
-  file.set_attribute("modalities", lines(header.modalities));
-  file.set_attribute("kinds", lines(header.kinds));
-  for (const SplitSource& source : splits)
-    write_split(file.create_group(source.name), source, header.channels);
-  file.close();
-}
-
-}  // namespace
-
-void write_dataset(const std::filesystem::path& path, const DatasetHeader& header,
-                   const std::vector<SplitSource>& splits) {
-  require_file(path);
-  const std::filesystem::path part = path.string() + ".tmp";
-  try {
-    write_file(part, header, splits);
-    sync_to_disk(part);
-    std::filesystem::rename(part, path);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(part, ignored);
-    throw;
-  }
 }
 
 }  // namespace mimo

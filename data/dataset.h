@@ -16,36 +16,17 @@
 // last token is only a label, of the place before it: it is no row of the stream, and no item's place.
 #pragma once
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "data/image.h"
-#include "io/hdf5.h"
-#include "parallel/batch.h"
+#include "data/flat_array.h"
+#include "data/sample.h"
 
 namespace mimo {
 
-// The size of an item of height x width pixels. Throws ConfigError at `place` where patches (2 x 2 of them
-// with pixel_shuffle) do not divide it.
-ItemSize cut_item(const ItemCut&, int height, int width, std::string_view place);
-
-// One sample as it is stored. Items in the order of their places in the text.
-struct Sample {
-  struct Item {
-    int position = 0, modality = 0;
-    Image image;
-  };
-  std::vector<int32_t> tokens;
-  std::vector<uint8_t> counted;
-  std::vector<Item> items;
-  int kind = 0, length = 0;
-};
-
-// Its size when items are cut so, by modality. Throws ConfigError as cut_item does.
-SampleSizes sizes_of(const Sample&, const std::vector<ItemCut>&, const std::vector<std::string>& modalities);
+inline constexpr const char* kDatasetFormat = "mimo-dataset";
+inline constexpr int64_t kDatasetVersion = 1;
 
 struct DatasetHeader {
   int64_t vocab = 0;
@@ -53,23 +34,6 @@ struct DatasetHeader {
   double mean = 0, std = 1;
   std::vector<std::string> modalities, kinds;
   std::string license;
-};
-
-// A flat array of a file, read by any thread: a large one that lies in the file as one run of bytes (as HDF5
-// writes unless told to compress) is read there, any other is kept in memory.
-class FlatArray {
- public:
-  FlatArray() = default;
-  FlatArray(const h5::Dataset&, const std::filesystem::path& file, int64_t keep_bytes);
-  bool in_memory() const { return !descriptor_; }
-  void read(int64_t begin, int64_t count, void* out) const;
-  // XXH3-128 of the elements: of all of them up to 64 MiB, else of 1,024 blocks of 64 KiB spread evenly.
-  std::string digest() const;
-
- private:
-  int64_t count_ = 0, element_ = 1, offset_ = 0;
-  std::vector<uint8_t> memory_;
-  std::shared_ptr<const int> descriptor_;
 };
 
 class Split {
@@ -129,14 +93,5 @@ struct DataFile {
 // Opens a dataset and checks all but the pixels. Throws ConfigError naming what is wrong. keep_bytes: see
 // FlatArray.
 std::shared_ptr<DataFile> open_dataset(const std::filesystem::path&, int64_t keep_bytes = int64_t{256} << 20);
-
-// Writes a dataset, beside the path until it is whole; samples come from a function of the index, so that
-// their pixels need not fit in memory.
-struct SplitSource {
-  std::string name;
-  int64_t samples, headline;
-  std::function<Sample(int64_t)> make;
-};
-void write_dataset(const std::filesystem::path&, const DatasetHeader&, const std::vector<SplitSource>&);
 
 }  // namespace mimo

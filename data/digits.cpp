@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "data/tokenizer.h"
+#include "data/write_dataset.h"
 #include "io/file.h"
 
 namespace mimo {

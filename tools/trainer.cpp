@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "parallel/gradients.h"
+#include "parallel/schedule.h"
 #include "parallel/step_sums.h"
 #include "parallel/verify.h"
 #include "tensor/cuda.h"

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "data/random.h"
+#include "data/write_dataset.h"
 #include "io/file.h"
 #include "tests/data/tiny.h"
 

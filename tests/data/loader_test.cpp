@@ -4,6 +4,7 @@
 
 #include <numeric>
 
+#include "data/write_dataset.h"
 #include "tests/data/tiny.h"
 
 namespace mimo {

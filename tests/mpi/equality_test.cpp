@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <random>
 
+#include "data/write_dataset.h"
 #include "tests/io/temp_dir.h"
 #include "tests/mpi/main.h"
 #include "tools/trainer.h"

@@ -7,8 +7,8 @@
 #include <numeric>
 #include <regex>
 
-#include "data/dataset.h"
 #include "data/tokenizer.h"
+#include "data/write_dataset.h"
 #include "io/file.h"
 #include "io/metrics.h"
 #include "tests/tools/program.h"

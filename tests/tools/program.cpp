@@ -15,6 +15,7 @@
 
 #include "data/digits.h"
 #include "data/tokenizer.h"
+#include "data/write_dataset.h"
 #include "io/file.h"
 
 namespace mimo {

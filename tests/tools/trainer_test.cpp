@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "data/write_dataset.h"
 #include "io/file.h"
 #include "tests/io/temp_dir.h"
 #include "tests/tools/plain_trainer.h"

@@ -1,0 +1,52 @@
+// ./mimo eval: the held-out figures of a trained run.
+#include <fmt/format.h>
+
+#include "parallel/agreement.h"
+#include "tools/resume.h"
+#include "tools/trained.h"
+
+namespace mimo {
+
+int evaluate(const CommandLine& line, World& world) {
+  Communicator& comm = world.world();
+  Job job;
+  std::filesystem::path checkpoint;
+  if (!agree(comm, [&] {
+        job = trained_job(line, comm.size(), checkpoint);
+        if (line.greedy > 0 && comm.size() > 1)
+          throw ConfigError(
+              "--greedy",
+              fmt::format("reading token by token runs on one rank: expected 1, found {}", comm.size()));
+      }))
+    return 2;
+  if (!agree_on_job(comm, job, checkpoint)) return 2;
+  Trainer trainer(job, world);
+  if (!agree(comm, [&] { trainer.load(checkpoint); })) return 2;
+  const Evaluation e = trainer.evaluate(0, job.data->heldout.samples());
+  if (comm.rank() != 0) return 0;
+  fmt::print("{} after step {}\n{}\n", job.run_dir.string(), trainer.steps_done(), e.text());
+  for (const auto& [kind, f] : e.by_kind)
+    fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
+  for (const auto& [length, f] : e.by_length)
+    fmt::print("  length {:5} {:5} of {:5}  {:.4f}\n", length, f.first, f.second,
+               double(f.first) / double(f.second));
+  if (line.greedy > 0) {
+    const int64_t n = std::min(line.greedy, e.samples);
+    int64_t same = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t id = i * e.samples / n;  // of all kinds and lengths
+      Sample s = job.data->heldout.read(id), prompt = s;
+      std::vector<int32_t> answer;
+      prompt.tokens.clear();
+      for (size_t t = 0; t < s.tokens.size(); ++t)
+        (s.counted[t] ? answer : prompt.tokens).push_back(s.tokens[t]);
+      same += (read_on(trainer, prompt, job.config.get<int64_t>("data.seq_length")) == answer) ==
+              e.right[static_cast<size_t>(id)];
+    }
+    fmt::print("token by token: {} of {} samples judged as above\n", same, n);
+    if (same != n) return 1;
+  }
+  return 0;
+}
+
+}  // namespace mimo

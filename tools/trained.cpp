@@ -1,0 +1,45 @@
+#include "tools/trained.h"
+
+#include "data/tokenizer.h"
+#include "io/find.h"
+#include "tools/resume.h"
+
+namespace mimo {
+
+Job trained_job(const CommandLine& line, int ranks, std::filesystem::path& checkpoint) {
+  const std::filesystem::path file = line.config_file();
+  std::vector<std::string> where, layout;  // which run and checkpoint; on which ranks
+  for (const std::string& o : line.overrides) {
+    if (o.starts_with("--run.") || o.starts_with("--resume=")) where.push_back(o);
+    if (o.starts_with("--layout.")) layout.push_back(o);
+  }
+  Config config = line.config.empty() ? parse_config(run_schema(), "", "the configuration", where)
+                                      : read_config(run_schema(), find_file(file), line.overrides);
+  const std::filesystem::path run_dir = run_directory(config, file.stem().string());
+  const auto found = checkpoint_of(config, run_dir);
+  if (!found)
+    throw ConfigError("run.dir",
+                      "no checkpoint: expected one in " + (run_dir / "checkpoints").string() + ", found none",
+                      "train first, or name the run with --run.dir");
+  checkpoint = *found;
+  if (line.config.empty()) config = config_of(checkpoint, line.overrides);
+  config.set_layout(parse_config(run_schema(), "", "the configuration", layout).layout());
+  Job job = make_job(std::move(config), file.stem().string(), ranks);
+  job.run_dir = run_dir;
+  job.device = device_of(job.config);
+  refuse(changes_since(checkpoint, job), {kModel}, checkpoint, job.config);
+  return job;
+}
+
+std::vector<int32_t> read_on(Trainer& trainer, Sample sample, int64_t seq_length) {
+  std::vector<int32_t> out;
+  for (int64_t used = static_cast<int64_t>(sample.tokens.size()); used < seq_length; ++used) {
+    const int32_t token = trainer.next_token(sample);
+    out.push_back(token);
+    if (token == Tokenizer::end) break;
+    sample.tokens.push_back(token);
+  }
+  return out;
+}
+
+}  // namespace mimo

@@ -1,0 +1,18 @@
+// What the commands that use a trained run share.
+#pragma once
+#include <filesystem>
+#include <vector>
+
+#include "tools/commands.h"
+#include "tools/trainer.h"
+
+namespace mimo {
+
+// A trained run as a job of any number of ranks: configured as its checkpoint was, or by --config where that
+// is named. Its layout is of no concern; the command line may give another. Throws ConfigError.
+Job trained_job(const CommandLine&, int ranks, std::filesystem::path& checkpoint);
+
+// Reads until <end>, or as many tokens as fit.
+std::vector<int32_t> read_on(Trainer&, Sample, int64_t seq_length);
+
+}  // namespace mimo
