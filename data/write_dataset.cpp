@@ -17,9 +17,8 @@ constexpr int64_t kChunk = 1 << 18;  // elements compressed together
 
 template <class T>
 void write_compressed(h5::Group& g, const std::string& name, const std::vector<T>& values, Dims shape = {}) {
-  if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
-  g.create_dataset(name, dtype_of<T>(), shape, std::clamp<int64_t>(shape[0], 1, kChunk), 9)
-      .write(Box{Dims(shape.size(), 0), shape}, dtype_of<T>(), values.data());
+  const int64_t rows = shape.empty() ? static_cast<int64_t>(values.size()) : shape[0];
+  g.write(name, values, shape, std::clamp<int64_t>(rows, 1, kChunk), 9);
 }
 
 void write_split(h5::Group g, const SplitSource& source, int channels) {

@@ -374,7 +374,6 @@ std::vector<std::pair<std::string, std::vector<std::string>>> Config::edges() co
   return all;
 }
 
-bool Config::given(std::string_view key) const { return entry(key).given; }
 std::string Config::place(std::string_view key) const { return entry(key).place; }
 
 bool Config::operator==(const Config& c) const {
@@ -617,7 +616,6 @@ class ConfigReader {
     e.start = key.start;
     e.place = file_ + ' ' + name;
     if (const Given* g = find(name)) {
-      e.given = true;
       e.place = g->place;
       e.value = value_of(key, *g);
     } else if (key.value) {

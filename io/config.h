@@ -118,7 +118,6 @@ class Config {
   // does not have, or of another type, is a mistake of the program: std::logic_error.
   template <class T>
   const T& get(std::string_view key) const;
-  bool given(std::string_view key) const;         // by the file or the command line
   std::string place(std::string_view key) const;  // "FILE:LINE:COLUMN key", for errors found later
 
   // Which modules each module feeds, as written: keys edges.NAME.
@@ -162,7 +161,7 @@ class Config {
   struct Entry {
     std::string key, help, place, fixes;
     ConfigValue value;
-    bool given = false, start = false;
+    bool start = false;
     bool operator==(const Entry& e) const { return key == e.key && value == e.value; }
   };
   const Entry& entry(std::string_view key) const;

@@ -485,18 +485,6 @@ bool Group::exists(const std::string& path) const {
   return H5Oexists_by_name(handle_, path.c_str(), H5P_DEFAULT) > 0;
 }
 
-std::vector<std::string> Group::names() const {
-  std::vector<std::string> names;
-  const auto add = [](hid_t, const char* name, const H5L_info_t*, void* out) -> herr_t {
-    static_cast<std::vector<std::string>*>(out)->push_back(name);
-    return 0;
-  };
-  if (H5Literate(handle_, H5_INDEX_NAME, H5_ITER_INC, nullptr, add, &names) < 0)
-    throw ConfigError(place_, "cannot list, the file is damaged" + cause());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 Group Group::group(const std::string& path) const {
   if (!exists(path)) throw ConfigError(place_of(path), "missing: expected a group, found nothing");
   Handle h(H5Gopen2(handle_, path.c_str(), H5P_DEFAULT), H5Gclose);
@@ -559,38 +547,6 @@ void Group::create_virtual_dataset(const std::string& path, DType dtype, const D
       H5Dcreate2(handle_, path.c_str(), type_of(dtype), space, H5P_DEFAULT, properties, H5P_DEFAULT),
       H5Dclose);
   if (!h.valid()) cannot_write(place_of(path), "create dataset");
-}
-
-void Group::write_strings(const std::string& path, const std::vector<std::string>& strings) {
-  create_parents(path);
-  const Handle properties = creation_properties(H5P_DATASET_CREATE), type = string_type(H5T_VARIABLE);
-  const Handle space = space_of({static_cast<int64_t>(strings.size())});
-  const Handle h(H5Dcreate2(handle_, path.c_str(), type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
-                 H5Dclose);
-  std::vector<const char*> pointers;
-  for (const std::string& s : strings) pointers.push_back(s.c_str());
-  if (!h.valid() ||
-      (!strings.empty() && H5Dwrite(h, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()) < 0))
-    cannot_write(place_of(path), "write strings");
-}
-
-std::vector<std::string> Group::read_strings(const std::string& path) const {
-  const std::string place = place_of(path);
-  if (!exists(path)) throw ConfigError(place, "missing: expected strings, found nothing");
-  const Handle h(H5Dopen2(handle_, path.c_str(), H5P_DEFAULT), H5Dclose);
-  const Handle found(h.valid() ? H5Dget_type(h) : H5I_INVALID_HID, H5Tclose);
-  if (!found.valid() || H5Tis_variable_str(found) <= 0)
-    throw ConfigError(place, "wrong type: expected strings of variable length, found " +
-                                 (found.valid() ? describe(found) : "something else"));
-  const Handle space(H5Dget_space(h), H5Sclose), memory = string_memory(found);
-  std::vector<char*> pointers(static_cast<size_t>(H5Sget_simple_extent_npoints(space)));
-  if (pointers.empty()) return {};
-  if (H5Dread(h, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()) < 0)
-    throw ConfigError(place, "cannot read, the file is damaged" + cause());
-  std::vector<std::string> strings;
-  for (const char* p : pointers) strings.emplace_back(p ? p : "");
-  H5Dvlen_reclaim(memory, space, H5P_DEFAULT, pointers.data());
-  return strings;
 }
 
 // Files

@@ -126,7 +126,6 @@ struct Source {
 class Group : public Object {
  public:
   bool exists(const std::string& path) const;
-  std::vector<std::string> names() const;  // of what lies directly in the group, sorted
   Group group(const std::string& path) const;
   Group create_group(const std::string& path);
   Dataset dataset(const std::string& path) const;
@@ -138,18 +137,13 @@ class Group : public Object {
   void create_virtual_dataset(const std::string& path, DType, const Dims& shape, std::span<const Source>);
 
   template <class T>
-  void write(const std::string& path, const std::vector<T>& values, Dims shape = {}) {
+  void write(const std::string& path, const std::vector<T>& values, Dims shape = {}, int64_t chunk_rows = 0,
+             unsigned deflate = 0) {
     if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
     MIMO_CHECK(numel(shape) == static_cast<int64_t>(values.size()), "values of " + path + " and their shape");
-    create_dataset(path, dtype_of<T>(), shape)
+    create_dataset(path, dtype_of<T>(), shape, chunk_rows, deflate)
         .write(Box{Dims(shape.size(), 0), shape}, dtype_of<T>(), values.data());
   }
-  template <class T>
-  std::vector<T> read(const std::string& path) const {
-    return dataset(path).read<T>();
-  }
-  void write_strings(const std::string& path, const std::vector<std::string>&);  // [n], UTF-8
-  std::vector<std::string> read_strings(const std::string& path) const;
 
  protected:
   Group(Handle h, std::string place) : Object(std::move(h), std::move(place)) {}

@@ -1,8 +1,6 @@
 // The collectives of tensor parallelism, with their gradients. `group` null or of one rank: the identity. All
 // ranks of the group call them with the same shapes, forward and backward in the same order.
-//
-// Everything outside a split region is the same on all ranks of the group, values and gradients alike; that
-// is why the adjoint of a gather is a slice, not a sum.
+// Everything outside a split region is the same on all ranks of the group, values and gradients alike.
 #pragma once
 #include "parallel/communicator.h"
 #include "tensor/autograd.h"
@@ -14,9 +12,5 @@ Tensor copy_to_group(const Tensor& x, Communicator* group);
 
 // Leaves it: y = sum of the ranks' x; dx = dy.
 Tensor reduce_from_group(const Tensor& x, Communicator* group);
-
-// y [T, sum of counts] = the ranks' x [T, counts[rank]] side by side; dx = this rank's columns of dy.
-// Without counts every rank has as many columns as this one.
-Tensor gather_columns(const Tensor& x, Communicator* group, std::vector<int64_t> counts = {});
 
 }  // namespace mimo

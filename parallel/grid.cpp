@@ -88,14 +88,6 @@ int Grid::coord(int rank, Axis axis) const {
   return (rank - offset) / stride_of(*this, view_of(*this, {axis}), axis) % size(axis);
 }
 
-std::vector<Ranks> Grid::groups(const std::vector<Axis>& axes) const {
-  std::vector<Ranks> out;
-  for (int r = offset; r < end(); ++r)  // every group is met at its first rank, the one at 0 on its axes
-    if (std::all_of(axes.begin(), axes.end(), [&](Axis a) { return coord(r, a) == 0; }))
-      out.push_back(group(r, axes));
-  return out;
-}
-
 Ranks Grid::group(int rank, const std::vector<Axis>& axes) const {
   const View& view = view_of(*this, axes);
   Ranks out{rank};
@@ -107,12 +99,6 @@ Ranks Grid::group(int rank, const std::vector<Axis>& axes) const {
     for (int k = 1; k < size(a); ++k)
       for (size_t i = 0; i < inner; ++i) out.push_back(out[i] + k * stride);
   }
-  return out;
-}
-
-std::vector<int> Grid::stages_of(int rank) const {
-  std::vector<int> out;
-  for (int s = coord(rank, Axis::pp); s < stages(); s += pp) out.push_back(s);
   return out;
 }
 

@@ -36,16 +36,13 @@ struct Grid {
   int edp() const;  // throws where etp x ep does not divide tp x cp x dp
   int size(Axis) const;
   int coord(int rank, Axis) const;
-  // All groups over the given axes of one view, each in ascending grid order, the groups in order of the
-  // other axes. Throws for axes that no view has together.
-  std::vector<Ranks> groups(const std::vector<Axis>& axes) const;
-  // The group over the given axes that holds rank.
+  // The group over the given axes of one view that holds rank, in ascending grid order. Throws for axes that
+  // no view has together.
   Ranks group(int rank, const std::vector<Axis>& axes) const;
 
   // The stages of the module, one after the other along pp and around again: a rank with pp_i holds stages
   // pp_i, pp_i + pp, ...
   int stages() const { return pp * vp; }
-  std::vector<int> stages_of(int rank) const;
   // The ranks that compute one stage of one lane together (tp x cp), tp fastest.
   Ranks block(int lane, int stage) const;
   bool operator==(const Grid&) const = default;

@@ -194,10 +194,4 @@ void reset_memory_peaks() {
   for (auto& [key, pool] : m.pools) pool.peak = pool.held - pool.cached;
 }
 
-void release_cached_memory() {
-  Memory& m = memory();
-  std::lock_guard lock(m.mutex);
-  for (auto& [key, pool] : m.pools) pool.release();
-}
-
 }  // namespace mimo

@@ -53,6 +53,5 @@ std::map<std::string, MemoryStatistics> memory_statistics();  // by label
 MemoryStatistics memory_total();  // of all labels; its peak is below the sum of theirs
 int64_t cached_memory();          // bytes of free blocks kept for reuse
 void reset_memory_peaks();        // to what is in use now
-void release_cached_memory();
 
 }  // namespace mimo

@@ -43,7 +43,6 @@ Node::~Node() {
   }
 }
 
-bool grad_enabled() { return enabled; }
 GradMode::GradMode(bool on) : before_(enabled) { enabled = on; }
 GradMode::~GradMode() { enabled = before_; }
 

@@ -31,7 +31,6 @@ struct Node {
   ~Node();
 };
 
-bool grad_enabled();
 class GradMode {  // while it lives, this thread records, or does not
  public:
   explicit GradMode(bool enabled);

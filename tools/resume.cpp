@@ -31,11 +31,8 @@ std::string text_of(const TrainingState& state, const std::string& name) {
 std::optional<fs::path> checkpoint_of(const Config& config, const fs::path& run_dir) {
   const std::string& resume = config.get<std::string>("resume");
   if (resume == "never") return std::nullopt;
+  if (resume == "auto") return latest_checkpoint(run_dir / "checkpoints");
   const auto all = list_checkpoints(run_dir / "checkpoints");
-  if (resume == "auto") {
-    if (all.empty()) return std::nullopt;
-    return all.rbegin()->second;
-  }
   int64_t wanted = -1;  // also for a number beyond all steps
   std::from_chars(resume.data(), resume.data() + resume.size(), wanted);
   if (const auto found = all.find(wanted); found != all.end()) return found->second;

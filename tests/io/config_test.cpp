@@ -71,8 +71,6 @@ TEST(Config, ReadsAFileAndFillsInTheRest) {
   ASSERT_EQ(c.layout().size(), 3u);
   EXPECT_EQ(c.layout()[0], std::pair(std::string("vision"), std::string("tp1,dp2@0")));
   EXPECT_EQ(c.layout()[2].first, "audio");
-  EXPECT_TRUE(c.given("train.steps"));
-  EXPECT_FALSE(c.given("train.seed"));
   EXPECT_EQ(c.place("train.steps"), "f.toml:4:1 train.steps");
   EXPECT_EQ(c.module("vision").place("hidden"), "f.toml:8:1 module.vision.hidden");
   EXPECT_EQ(c.place("train.seed"), "f.toml train.seed");

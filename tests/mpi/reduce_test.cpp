@@ -67,43 +67,12 @@ TEST_P(Collectives, CopyAndReduceAreEachOthersAdjoint) {
   }
 }
 
-TEST_P(Collectives, GatherColumnsPutsBlocksSideBySide) {
-  Communicator& comm = test_comm();
-  for (int64_t rows : {0, 1, 4}) {
-    std::vector<int64_t> counts;  // uneven, one of them 0 where there are four
-    for (int r = 0; r < comm.size(); ++r) counts.push_back(r == 2 ? 0 : r + 2);
-    int64_t total = 0, begin = 0;
-    for (int r = 0; r < comm.size(); ++r) {
-      if (r == comm.rank()) begin = total;
-      total += counts[r];
-    }
-    const int64_t mine = counts[comm.rank()];
-    // A column slice, as a fused projection gives.
-    const Tensor wide = of_rank(comm.rank(), {rows, mine + 3}, GetParam());
-    const Tensor x = leaf(wide.columns(1, mine));
-    const Tensor y = gather_columns(x, &comm, counts);
-    ASSERT_EQ(y.shape(), (Dims{rows, total}));
-    int64_t column = 0;
-    for (int r = 0; r < comm.size(); ++r) {
-      const Tensor theirs = of_rank(r, {rows, counts[r] + 3}, GetParam()).columns(1, counts[r]);
-      EXPECT_EQ(doubles(y.columns(column, counts[r])), doubles(theirs));
-      column += counts[r];
-    }
-    const Tensor dy = of_rank(9, {rows, total}, GetParam());  // the same on all ranks
-    backward(y, dy);
-    EXPECT_EQ(doubles(x.node()->grad), doubles(dy.columns(begin, mine)));
-  }
-  const Tensor x = of_rank(comm.rank(), {2, 3}, GetParam());
-  EXPECT_EQ(gather_columns(x, &comm).shape(), (Dims{2, 3 * comm.size()}));
-}
-
 TEST_P(Collectives, WithoutAGroupAreTheIdentity) {
   const Tensor x = of_rank(0, {2, 2}, GetParam());
   const auto self = self_communicator();
   for (Communicator* group : {static_cast<Communicator*>(nullptr), self.get()}) {
     EXPECT_EQ(copy_to_group(x, group).raw(), x.raw());
     EXPECT_EQ(reduce_from_group(x, group).raw(), x.raw());
-    EXPECT_EQ(gather_columns(x, group).raw(), x.raw());
   }
 }
 

@@ -145,10 +145,6 @@ std::vector<Op> table(const Batch& b) {
        {{t, 4}},
        {},
        [](const Tensors& x, Parameters&) { return reduce_from_group(x[0], nullptr); }},
-      {"gather_columns",
-       {{t, 4}},
-       {},
-       [](const Tensors& x, Parameters&) { return gather_columns(x[0], nullptr); }},
   };
   for (const auto& [name, kind] : {std::pair{"relu2", ActivationKind::relu2},
                                    {"gelu_erf", ActivationKind::gelu_erf},

@@ -28,48 +28,42 @@ TEST(Allocator, RoundsUpByAtMostAnEighth) {
   }
 }
 
+// Of sizes that no other test asks for, so that no block of theirs fits.
 TEST(Allocator, FreedBlocksAreReused) {
-  release_cached_memory();
-  EXPECT_EQ(cached_memory(), 0);
+  const int64_t before = cached_memory();
   void* first;
   {
-    const auto s = allocate(10000, kCpu);
+    const auto s = allocate(100 << 20, kCpu);
     first = s->data;
   }
-  EXPECT_GE(cached_memory(), 10000);
+  EXPECT_GE(cached_memory(), before + (100 << 20));
   {
-    const auto a = allocate(9900, kCpu);  // fits, though not as long
+    const auto a = allocate(99 << 20, kCpu);  // fits, though not as long
     EXPECT_EQ(a->data, first);
-    const auto b = allocate(9900, kCpu);
+    EXPECT_EQ(cached_memory(), before);
+    const auto b = allocate(99 << 20, kCpu);
     EXPECT_NE(b->data, first);
   }
-  {
-    const auto s = allocate(4000, kCpu);  // too small for a block of 10000
-    EXPECT_LT(s->block, 10000);
-  }
-  release_cached_memory();
-  EXPECT_EQ(cached_memory(), 0);
+  const auto s = allocate(60 << 20, kCpu);  // too small for a block of 100 MB
+  EXPECT_LT(s->block, 99 << 20);
 }
 
 TEST(Allocator, FreeBlocksOfManySizesDoNotPileUp) {
-  release_cached_memory();
   reset_memory_peaks();
   const int64_t before = memory_total().current;
   // Ever longer batches: no block fits the next one.
   int64_t largest = 0;
-  for (int64_t bytes = 1 << 16; bytes < 1 << 24; bytes += bytes / 4) {
+  for (int64_t bytes = 8 << 20; bytes < 64 << 20; bytes += bytes / 4) {
     allocate(bytes, kCpu);
     largest = bytes + bytes / 8;
     EXPECT_LE(cached_memory(), 2 * (before + largest));
   }
   // Lengths that vary by a quarter settle on the blocks of the longest.
-  release_cached_memory();
-  { allocate(1 << 20, kCpu); }
+  { allocate(256 << 20, kCpu); }
   const int64_t cached = cached_memory();
   std::mt19937 random(1);
-  for (int i = 0; i < 100; ++i) allocate((1 << 20) - static_cast<int64_t>(random() % (1 << 18)), kCpu);
+  for (int i = 0; i < 100; ++i) allocate((256 << 20) - static_cast<int64_t>(random() % (64 << 20)), kCpu);
   EXPECT_EQ(cached_memory(), cached);
-  release_cached_memory();
 }
 
 TEST(Allocator, CountsUnderTheInnermostLabelOfTheThread) {

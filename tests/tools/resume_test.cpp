@@ -66,9 +66,9 @@ class Resume : public testing::Test {
     const auto manifest = nlohmann::json::parse(read_text(checkpoint / "manifest.json"));
     for (const auto& [name, t] : manifest.at("tensors").items()) {
       if (t.at("dtype") == "bf16")
-        for (const bf16 x : index.read<bf16>(name)) all[name].push_back(x);
+        for (const bf16 x : index.dataset(name).read<bf16>()) all[name].push_back(x);
       else
-        all[name] = index.read<float>(name);
+        all[name] = index.dataset(name).read<float>();
     }
     EXPECT_FALSE(all.empty());
     return all;

@@ -229,6 +229,7 @@ struct Result {
   double first_loss;
   double flop, peak;  // of a step; of the device, 0: not known
   MemoryStatistics memory;
+  int64_t cached;  // bytes of free blocks after the steps
   std::map<std::string, MemoryStatistics> by_module;
   std::map<std::string, LaunchProfile::Entry> ops;
   int profiled;  // steps that ops sums
@@ -278,6 +279,7 @@ void print_text(const Result& r) {
   fmt::print("         MFU = {}\n", kMfu);
   fmt::print("memory   {:.4g} GB at most:", double(r.memory.peak) / 1e9);
   for (const auto& [name, m] : r.by_module) fmt::print(" {} {:.4g}", name, double(m.peak) / 1e9);
+  fmt::print("; {:.4g} GB in free blocks", double(r.cached) / 1e9);
   fmt::print("\n\n{:<44} {:>9} {:>9} {:>7} {:>9}\n", "op", "ms a step", "of step", "calls", "TFLOP/s");
   double sum = 0;
   for (const auto& [name, e] : r.by_time()) {
@@ -303,7 +305,8 @@ void print_json(const Result& r) {
                    {"peak_flop_per_second", nullptr},
                    {"mfu", nullptr},
                    {"mfu_is", kMfu},
-                   {"peak_memory_bytes", r.memory.peak}};
+                   {"peak_memory_bytes", r.memory.peak},
+                   {"cached_memory_bytes", r.cached}};
   if (r.peak > 0) j["peak_flop_per_second"] = r.peak, j["mfu"] = r.flop / seconds / r.peak;
   for (int i = 0; i < 5; ++i) j["phases_ms"][kPhases[i]] = 1e3 * r.phase(i);
   for (const auto& [name, m] : r.by_module) j["memory_bytes"][name] = m.peak;
@@ -351,7 +354,7 @@ int step() {
   train();
   reset_memory_peaks();
   for (int i = 0; i < options().steps; ++i) r.steps.push_back(train());
-  r.memory = memory_total(), r.by_module = memory_statistics();
+  r.memory = memory_total(), r.by_module = memory_statistics(), r.cached = cached_memory();
   r.profiled = std::min(2, options().steps);
   for (int i = 0; i < r.profiled; ++i) {
     const LaunchProfile profile;
