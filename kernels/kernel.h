@@ -89,7 +89,10 @@ struct Rows {
   constexpr T* operator[](int64_t row) const { return data + row * ld; }
   constexpr Rows from_column(int64_t column) const { return {data + column, ld}; }
   constexpr explicit operator bool() const { return data != nullptr; }
-  constexpr operator Rows<const T>() const requires(!std::is_const_v<T>) { return {data, ld}; }
+  template <class U>
+  requires(std::is_same_v<U, const T> && !std::is_const_v<T>) constexpr operator Rows<U>() const {
+    return {data, ld};
+  }
 };
 
 struct Workspace {
