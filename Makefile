@@ -79,9 +79,8 @@ ABSENT_OBJ := $(ABSENT:%.cpp=$(BUILD)/obj/%.o)
 GPU_OBJ    := $(if $(TOOLKIT),$(CUDA_OBJ),$(ABSENT_OBJ))
 GPU_LIBS   := $(if $(TOOLKIT),$(CUDA_LIBS))
 
-MAINS     := $(wildcard tools/mimo.cpp tools/mimo-data.cpp)
-TOOL_SRC  := $(filter-out $(MAINS),$(wildcard tools/*.cpp))
-TOOL_OBJ  := $(TOOL_SRC:%.cpp=$(BUILD)/obj/%.o)
+MAINS     := $(wildcard tools/*.cpp)
+TOOL_OBJ  := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/run/*.cpp))
 BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 BIN       ?=
 PROGRAMS  := $(MAINS:tools/%.cpp=$(BIN)%)

@@ -23,6 +23,10 @@ for f in "$@"; do
       case " $allowed " in *" ${inc%%/*} "*) ;; *) say "$f includes $inc; $top may include: $allowed" ;; esac
     done < <(sed -n 's/^#include "\([^"]*\)".*/\1/p' "$f")
   fi
+  case $f in
+    tools/*/*) ;;
+    tools/*) grep -q '^int main(' "$f" || say "$f has no main: what programs share belongs to tools/run" ;;
+  esac
   n=$(wc -l <"$f")
   limit=800
   [ "$top" = kernels ] && limit=500

@@ -8,8 +8,8 @@
 #include "data/digits.h"
 #include "data/tokenizer.h"
 #include "io/find.h"
-#include "tools/options.h"
-#include "tools/streams.h"
+#include "tools/run/options.h"
+#include "tools/run/streams.h"
 
 using namespace mimo;
 

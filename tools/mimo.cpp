@@ -11,10 +11,10 @@
 #include "parallel/threads.h"
 #include "parallel/watchdog.h"
 #include "tensor/text.h"
-#include "tools/commands.h"
-#include "tools/job.h"
-#include "tools/options.h"
-#include "tools/streams.h"
+#include "tools/run/commands.h"
+#include "tools/run/job.h"
+#include "tools/run/options.h"
+#include "tools/run/streams.h"
 
 using namespace mimo;
 

@@ -7,7 +7,7 @@
 #include "data/write_dataset.h"
 #include "tests/io/temp_dir.h"
 #include "tests/mpi/main.h"
-#include "tools/trainer.h"
+#include "tools/run/trainer.h"
 
 const char* const kRanks = "2 3 4 5 6 8";
 

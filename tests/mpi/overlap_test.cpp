@@ -1,7 +1,7 @@
 // Gradients are summed while others are still computed: what the simulator promises is what a step does.
 #include "parallel/simulate.h"
 #include "tests/mpi/main.h"
-#include "tools/trainer.h"
+#include "tools/run/trainer.h"
 
 const char* const kRanks = "2 4";
 

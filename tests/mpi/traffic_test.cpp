@@ -3,8 +3,8 @@
 #include <set>
 
 #include "tests/mpi/main.h"
-#include "tools/planned.h"
-#include "tools/trainer.h"
+#include "tools/run/planned.h"
+#include "tools/run/trainer.h"
 
 const char* const kRanks = "2 3 4";
 

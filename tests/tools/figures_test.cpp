@@ -12,7 +12,7 @@
 #include "io/file.h"
 #include "io/metrics.h"
 #include "tests/tools/program.h"
-#include "tools/report.h"
+#include "tools/run/report.h"
 
 namespace mimo {
 namespace {

@@ -1,5 +1,5 @@
 // What people see of a run: one line that fits their terminal, and a guess of the time left that holds.
-#include "tools/progress.h"
+#include "tools/run/progress.h"
 
 #include <gtest/gtest.h>
 #include <pty.h>

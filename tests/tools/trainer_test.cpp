@@ -1,6 +1,6 @@
 // The rules of training, seen from outside: five steps against a trainer written apart, which weights decay,
 // what the schedule's keys mean, what a step leaves that is skipped.
-#include "tools/trainer.h"
+#include "tools/run/trainer.h"
 
 #include <gtest/gtest.h>
 

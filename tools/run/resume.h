@@ -1,7 +1,7 @@
 // What a run finds in its directory, and what it keeps of it: the checkpoint to go on from, what has changed
 // since that was written, and the files of before.
 #pragma once
-#include "tools/job.h"
+#include "tools/run/job.h"
 
 namespace mimo {
 

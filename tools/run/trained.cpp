@@ -1,8 +1,8 @@
-#include "tools/trained.h"
+#include "tools/run/trained.h"
 
 #include "data/tokenizer.h"
 #include "io/find.h"
-#include "tools/resume.h"
+#include "tools/run/resume.h"
 
 namespace mimo {
 

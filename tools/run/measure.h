@@ -3,7 +3,7 @@
 #include <array>
 
 #include "parallel/rates.h"
-#include "tools/job.h"
+#include "tools/run/job.h"
 
 namespace mimo {
 

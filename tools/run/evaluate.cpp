@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 
 #include "parallel/agreement.h"
-#include "tools/resume.h"
-#include "tools/trained.h"
+#include "tools/run/resume.h"
+#include "tools/run/trained.h"
 
 namespace mimo {
 

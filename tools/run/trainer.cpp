@@ -1,4 +1,4 @@
-#include "tools/trainer.h"
+#include "tools/run/trainer.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +10,7 @@
 #include "parallel/step_sums.h"
 #include "parallel/verify.h"
 #include "tensor/cuda.h"
-#include "tools/progress.h"
+#include "tools/run/progress.h"
 
 namespace mimo {
 namespace {

@@ -1,4 +1,4 @@
-#include "tools/profile.h"
+#include "tools/run/profile.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "tools/report.h"
+#include "tools/run/report.h"
 
 #include <fmt/format.h>
 

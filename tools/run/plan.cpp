@@ -6,9 +6,9 @@
 #include "parallel/agreement.h"
 #include "parallel/draw.h"
 #include "parallel/threads.h"
-#include "tools/commands.h"
-#include "tools/measure.h"
-#include "tools/planned.h"
+#include "tools/run/commands.h"
+#include "tools/run/measure.h"
+#include "tools/run/planned.h"
 
 namespace mimo {
 

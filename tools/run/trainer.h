@@ -13,8 +13,8 @@
 #include "parallel/optimizer.h"
 #include "parallel/simulate.h"
 #include "parallel/watchdog.h"
-#include "tools/measure.h"
-#include "tools/planned.h"
+#include "tools/run/measure.h"
+#include "tools/run/planned.h"
 
 namespace mimo {
 

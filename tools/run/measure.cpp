@@ -1,4 +1,4 @@
-#include "tools/measure.h"
+#include "tools/run/measure.h"
 
 #include <fmt/format.h>
 
@@ -11,7 +11,7 @@
 #include "data/loader.h"
 #include "nn/costs.h"
 #include "parallel/route.h"
-#include "tools/planned.h"
+#include "tools/run/planned.h"
 
 namespace mimo {
 namespace {

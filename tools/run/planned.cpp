@@ -1,4 +1,4 @@
-#include "tools/planned.h"
+#include "tools/run/planned.h"
 
 #include <fmt/format.h>
 
@@ -8,7 +8,7 @@
 #include "nn/costs.h"
 #include "parallel/route.h"
 #include "parallel/verify.h"
-#include "tools/measure.h"
+#include "tools/run/measure.h"
 
 namespace mimo {
 namespace {

@@ -16,13 +16,13 @@
 #include "parallel/buffers.h"
 #include "parallel/draw.h"
 #include "tensor/clock.h"
-#include "tools/commands.h"
-#include "tools/planned.h"
-#include "tools/profile.h"
-#include "tools/progress.h"
-#include "tools/report.h"
-#include "tools/resume.h"
-#include "tools/trainer.h"
+#include "tools/run/commands.h"
+#include "tools/run/planned.h"
+#include "tools/run/profile.h"
+#include "tools/run/progress.h"
+#include "tools/run/report.h"
+#include "tools/run/resume.h"
+#include "tools/run/trainer.h"
 
 namespace mimo {
 namespace {

@@ -2,7 +2,7 @@
 #pragma once
 #include "parallel/rates.h"
 #include "parallel/simulate.h"
-#include "tools/job.h"
+#include "tools/run/job.h"
 
 namespace mimo {
 

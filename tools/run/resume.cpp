@@ -1,4 +1,4 @@
-#include "tools/resume.h"
+#include "tools/run/resume.h"
 
 #include <algorithm>
 #include <charconv>

@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <vector>
 
-#include "tools/commands.h"
-#include "tools/trainer.h"
+#include "tools/run/commands.h"
+#include "tools/run/trainer.h"
 
 namespace mimo {
 

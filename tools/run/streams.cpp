@@ -1,4 +1,4 @@
-#include "tools/streams.h"
+#include "tools/run/streams.h"
 
 #include <fcntl.h>
 #include <unistd.h>

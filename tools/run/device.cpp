@@ -2,7 +2,7 @@
 #include "parallel/agreement.h"
 #include "parallel/device_world.h"
 #include "tensor/cuda.h"
-#include "tools/job.h"
+#include "tools/run/job.h"
 
 namespace mimo {
 

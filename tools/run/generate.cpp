@@ -4,7 +4,7 @@
 #include "data/fit.h"
 #include "data/tokenizer.h"
 #include "parallel/agreement.h"
-#include "tools/trained.h"
+#include "tools/run/trained.h"
 
 namespace mimo {
 namespace {
