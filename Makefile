@@ -80,7 +80,7 @@ GPU_OBJ    := $(if $(TOOLKIT),$(CUDA_OBJ),$(ABSENT_OBJ))
 GPU_LIBS   := $(if $(TOOLKIT),$(CUDA_LIBS))
 
 MAINS     := $(wildcard tools/*.cpp)
-TOOL_OBJ  := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/run/*.cpp))
+TOOL_OBJ  := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/run/*.cpp tools/run/*/*.cpp))
 BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 BIN       ?=
 PROGRAMS  := $(MAINS:tools/%.cpp=$(BIN)%)

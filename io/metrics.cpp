@@ -78,6 +78,12 @@ std::vector<Line> read_lines(const std::filesystem::path& path) {
 
 }  // namespace
 
+std::optional<double> StepMetrics::value(std::string_view name) const {
+  for (const auto& [key, value] : more)
+    if (key == name) return value;
+  return std::nullopt;
+}
+
 std::string to_json(const StepMetrics& m) {
   std::string s = "{\"step\":" + std::to_string(m.step) + ",\"loss\":" + (m.loss ? number(*m.loss) : "null") +
                   ",\"tokens\":" + std::to_string(m.tokens);

@@ -9,6 +9,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct StepMetrics {
   int64_t tokens = 0;          // that the language model read in this step
   double grad_norm = 0, lr = 0, step_seconds = 0, tokens_per_second = 0;
   std::vector<std::pair<std::string, double>> more;  // further values by name, in this order
+
+  std::optional<double> value(std::string_view name) const;  // of `more`
   bool operator==(const StepMetrics&) const = default;
 };
 

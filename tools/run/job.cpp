@@ -6,6 +6,7 @@
 #include "io/file.h"
 #include "io/find.h"
 #include "parallel/agreement.h"
+#include "tools/run/run_observer.h"
 
 namespace mimo {
 namespace {
@@ -26,6 +27,8 @@ Schema run_schema() {
   Schema schema;
   declare_run_keys(schema);
   declare_model_keys(schema);
+  for (const auto& [name, kind] : Registry<RunObserverKind>::all())
+    if (kind.declare) kind.declare(schema);
   return schema;
 }
 

@@ -6,6 +6,7 @@
 #include "io/checkpoint.h"
 #include "io/file.h"
 #include "tensor/text.h"
+#include "tools/run/run_observer.h"
 
 namespace mimo {
 namespace {
@@ -16,6 +17,12 @@ namespace fs = std::filesystem;
 fs::path unused(const fs::path& directory, const std::string& before, const std::string& after) {
   for (int n = 1;; ++n)
     if (fs::path p = directory / (before + std::to_string(n) + after); !fs::exists(p)) return p;
+}
+
+// Whether one that watches runs writes a file of that name.
+bool observed(const std::string& name) {
+  const auto& kinds = Registry<RunObserverKind>::all();
+  return std::any_of(kinds.begin(), kinds.end(), [&](const auto& k) { return k.second.file == name; });
 }
 
 bool filled(const fs::path& file) { return fs::is_regular_file(file) && fs::file_size(file) > 0; }
@@ -97,8 +104,7 @@ std::optional<fs::path> set_aside(const fs::path& run_dir) {
   std::vector<fs::path> written;
   for (const auto& entry : fs::directory_iterator(run_dir)) {
     const std::string name = entry.path().filename().string();
-    if (name == "checkpoints" || name == "metrics.jsonl" || name == "summary.json" || name == "report.html" ||
-        (name.starts_with("config.") && name.ends_with("toml")))
+    if (name == "checkpoints" || observed(name) || (name.starts_with("config.") && name.ends_with("toml")))
       written.push_back(entry.path());
   }
   fs::create_directory(aside);

@@ -1,24 +1,53 @@
-#include "tools/run/profile.h"
+// --profile: where the time of training steps goes on every rank, by module and kind of work, and by kernel.
+#include "tensor/profile.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "parallel/buffers.h"
 #include "tensor/text.h"
+#include "tools/run/run_observer.h"
 
 namespace mimo {
+namespace {
 
-void StepProfile::add(const LaunchProfile& launches, const std::vector<double>& clock, double wall,
-                      int64_t tokens) {
+class Profile : public RunObserver {
+ public:
+  explicit Profile(const RunContext& run) : run_(run) {}
+
+  void begin_step() override { launches_.emplace(); }
+  void end_step(const StepResult& result, double seconds, const std::vector<double>& clock) override {
+    add(seconds, clock, result.tokens);
+    launches_.reset();
+  }
+  void finished(const RunEnd&) override {
+    const std::vector<std::string> all = all_gather(run_.world, table());  // of every rank
+    run_.progress.say(joined(all, ""));                                    // on rank 0
+  }
+
+ private:
+  // The first ten steps are left out: they fill caches.
+  void add(double wall, const std::vector<double>& clock, int64_t tokens);
+  std::string table() const;
+
+  const RunContext& run_;
+  std::optional<LaunchProfile> launches_;                                        // of the step in hand
+  std::map<std::pair<std::string, std::string>, LaunchProfile::Entry> kernels_;  // module, op
+  std::vector<double> clock_, walls_;
+  int64_t seen_ = 0, tokens_ = 0;
+};
+
+void Profile::add(double wall, const std::vector<double>& clock, int64_t tokens) {
   constexpr int64_t kWarmUp = 10;
   if (++seen_ <= kWarmUp) return;
   walls_.push_back(wall);
   tokens_ += tokens;
   clock_.resize(clock.size());
   for (size_t i = 0; i < clock.size(); ++i) clock_[i] += clock[i];
-  for (const auto& [key, entry] : launches.entries()) {
+  for (const auto& [key, entry] : launches_->entries()) {
     LaunchProfile::Entry& e = kernels_[key];
     e.calls += entry.calls;
     e.seconds += entry.seconds;
@@ -26,8 +55,10 @@ void StepProfile::add(const LaunchProfile& launches, const std::vector<double>& 
   }
 }
 
-std::string StepProfile::table(int rank, const std::vector<std::string>& modules) const {
+std::string Profile::table() const {
   if (walls_.empty()) return "";
+  const int rank = run_.world.rank();
+  const std::vector<std::string> modules = run_.job.model.names();
   const double steps = static_cast<double>(walls_.size()),
                wall = std::accumulate(walls_.begin(), walls_.end(), 0.0);
   std::vector<double> sorted = walls_;
@@ -71,9 +102,10 @@ std::string StepProfile::table(int rank, const std::vector<std::string>& modules
   return out;
 }
 
-std::string StepProfile::tables(Communicator& world, const std::vector<std::string>& modules) const {
-  const std::vector<std::string> all = all_gather(world, table(world.rank(), modules));
-  return world.rank() == 0 ? joined(all, "") : "";
-}
+const Registry<RunObserverKind>::Entry entry{
+    {.name = "profile", .order = 40, .make = [](const RunContext& run) -> std::unique_ptr<RunObserver> {
+       return run.line.profile ? std::make_unique<Profile>(run) : nullptr;
+     }}};
 
+}  // namespace
 }  // namespace mimo
