@@ -407,10 +407,6 @@ std::string non_finite(Communicator& comm, std::span<const ShardedTensor> tensor
   return *names.begin() + (names.size() > 1 ? " and " + std::to_string(names.size() - 1) + " more" : "");
 }
 
-ShardedTensor sharded(const Parameter& p, const std::string& part, const Tensor& tensor, int rank) {
-  return {p.name + '/' + part, p.shape, p.shard, tensor, p.copies.empty() || p.copies.front() == rank};
-}
-
 void save_checkpoint(Communicator& comm, const fs::path& checkpoints, const TrainingState& state,
                      std::span<const ShardedTensor> tensors, int64_t keep) {
   if (const std::string bad = non_finite(comm, tensors); !bad.empty())

@@ -31,19 +31,6 @@
 
 namespace mimo {
 
-// This rank's part of a global tensor under its name in the checkpoint. All ranks together hold every
-// element; of several holders of the same shard one has `writes`.
-struct ShardedTensor {
-  std::string name;  // language.layers.3.mixer.in_proj.weight/value
-  Dims shape;        // global, at least one axis
-  Shard shard;
-  Tensor tensor;  // local, contiguous, in host memory: the shard's elements in storage order
-  bool writes = true;
-};
-
-// A tensor laid out as the parameter: its value, master copy or a moment.
-ShardedTensor sharded(const Parameter&, const std::string& part, const Tensor&, int rank);
-
 using Scalar = std::variant<int64_t, double, std::string>;
 
 struct TrainingState {
@@ -51,6 +38,7 @@ struct TrainingState {
   std::map<std::string, Scalar> scalars;  // data position, configuration, layout, ...
 };
 
+// Here and below tensors are in host memory.
 // Tensors with an element that is not finite, on any rank: "language.norm.weight/value and 3 more", the same
 // on all ranks; "" where there are none. Collective.
 std::string non_finite(Communicator& comm, std::span<const ShardedTensor>);
@@ -79,8 +67,9 @@ TrainingState read_training_state(const std::filesystem::path& checkpoint);
 // ConfigError, the same on all ranks, naming the file or tensor, what was expected and what was found; also
 // where an element is not finite.
 //
-// optional: names of tensors that may be in the checkpoint alone (they are left there) or here alone (they
-// stay as they are, and are added to `lacking`).
+// optional: the same on all ranks; names of tensors that may be in the checkpoint alone (they are left there,
+// unread: so some of its tensors are loaded, such as weights without moments) or here alone (they stay as
+// they are, and are added to `lacking`).
 TrainingState load_checkpoint(Communicator& comm, const std::filesystem::path& checkpoint,
                               std::span<const ShardedTensor>,
                               const std::function<bool(const std::string&)>& optional = nullptr,

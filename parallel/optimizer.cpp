@@ -12,16 +12,31 @@ Tensor table(const std::vector<V>& values) {
   return Tensor::of(std::vector<uint8_t>(bytes, bytes + values.size() * sizeof(V)));
 }
 
+// The elements of a portion, where they lie.
+Tensor elements(const Tensor& t, const Optimizer::Portion& p) {
+  if (p.end - p.begin == t.numel()) return t;
+  return t.view({t.numel()}).slice(p.begin, p.end);
+}
+
+bool has_master(const Parameter& p) { return p.value.dtype() != acc_of(p.value.dtype()); }
+std::string master_name(const Parameter& p) { return p.name + "/master"; }
+
 }  // namespace
 
-Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const AdamOptions& options)
+Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const AdamOptions& options,
+                     const PortionOf& portion_of)
     : options_(options) {
   for (Parameter* p : parameters) {
     if (!p->trainable) continue;
     const DType acc = acc_of(p->value.dtype());
-    State s{p, p->value, Tensor::zeros(p->value.shape(), acc), Tensor::zeros(p->value.shape(), acc)};
-    if (p->value.dtype() != acc) s.master = cast(p->value, acc);
-    states_.push_back(std::move(s));
+    const Portion portion = portion_of(*p);
+    const Tensor value = elements(p->value, portion);
+    states_.push_back({.parameter = p,
+                       .portion = portion,
+                       .shard = cut(p->shard, portion.begin, portion.end),
+                       .master = has_master(*p) ? cast(value, acc) : value,
+                       .m = Tensor::zeros(value.shape(), acc),
+                       .v = Tensor::zeros(value.shape(), acc)});
   }
 }
 
@@ -40,12 +55,12 @@ void Optimizer::update(double lr, double scale, int64_t t) {
       std::vector<AdamTensor<T>> tensors;
       int64_t total = 0;
       for (const State& s : states_) {
-        const int64_t n = s.parameter->value.numel();
+        const int64_t n = s.m.numel();
         if (s.parameter->value.dtype() != dtype || n == 0) continue;
         tensors.push_back({.n = n,
-                           .param = s.parameter->value.data<T>(),
+                           .param = s.parameter->value.data<T>() + s.portion.begin,
                            .master = s.master.data<A>(),
-                           .grad = s.parameter->grad.data<A>(),
+                           .grad = s.parameter->grad.data<A>() + s.portion.begin,
                            .m = s.m.data<A>(),
                            .v = s.v.data<A>(),
                            .decay = s.parameter->decay ? 1.0 : 0.0});
@@ -64,6 +79,26 @@ void Optimizer::update(double lr, double scale, int64_t t) {
 void Optimizer::zero_gradients() {
   for (State& s : states_)
     if (s.parameter->grad.numel() > 0) fill(s.parameter->grad, 0);
+}
+
+std::vector<ShardedTensor> Optimizer::tensors(int rank) const {
+  std::vector<ShardedTensor> out;
+  for (const State& s : states_) {
+    const Parameter& p = *s.parameter;
+    const auto add = [&](const std::string& name, const Tensor& t) {
+      out.push_back({name, p.shape, s.shard, t, is_first(rank, s.portion.copies)});
+    };
+    if (has_master(p)) add(master_name(p), s.master);
+    add(p.name + "/exp_avg", s.m);
+    add(p.name + "/exp_avg_sq", s.v);
+  }
+  return out;
+}
+
+void Optimizer::restart(const std::set<std::string>& masters) {
+  for (const State& s : states_)
+    if (has_master(*s.parameter) && masters.contains(master_name(*s.parameter)))
+      copy_into(s.master, cast(elements(s.parameter->value, s.portion), s.master.dtype()));
 }
 
 }  // namespace mimo

@@ -12,7 +12,7 @@ void add_gradients(StepSums& step, int module, std::span<Parameter* const> param
     std::vector<int64_t> pointers, counts;
     for (const Parameter* p : parameters) {
       if (!p->has_gradient() || p->grad.dtype() != dtype) continue;
-      if (!p->copies.empty() && p->copies[0] != world_rank) continue;
+      if (!is_first(world_rank, p->copies)) continue;
       pointers.push_back(reinterpret_cast<int64_t>(p->grad.raw()));
       counts.push_back(p->grad.numel());
     }

@@ -22,4 +22,10 @@ void materialize(Parameter& p, DType dtype, uint64_t seed) {
   p.grad = p.trainable ? Tensor::zeros(p.value.shape(), acc_of(dtype)) : Tensor();
 }
 
+bool is_first(int rank, const std::vector<int>& copies) { return copies.empty() || copies.front() == rank; }
+
+ShardedTensor sharded_value(const Parameter& p, int rank) {
+  return {p.name + "/value", p.shape, p.shard, p.value, is_first(rank, p.copies)};
+}
+
 }  // namespace mimo

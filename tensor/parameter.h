@@ -31,6 +31,22 @@ struct Parameter {
   bool has_gradient() const { return trainable && grad.defined() && grad.numel() > 0; }
 };
 
+// Of ranks that hold the same elements, the first speaks for all; of an empty list every rank does.
+bool is_first(int rank, const std::vector<int>& copies);
+
+// A rank's part of a global tensor under a name of its own. All ranks together hold every element; of several
+// holders of the same shard one has `writes`.
+struct ShardedTensor {
+  std::string name;  // language.layers.3.mixer.in_proj.weight/value
+  Dims shape;        // global, at least one axis
+  Shard shard;
+  Tensor tensor;  // local, contiguous: the shard's elements in storage order
+  bool writes = true;
+};
+
+// The value of a parameter: NAME/value.
+ShardedTensor sharded_value(const Parameter&, int rank);
+
 // Allocates p.value of local_shape(p.shard) and fills it from (seed, name, global index), so that an element
 // is the same in every layout and, but for rounding, in every dtype; allocates p.grad (zeros), undefined
 // unless trainable.

@@ -12,6 +12,7 @@
 
 #include "io/file.h"
 #include "io/hdf5.h"
+#include "parallel/optimizer.h"
 #include "parallel/transports.h"
 #include "tests/io/temp_dir.h"
 #include "tests/io/thread_ranks.h"
@@ -162,24 +163,73 @@ TEST(Checkpoint, OneRankWithItsOwnCommunicator) {
   p.shard = whole(p.shape);
   p.value = Tensor::of<float>({1, 2, 3});
   p.copies = {0};
-  const Tensor m = Tensor::of<float>({4, 5, 6});
-  save_checkpoint(*comm, dir.path(), {1, {}},
-                  std::vector{sharded(p, "value", p.value, 0), sharded(p, "m", m, 0)});
+  save_checkpoint(*comm, dir.path(), {1, {}}, std::vector{sharded_value(p, 0)});
   p.value = Tensor::zeros({3}, DType::f32);
-  const Tensor n = Tensor::zeros({3}, DType::f32);
-  load_checkpoint(*comm, dir / "step_00000001",
-                  std::vector{sharded(p, "value", p.value, 0), sharded(p, "m", n, 0)});
+  load_checkpoint(*comm, dir / "step_00000001", std::vector{sharded_value(p, 0)});
   EXPECT_EQ(p.value.to_vector<float>(), (std::vector<float>{1, 2, 3}));
-  EXPECT_EQ(n.to_vector<float>(), (std::vector<float>{4, 5, 6}));
 }
 
 TEST(Checkpoint, TheFirstCopyWrites) {
   Parameter p;
   p.copies = {2, 5};
-  EXPECT_TRUE(sharded(p, "value", {}, 2).writes);
-  EXPECT_FALSE(sharded(p, "value", {}, 5).writes);
+  EXPECT_TRUE(sharded_value(p, 2).writes);
+  EXPECT_FALSE(sharded_value(p, 5).writes);
   p.copies = {};
-  EXPECT_TRUE(sharded(p, "value", {}, 5).writes);
+  EXPECT_TRUE(sharded_value(p, 5).writes);
+}
+
+// A rank's parameter and an optimizer of a part of its state: the whole parameter on every rank, and of what
+// is kept for it one of `ranks` parts that differ in size.
+struct Learner {
+  Parameter p;
+  std::unique_ptr<Optimizer> optimizer;
+  Learner(int rank, int ranks) {
+    p.name = "language.fused.weight", p.shape = {3, 12};
+    p.shard = split(p.shape, 1, {8, 4}, 0, 1);
+    for (int r = 0; r < ranks; ++r) p.copies.push_back(r);
+    materialize(p, DType::bf16, 1);
+    optimizer = std::make_unique<Optimizer>(std::vector{&p}, AdamOptions{}, [=](const Parameter& q) {
+      const int64_t n = q.value.numel();
+      const auto end = [&](int r) { return r * r * n / (ranks * ranks); };
+      return Optimizer::Portion{end(rank), end(rank + 1), {rank}};
+    });
+  }
+  std::vector<ShardedTensor> tensors(int rank) const {
+    std::vector<ShardedTensor> all = optimizer->tensors(rank);
+    all.push_back(sharded_value(p, rank));
+    return all;
+  }
+};
+
+TEST(Checkpoint, AStateMayBeCutUnlikeItsParameter) {
+  for (const int from : {1, 2, 3})
+    for (const int to : {1, 2, 3}) {
+      TempDir dir;
+      EXPECT_EQ(common_error(ThreadRanks::run(from,
+                                              [&](Communicator& comm) {
+                                                const Learner l(comm.rank(), from);
+                                                const auto tensors = l.tensors(comm.rank());
+                                                EXPECT_EQ(tensors.size(), 4u);
+                                                for (const ShardedTensor& t : tensors) fill(t, 7);
+                                                save_checkpoint(comm, dir.path(), {7, {}}, tensors);
+                                              })),
+                "");
+      const auto read = [&](bool weights_alone) {
+        return common_error(ThreadRanks::run(to, [&](Communicator& comm) {
+          const Learner l(comm.rank(), to);
+          std::vector<ShardedTensor> tensors = l.tensors(comm.rank());
+          if (weights_alone) tensors.erase(tensors.begin(), tensors.end() - 1);
+          for (const ShardedTensor& t : tensors) mimo::fill(t.tensor, 0);
+          const auto state = [&](const std::string& name) {
+            return weights_alone && !name.ends_with("/value");
+          };
+          load_checkpoint(comm, dir / "step_00000007", tensors, state);
+          for (const ShardedTensor& t : tensors) EXPECT_EQ(difference(t, 7), "") << from << " to " << to;
+        }));
+      };
+      EXPECT_EQ(read(false), "");
+      EXPECT_EQ(read(true), "");
+    }
 }
 
 TEST(Checkpoint, AnyHdf5ClientSeesWholeTensorsByName) {
@@ -302,6 +352,31 @@ TEST(Checkpoint, OtherModelsAreRefusedByTensor) {
       place +
           "language.embed.weight/value] tensor differs: expected shape [7, 4] f32, found shape [7, 4] bf16" +
           hint);
+}
+
+// What may be left in the checkpoint is left there; all else is asked for and found, or refused.
+TEST(Checkpoint, SomeOfItsTensorsAreLoaded) {
+  TempDir dir;
+  ASSERT_EQ(save(dir.path(), 10, 2), "");
+  const auto load_some = [&](const std::string& prefix, const std::string& renamed = "") {
+    return common_error(ThreadRanks::run(3, [&](Communicator& comm) {
+      auto tensors = model(comm.rank(), 3);
+      std::erase_if(tensors, [&](const ShardedTensor& t) { return !t.name.starts_with(prefix); });
+      if (!renamed.empty()) tensors[0].name = renamed;
+      std::set<std::string> lacking;
+      load_checkpoint(
+          comm, dir / "step_00000010", tensors,
+          [](const std::string& name) { return !name.starts_with("language.layers."); }, &lacking);
+      EXPECT_TRUE(lacking.empty());
+      for (const ShardedTensor& t : tensors) EXPECT_EQ(difference(t, 10), "");
+    }));
+  };
+  EXPECT_EQ(load_some("language.layers."), "");
+  EXPECT_CONTAINS(load_some("language.layers.1"),
+                  "language.layers.0.mixer.in_proj.weight/value] tensor not in the model");
+  EXPECT_CONTAINS(
+      load_some("language.layers.", "language.layers.9.weight/value"),
+      "language.layers.9.weight/value] tensor missing: expected shape [28, 6] bf16, found no such");
 }
 
 // Saves one tensor of 4 x 2 from two ranks with these shards.

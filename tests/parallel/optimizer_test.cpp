@@ -94,6 +94,48 @@ TEST_P(Update, IsAdamWByItsClosedForm) {
 INSTANTIATE_TEST_SUITE_P(DTypes, Update, testing::Values(DType::f32, DType::bf16, DType::f64),
                          [](const auto& dtype) { return std::string(name_of(dtype.param)); });
 
+// Cut in portions, the updates are bit for bit those of the whole, each of its own elements alone.
+TEST_P(Update, OfPortionsIsThatOfTheWhole) {
+  const DType dtype = GetParam();
+  constexpr int64_t n = 37;
+  const std::vector<int64_t> ends = {0, 5, 5, 30, n};  // one of none
+  Parameter whole = parameter("p", n, dtype, true), parts = parameter("p", n, dtype, true);
+  Optimizer one({&whole}, kOptions);
+  std::vector<Optimizer> cut;
+  for (size_t i = 0; i + 1 < ends.size(); ++i)
+    cut.emplace_back(std::vector{&parts}, kOptions, [&](const Parameter&) {
+      return Optimizer::Portion{ends[i], ends[i + 1], {static_cast<int>(i)}};
+    });
+  for (int t = 1; t <= kSteps; ++t) {
+    for (Parameter* p : {&whole, &parts})
+      dispatch(p->grad.dtype(), [&]<class A>() {
+        for (int64_t i = 0; i < n; ++i) p->grad.data<A>()[i] = static_cast<A>(gradient(i, t));
+      });
+    one.update(rate(t), scale(t), t);
+    for (Optimizer& o : cut) o.update(rate(t), scale(t), t);
+    EXPECT_EQ(numbers(parts.value), numbers(whole.value)) << "update " << t;
+  }
+  const Optimizer::State& all = one.states()[0];
+  EXPECT_EQ(all.shard, whole.shard);
+  for (size_t i = 0; i < cut.size(); ++i) {
+    const Optimizer::State& s = cut[i].states()[0];
+    EXPECT_EQ(numel(s.shard), ends[i + 1] - ends[i]);
+    for (const auto& [mine, its] : {std::pair{s.master, all.master}, {s.m, all.m}, {s.v, all.v}})
+      EXPECT_EQ(numbers(mine), numbers(its.slice(ends[i], ends[i + 1]))) << "portion " << i;
+    for (const ShardedTensor& t : cut[i].tensors(2)) EXPECT_EQ(t.writes, i == 2) << t.name;
+  }
+}
+
+// A master copy that a checkpoint lacked is the parameter's value again.
+TEST(Master, RestartsAtTheParameter) {
+  Parameter p = parameter("p", 8, DType::bf16, true), q = parameter("q", 8, DType::bf16, true);
+  Optimizer optimizer({&p, &q}, kOptions, [](const Parameter&) { return Optimizer::Portion{3, 8, {}}; });
+  for (Optimizer::State& s : optimizer.states()) fill(s.master, 100);
+  optimizer.restart({"p/master", "q/exp_avg"});
+  EXPECT_EQ(numbers(optimizer.states()[0].master), numbers(p.value.slice(3, 8)));
+  EXPECT_EQ(numbers(optimizer.states()[1].master), std::vector<double>(5, 100));
+}
+
 // Nearest of the two bf16 around x, by distance; of two equally near the one whose last bit is 0.
 uint16_t nearest(float x) {
   const auto lower = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16);  // towards zero

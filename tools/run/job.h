@@ -23,6 +23,7 @@ struct Job {
   Layout layout;  // modules in the model's order
   Device device;  // of this rank; which of several GPUs is chosen by open_device
   int waves = 1;
+  bool trains = true;  // false: all is frozen, so that there are weights alone
   std::filesystem::path run_dir;
 
   int64_t global_batch() const { return config.get<int64_t>("train.global_batch"); }

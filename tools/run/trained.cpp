@@ -28,6 +28,9 @@ Job trained_job(const CommandLine& line, int ranks, std::filesystem::path& check
   job.run_dir = run_dir;
   job.device = device_of(job.config);
   refuse(changes_since(checkpoint, job), {kModel}, checkpoint, job.config);
+  job.trains = false;
+  job.model.freezing = {.freeze = {"*"}, .unfreeze = {}};
+  settle_backward(job.model);
   return job;
 }
 

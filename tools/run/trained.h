@@ -9,7 +9,8 @@
 namespace mimo {
 
 // A trained run as a job of any number of ranks: configured as its checkpoint was, or by --config where that
-// is named. Its layout is of no concern; the command line may give another. Throws ConfigError.
+// is named. Its layout is of no concern; the command line may give another. It trains nothing: its trainer
+// has no gradients, moments or master copies. Throws ConfigError.
 Job trained_job(const CommandLine&, int ranks, std::filesystem::path& checkpoint);
 
 // Reads until <end>, or as many tokens as fit.

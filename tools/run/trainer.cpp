@@ -167,7 +167,7 @@ Trainer::Trainer(const Job& job, World& host)
       order_(job.data->train.samples(), static_cast<uint64_t>(job.config.get<int64_t>("train.seed"))) {
   const Config& c = job_.config;
   watchdog_ = std::make_unique<Watchdog>(world_, c.get<double>("run.hang_timeout"),
-                                         [this](const Action& a) { return train_->graph.describe(a); });
+                                         [this](const Action& a) { return eval_->graph.describe(a); });
   watchdog_->begin("setting up the run");
   groups_ = std::make_unique<Groups>(world_, groups_of(job_, rank_));
 
@@ -189,10 +189,12 @@ Trainer::Trainer(const Job& job, World& host)
         all, AdamOptions{c.get<double>("train.beta1"), c.get<double>("train.beta2"),
                          c.get<double>("train.eps"), c.get<double>("train.weight_decay")});
   }
-  train_ = make_pass(false, job_.waves);
   eval_ = make_pass(true, job_.waves);
-  loader_ = std::make_unique<Loader>(job_.data->train, job_.data->header, job_.cuts, job_.model.dtype,
-                                     static_cast<int>(c.get<int64_t>("data.workers")));
+  if (job_.trains) {
+    train_ = make_pass(false, job_.waves);
+    loader_ = std::make_unique<Loader>(job_.data->train, job_.data->header, job_.cuts, job_.model.dtype,
+                                       static_cast<int>(c.get<int64_t>("data.workers")));
+  }
   watchdog_->end();
 }
 
@@ -311,6 +313,7 @@ struct Trainer::StepInHand : LoaderHooks {
 };
 
 StepResult Trainer::step(const std::function<void()>& before_update) {
+  MIMO_CHECK(job_.trains, "a step of a job that trains nothing");
   const int64_t batch = job_.global_batch();
   prefetch();
   const std::vector<int64_t> samples = order_.samples(position_, batch);
@@ -429,13 +432,8 @@ Evaluation Trainer::evaluate(int64_t first, int64_t end) {
 
 std::vector<ShardedTensor> Trainer::tensors() {
   std::vector<ShardedTensor> out;
-  for (Parameter* p : parameters()) out.push_back(sharded(*p, "value", p->value, rank_));
-  for (const Optimizer::State& s : optimizer_->states()) {
-    if (s.master.dtype() != s.parameter->value.dtype())
-      out.push_back(sharded(*s.parameter, "master", s.master, rank_));
-    out.push_back(sharded(*s.parameter, "exp_avg", s.m, rank_));
-    out.push_back(sharded(*s.parameter, "exp_avg_sq", s.v, rank_));
-  }
+  for (Parameter* p : parameters()) out.push_back(sharded_value(*p, rank_));
+  for (ShardedTensor& t : optimizer_->tensors(rank_)) out.push_back(std::move(t));
   return out;
 }
 
@@ -488,12 +486,14 @@ int64_t Trainer::load(const std::filesystem::path& checkpoint) {
   TrainingState state;
   // Where other parameters may be frozen than before: one trained from here on begins with moments of zero
   // (which take the first 1 / (1 - beta2) updates to fill: bias is corrected for the run's updates, not its
-  // own); one frozen from here on leaves its own behind.
+  // own); one frozen from here on leaves its own behind. Who trains nothing leaves them all.
   const auto& allowed = job_.config.get<std::vector<std::string>>("resume.allow");
   const bool thawed = std::any_of(allowed.begin(), allowed.end(), [](const std::string& key) {
     return key == "train.freeze" || key == "train.unfreeze";
   });
-  const auto optional = [&](const std::string& name) { return thawed && !name.ends_with("/value"); };
+  const auto optional = [&](const std::string& name) {
+    return (thawed || !job_.trains) && !name.ends_with("/value");
+  };
   std::set<std::string> lacking;
   watched("reading the checkpoint " + checkpoint.string(), [&] {
     const std::vector<ShardedTensor> here = tensors(), host = on_device ? on_host(here, false) : here;
@@ -501,9 +501,7 @@ int64_t Trainer::load(const std::filesystem::path& checkpoint) {
     for (size_t i = 0; on_device && i < here.size(); ++i)
       if (!lacking.contains(here[i].name)) copy_across(here[i].tensor, host[i].tensor);
   });
-  for (const Optimizer::State& s : optimizer_->states())
-    if (lacking.contains(sharded(*s.parameter, "master", s.master, rank_).name))
-      copy_into(s.master, cast(s.parameter->value, s.master.dtype()));
+  optimizer_->restart(lacking);
   const auto count = [&](const std::string& name) {
     const auto found = state.scalars.find(name);
     const int64_t* n = found == state.scalars.end() ? nullptr : std::get_if<int64_t>(&found->second);

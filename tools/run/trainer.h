@@ -119,12 +119,13 @@ class Trainer {
   std::map<std::pair<int, int>, std::unique_ptr<Stage>> stages_;
   PredictingStage* last_ = nullptr;  // the stage that predicts, if held here
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<Pass> train_, eval_, read_;  // read_: of one sample, made when it is asked for
+  std::unique_ptr<Pass> train_, eval_,
+      read_;  // train_: where the job trains; read_: of one sample, when asked for
   std::unique_ptr<Watchdog> watchdog_;
   StepClock clock_;
   std::vector<Observer*> observers_;  // from outside
   SampleOrder order_;
-  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<Loader> loader_;  // as train_
   int64_t done_ = 0, position_ = 0, updates_ = 0, requested_ = 0;
 };
 
