@@ -93,7 +93,7 @@ void Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> si
   reducing_.clear();
   come_to_.clear();
   reduced_ = 0;
-  bind_routes();
+  bind_crossings();
   for (const Action& a : plan_.order) {
     progress();
     switch (a.kind) {
@@ -126,18 +126,19 @@ void Executor::step(std::span<const Wave> waves, std::span<const SampleSizes> si
 }
 
 // Sizes are known to all ranks: what crosses every edge in every wave is computed, not negotiated.
-void Executor::bind_routes() {
-  routes_.clear();
+void Executor::bind_crossings() {
+  crossings_.clear();
   std::vector<bool> bound(edges_.size());
   for (const PlanGraph::Edge& e : graph_.edges()) {
     if ((!mine(e.src) && !mine(e.dst)) || bound[e.stage_edge]) continue;
     bound[e.stage_edge] = true;
+    const EdgeSpec& edge = edges_[e.stage_edge];
     const PlanGraph::Node &src = graph_.nodes()[e.src], &dst = graph_.nodes()[e.dst];
     for (int w = 0; w < plan_.waves; ++w) {
-      auto& routes = routes_[{e.stage_edge, w}];
-      routes = route(waves_[w], src.module, dst.module,
-                     [&](int64_t sample) { return edges_[e.stage_edge].rows(sizes_[sample]); });
-      for (const Route& r : routes) {
+      Crossing& c = crossings_[{e.stage_edge, w}];
+      c.routes =
+          route(waves_[w], src.module, dst.module, [&](int64_t sample) { return edge.rows(sizes_[sample]); });
+      for (const Route& r : c.routes) {
         const Action a{.kind = Kind::send_forward,
                        .module = src.module,
                        .stage = src.stage,
@@ -147,15 +148,42 @@ void Executor::bind_routes() {
                        .dst_lane = r.dst_lane};
         graph_.edge(a);  // throws where the plan does not link these lanes
       }
+      c.src = lay(edge, true, w);
+      c.dst = lay(edge, false, w);
     }
   }
 }
 
-int64_t Executor::rows(int stage_edge, int wave, bool source, int lane) const {
-  int64_t n = 0;
-  for (const Route& r : routes_.at({stage_edge, wave}))
-    if ((source ? r.src_lane : r.dst_lane) == lane) n += r.rows;
-  return n;
+// How the rows of every lane at one end of an edge lie.
+std::vector<Spread> Executor::lay(const EdgeSpec& edge, bool source, int wave) const {
+  const int module = source ? edge.edge.src_module : edge.edge.dst_module;
+  const int stage = source ? edge.edge.src_stage : edge.edge.dst_stage;
+  const EdgeSpec::SpreadOf& spread_of = source ? edge.src_spread : edge.dst_spread;
+  const std::vector<int>& nodes = graph_.lanes(module, stage);
+  std::vector<int64_t> rows(nodes.size());
+  std::vector<std::vector<SampleSizes>> samples(nodes.size());
+  const Wave& w = waves_[wave];
+  for (size_t i = 0; i < w.samples.size(); ++i) {
+    const SampleSizes& s = sizes_[w.samples[i]];
+    const int lane = w.lane.at(module)[i];
+    rows.at(lane) += edge.rows(s);
+    if (spread_of) samples[lane].push_back(s);
+  }
+  std::vector<Spread> out;
+  for (size_t lane = 0; lane < nodes.size(); ++lane) {
+    out.push_back(spread_of ? spread_of(samples[lane]) : one_part(rows[lane]));
+    check_spread(out.back(), rows[lane], static_cast<int>(graph_.nodes()[nodes[lane]].ranks.size()));
+  }
+  return out;
+}
+
+// That this rank has at one end of an edge.
+int64_t Executor::rows(int stage_edge, int wave, bool source, int node) const {
+  const Crossing& c = crossings_.at({stage_edge, wave});
+  const PlanGraph::Node& n = graph_.nodes()[node];
+  const Spread& spread = (source ? c.src : c.dst)[n.lane];
+  const auto at = std::find(n.ranks.begin(), n.ranks.end(), rank_) - n.ranks.begin();
+  return rows_of(spread[part_of(static_cast<int>(at), static_cast<int>(n.ranks.size()), spread)]);
 }
 
 void Executor::progress() {
@@ -219,8 +247,8 @@ void Executor::forward(const Action& a) {
                                                    std::to_string(y.size()));
   for (int e : local.out) {
     const EdgeSpec& edge = edges_[e];
-    expect(y[index_of(local.outputs, edge.edge.src_port)], {rows(e, a.wave, true, a.lane), edge.width},
-           edge.dtype, graph_.describe(a) + ", its output");
+    expect(y[index_of(local.outputs, edge.edge.src_port)], {rows(e, a.wave, true, n), edge.width}, edge.dtype,
+           graph_.describe(a) + ", its output");
   }
   for (const Tensor& loss : held.step->losses())
     MIMO_CHECK(loss.shape() == Dims{1},
@@ -244,7 +272,7 @@ std::vector<Tensor> Executor::inputs(const Local& local, Held& held, const Actio
     const size_t port = index_of(local.inputs, edge.edge.dst_port);
     Tensor& t = held.arrived[i];
     if (!t.defined()) t = Tensor::empty({0, edge.width}, edge.dtype);
-    MIMO_CHECK(t.dim(0) == rows(local.in[i], a.wave, false, a.lane), "an input is not complete");
+    MIMO_CHECK(t.dim(0) == rows(local.in[i], a.wave, false, graph_.node(a)), "an input is not complete");
     carries[port] = carries[port] || carries_gradient_[local.in[i]];
     if (!x[port].defined()) {
       x[port] = t;
@@ -284,7 +312,7 @@ void Executor::backward(const Action& a) {
     const EdgeSpec& edge = edges_[local.out[i]];
     Tensor g = std::move(held.returned[i]);
     if (!g.defined()) g = Tensor::empty({0, edge.width}, edge.dtype);
-    MIMO_CHECK(g.dim(0) == rows(local.out[i], a.wave, true, a.lane), "a gradient is not complete");
+    MIMO_CHECK(g.dim(0) == rows(local.out[i], a.wave, true, n), "a gradient is not complete");
     roots.push_back(g.with_node(held.nodes[index_of(local.outputs, edge.edge.src_port)]));
     gradients.push_back(std::move(g));
   }
@@ -315,7 +343,7 @@ void Executor::backward(const Action& a) {
     const EdgeSpec& edge = edges_[local.in[i]];
     const size_t port = index_of(local.inputs, edge.edge.dst_port);
     if (!held.leaves[port] || held.input_gradients[port].defined()) continue;
-    const Dims shape{rows(local.in[i], a.wave, false, a.lane), edge.width};
+    const Dims shape{rows(local.in[i], a.wave, false, n), edge.width};
     const Tensor& g = held.leaves[port]->grad;
     if (g.defined()) expect(g, shape, edge.dtype, graph_.describe(a) + ", the gradient of an input");
     held.input_gradients[port] = g.defined() ? contiguous(g) : Tensor::zeros(shape, edge.dtype);
@@ -349,38 +377,39 @@ void Executor::transfer(const Action& a) {
     held.returned.resize(forward ? 0 : local.out.size());
     into = forward ? &held.arrived[index_of(local.in, e.stage_edge)]
                    : &held.returned[index_of(local.out, e.stage_edge)];
-    into_rows = rows(e.stage_edge, a.wave, !forward, forward ? a.dst_lane : a.lane);
+    into_rows = rows(e.stage_edge, a.wave, !forward, to);
   }
 
   std::vector<P2P> messages;
-  for (const Route& r : routes_.at({e.stage_edge, a.wave})) {
+  const Crossing& c = crossings_.at({e.stage_edge, a.wave});
+  const Spread &src = c.src[a.lane], &dst = c.dst[a.dst_lane];
+  for (const Route& r : c.routes) {
     if (r.src_lane != a.lane || r.dst_lane != a.dst_lane) continue;
-    const int64_t from_begin = forward ? r.src_begin : r.dst_begin;
-    const int64_t to_begin = forward ? r.dst_begin : r.src_begin;
-    for (int j = 0; j < static_cast<int>(to_ranks.size()); ++j) {
-      const int giver = sender(from_ranks, to_ranks, j), taker = to_ranks[j];
-      if (giver != rank_ && taker != rank_) continue;
-      const bool all = r.rows == into_rows && have.defined() && r.rows == have.dim(0);
-      if (giver == rank_ && taker == rank_ && all) {
+    for (const Piece& p : forward ? pieces(r, from_ranks, src, to_ranks, dst)
+                                  : pieces(reversed(r), from_ranks, dst, to_ranks, src)) {
+      if (p.src != rank_ && p.dst != rank_) continue;
+      const bool all = p.rows == into_rows && have.defined() && p.rows == have.dim(0);
+      if (p.src == rank_ && p.dst == rank_ && all) {
         *into = have;
         continue;
       }
-      if (taker == rank_ && !into->defined()) {
+      if (p.dst == rank_ && !into->defined()) {
         const MemoryLabel label(graph_.modules()[graph_.nodes()[to].module]);
         *into = Tensor::empty({into_rows, edge.width}, edge.dtype);
       }
-      if (giver == rank_ && taker == rank_)
-        copy_into(into->slice(to_begin, to_begin + r.rows), have.slice(from_begin, from_begin + r.rows));
-      else if (giver == rank_)
-        messages.push_back({true, taker, have.slice(from_begin, from_begin + r.rows)});
+      if (p.src == rank_ && p.dst == rank_)
+        copy_into(into->slice(p.dst_begin, p.dst_begin + p.rows),
+                  have.slice(p.src_begin, p.src_begin + p.rows));
+      else if (p.src == rank_)
+        messages.push_back({true, p.dst, have.slice(p.src_begin, p.src_begin + p.rows)});
       else
-        messages.push_back({false, giver, into->slice(to_begin, to_begin + r.rows)});
+        messages.push_back({false, p.src, into->slice(p.dst_begin, p.dst_begin + p.rows)});
     }
   }
   if (!messages.empty()) {
-    Communicator& c = forward ? transfers_forward_ : transfers_backward_;
+    Communicator& group = forward ? transfers_forward_ : transfers_backward_;
     observer_->started(a);
-    pending_.push_back({c.exchange(messages, current_stream()), a, from, to});
+    pending_.push_back({group.exchange(messages, current_stream()), a, from, to});
   }
 
   if (!mine(from)) return;

@@ -3,10 +3,9 @@
 //
 // A reduction is started as soon as the last backward has come to its bucket, in the order of the plan, and
 // waited for before the step reduction. A transfer posts its messages and returns; whoever uses what it
-// brings waits for it. A receiver that is itself among the sender's ranks (colocated modules) takes what lies
-// there: the very tensor where it is all of the input, else a copy. Else rank j of the receiving block gets
-// it from rank j mod size of the sending one; the same holds backwards, because all ranks of a block hold the
-// same output and the same gradient of their input.
+// brings waits for it. Which rank gives which rows to which is said by spread.h: a receiver that has them
+// itself (colocated modules) takes what lies there, the very tensor where it is all of the input, else a
+// copy. The same holds backwards: the gradient of an input or output lies as it does.
 #pragma once
 #include <functional>
 #include <map>
@@ -17,7 +16,7 @@
 
 #include "parallel/communicator.h"
 #include "parallel/plan.h"
-#include "parallel/route.h"
+#include "parallel/spread.h"
 #include "parallel/stage.h"
 
 namespace mimo {
@@ -28,6 +27,10 @@ struct EdgeSpec {
   int64_t width = 0;
   DType dtype = DType::f32;
   std::function<int64_t(const SampleSizes&)> rows;  // of one sample
+  // How the rows of a lane's samples lie over its block where they leave and where they enter; null: on one
+  // part, so that all ranks of the block have the same.
+  using SpreadOf = std::function<Spread(const std::vector<SampleSizes>&)>;
+  SpreadOf src_spread = nullptr, dst_spread = nullptr;
 };
 
 // What the executor calls where the plan says so.
@@ -89,10 +92,11 @@ class Executor {
   std::vector<Tensor> inputs(const Local&, Held&, const Action&) const;
   void transfer(const Action&);
   void reduce_ready();
-  void bind_routes();
+  void bind_crossings();
+  std::vector<Spread> lay(const EdgeSpec&, bool source, int wave) const;
   void progress();
   void wait_for(std::vector<Pending>&, const std::function<bool(const Pending&)>& wanted);
-  int64_t rows(int stage_edge, int wave, bool source, int lane) const;
+  int64_t rows(int stage_edge, int wave, bool source, int node) const;
   bool mine(int node) const { return local_.count(node) != 0; }
 
   const PlanGraph& graph_;
@@ -111,8 +115,13 @@ class Executor {
   Observer* observer_ = nullptr;
   Sums* sums_ = nullptr;
   double scale_ = 1;
-  std::map<std::pair<int, int>, std::vector<Route>> routes_;  // (stage edge, wave)
-  std::map<std::pair<int, int>, Held> held_;                  // (node, wave)
+  // What crosses a stage edge in a wave, and how it lies at both ends, by lane.
+  struct Crossing {
+    std::vector<Route> routes;
+    std::vector<Spread> src, dst;
+  };
+  std::map<std::pair<int, int>, Crossing> crossings_;  // (stage edge, wave)
+  std::map<std::pair<int, int>, Held> held_;           // (node, wave)
   std::vector<Pending> pending_;
   std::map<std::pair<int, int>, int>
       come_to_;         // (module, stage): the part that its last backward has come to

@@ -152,7 +152,7 @@ double PlanGraph::duration(const Action& a) const {
       const Ranks &src = nodes_[e.src].ranks, &dst = nodes_[e.dst].ranks;
       // A receiver that is among the senders copies.
       const bool local = a.kind == Kind::send_forward ? is_subset(dst, src) : is_subset(src, dst);
-      if (local) return 0;
+      if (local && !e.transfer.spread) return 0;
       return a.kind == Kind::send_forward ? e.transfer.forward : e.transfer.backward;
     }
     case Kind::reduce:
@@ -284,7 +284,8 @@ PlanGraph step_graph(const Layout& layout, const ModuleEdges& module_edges, cons
     const StageEdge& e = all[i];
     TransferCost transfer;
     if (!costs.transfer.empty())
-      transfer = {rounded(costs.transfer[i].forward), rounded(costs.transfer[i].backward)};
+      transfer = {rounded(costs.transfer[i].forward), rounded(costs.transfer[i].backward),
+                  costs.transfer[i].spread};
     // Within a module the deals are the same, so that lane_pairs gives every lane itself.
     const int src_lanes = layout.modules[e.src_module].second.dp;
     for (const auto& [a, b] : lane_pairs(src_lanes, layout.modules[e.dst_module].second.dp))

@@ -71,6 +71,7 @@ struct StageCost {
 // What a lane's wave takes from one stage to the next and its gradient back, where they cross ranks.
 struct TransferCost {
   double forward = 0, backward = 0;
+  bool spread = false;  // at an end rows lie over parts (see spread.h): ranks of both ends may lack some too
 };
 
 struct Costs {

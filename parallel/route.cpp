@@ -63,9 +63,4 @@ std::vector<std::pair<int, int>> lane_pairs(int src_lanes, int dst_lanes) {
   return out;
 }
 
-int sender(const Ranks& from, const Ranks& to, int j) {
-  const bool has_it = std::find(from.begin(), from.end(), to[j]) != from.end();
-  return has_it ? to[j] : from[j % from.size()];
-}
-
 }  // namespace mimo

@@ -1,4 +1,5 @@
-// Who owns which sample, and who sends which rows to whom: pure functions of sizes, the same on every rank.
+// Who owns which sample, and which lane sends which rows to which: pure functions of sizes, the same on every
+// rank.
 #pragma once
 #include <functional>
 #include <span>
@@ -36,9 +37,5 @@ std::vector<Route> route(const Wave&, int src_module, int dst_module,
 
 // Pairs of lanes that default deals of any size can connect: their intervals [i/D, (i+1)/D) intersect.
 std::vector<std::pair<int, int>> lane_pairs(int src_lanes, int dst_lanes);
-
-// Which of the ranks `from`, which all hold the same, gives it to rank `to[j]`: that rank itself where it is
-// one of them (then nothing travels).
-int sender(const Ranks& from, const Ranks& to, int j);
 
 }  // namespace mimo

@@ -127,6 +127,9 @@ TEST(Plan, TransfersTakeTimeOnlyAcrossRanks) {
     Costs costs;
     costs.transfer = {{0.25, 0.75}};
     EXPECT_EQ(planned(step_graph(layout, {{0, 1}}, costs), 1).time.makespan, 6 + offset);
+    // Where each rank has a part of the rows, what another one needs may travel on the same ranks as well.
+    costs.transfer[0].spread = true;
+    EXPECT_EQ(planned(step_graph(layout, {{0, 1}}, costs), 1).time.makespan, 7);
   }
 }
 

@@ -6,7 +6,7 @@
 
 #include "data/loader.h"
 #include "nn/costs.h"
-#include "parallel/route.h"
+#include "parallel/spread.h"
 #include "parallel/verify.h"
 #include "tools/run/measure.h"
 
@@ -15,19 +15,19 @@ namespace {
 
 double real(int64_t n) { return static_cast<double>(n); }
 
-// The messages of one transfer of `bytes`, from one block of ranks to another.
+// The messages of a route from one block of ranks, which all have its rows, to another.
 struct Crossing {
   Traffic sent;         // by all of them
-  int64_t busiest = 0;  // messages of the rank that sends most
+  int64_t busiest = 0;  // bytes of the rank that sends most
 };
-Crossing crossing(const Ranks& from, const Ranks& to, int64_t bytes) {
+Crossing crossing(const Route& r, const Ranks& from, const Ranks& to, int64_t bytes_of_row) {
   Crossing c;
-  std::map<int, int64_t> messages;
-  for (int j = 0; j < static_cast<int>(to.size()); ++j)
-    if (const int giver = sender(from, to, j); giver != to[j]) {
-      c.sent.add(bytes);
-      c.busiest = std::max(c.busiest, ++messages[giver]);
-    }
+  std::map<int, int64_t> bytes;
+  for (const Piece& p : pieces(r, from, one_part(r.src_begin + r.rows), to, one_part(r.dst_begin + r.rows))) {
+    if (p.src == p.dst) continue;
+    c.sent.add(p.rows * bytes_of_row);
+    c.busiest = std::max(c.busiest, bytes[p.src] += p.rows * bytes_of_row);
+  }
   return c;
 }
 
@@ -121,18 +121,18 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
     const bool returns =
         job.model.backward[static_cast<size_t>(e.src_module)][static_cast<size_t>(sent)].any();
     TransferCost seconds;
-    const auto taken = [&](const Crossing& c, int64_t bytes) {
-      return c.busiest > 0 ? rates.latency + real(c.busiest * bytes) / rates.bandwidth : 0;
+    const auto taken = [&](const Crossing& c) {
+      return c.busiest > 0 ? rates.latency + real(c.busiest) / rates.bandwidth : 0;
     };
     for (const Wave& wave : waves)
       for (const Route& r : route(wave, e.src_module, e.dst_module,
                                   [&](int64_t i) { return edge_rows(job.model, e, step[i]); })) {
         const Ranks from = src.block(r.src_lane, e.src_stage), to = dst.block(r.dst_lane, e.dst_stage);
-        const Crossing there = crossing(from, to, r.rows * width), back = crossing(to, from, r.rows * width);
+        const Crossing there = crossing(r, from, to, width), back = crossing(reversed(r), to, from, width);
         out.traffic.transfers += there.sent;
         if (returns) out.traffic.transfers += back.sent;
-        seconds.forward += taken(there, r.rows * width);
-        seconds.backward += taken(back, r.rows * width);
+        seconds.forward += taken(there);
+        seconds.backward += taken(back);
       }
     const double pairs = real(static_cast<int64_t>(lane_pairs(src.dp, dst.dp).size()));
     const double of_one = 1 / (job.waves * pairs);
