@@ -52,7 +52,7 @@ void check_readers(const ModelSpec& model, const DataSpec& data) {
 void check_freezing(const ModelSpec& model) {
   std::vector<std::string> names;
   for (int m = 0; m < model.size(); ++m) {
-    const std::unique_ptr<Stage> whole = describe_stage(model, m, {}, {});
+    const std::unique_ptr<Stage> whole = describe_stage(model, m, {}, 0, {});
     for (const Parameter* p : whole->parameters()) names.push_back(p->name);
   }
   const auto check = [&](const std::string& key, const std::vector<std::string>& patterns) {

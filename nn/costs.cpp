@@ -33,7 +33,7 @@ StageMemory stage_memory(const ModelSpec& model, int module, const Grid& grid, i
   const Module& m = model[module];
   const int64_t value = size_of(model.dtype), acc = size_of(acc_of(model.dtype));
   StageMemory memory;
-  const auto described = describe_stage(model, module, grid, {.tp = grid.tp - 1, .pp = stage});
+  const auto described = describe_stage(model, module, grid, stage, {.tp = grid.tp - 1});
   for (const Parameter* p : described->parameters()) {
     memory.parameters += numel(p->shard);
     if (p->trainable) memory.trainable += numel(p->shard);
@@ -42,7 +42,7 @@ StageMemory stage_memory(const ModelSpec& model, int module, const Grid& grid, i
       memory.parameters * value + memory.trainable * (3 * acc + (value == acc ? 0 : acc));
   int64_t rows = 0;
   for (const SampleSizes& s : samples) rows += m.rows(s);
-  const Parts parts = stage_parts(m, stage, grid.pp);
+  const Parts parts = stage_parts(m, stage, grid.stages());
   double kept = 0;
   for (int part = parts.begin; part < parts.end; ++part)
     kept += recomputed(model, module, part) ? static_cast<double>(rows * m.width())
@@ -56,7 +56,7 @@ TensorTraffic tensor_traffic(const ModelSpec& model, int module, const Grid& gri
                              const std::vector<SampleSizes>& samples) {
   TensorTraffic t;
   if (grid.tp == 1) return t;
-  const Parts parts = stage_parts(model[module], stage, grid.pp);
+  const Parts parts = stage_parts(model[module], stage, grid.stages());
   const std::vector<PartBackward>& back = model.backward[static_cast<size_t>(module)];
   for (int part = parts.begin; part < parts.end; ++part) {
     const PartCost c = model[module].cost(part, samples, grid.tp, model.dtype);
@@ -68,12 +68,12 @@ TensorTraffic tensor_traffic(const ModelSpec& model, int module, const Grid& gri
   return t;
 }
 
-std::vector<GradientBucket> gradient_buckets(const ModelSpec& model, int module, const Grid& grid,
+std::vector<GradientBucket> gradient_buckets(const ModelSpec& model, int module, const Grid& grid, int stage,
                                              const Coord& coord, const std::vector<SampleSizes>& samples) {
   const int64_t size = size_of(acc_of(model.dtype));
   const std::vector<PartBackward>& back = model.backward[static_cast<size_t>(module)];
-  const auto here = describe_stage(model, module, grid, coord),
-             most = describe_stage(model, module, grid, {.tp = grid.tp - 1, .pp = coord.pp});
+  const auto here = describe_stage(model, module, grid, stage, coord),
+             most = describe_stage(model, module, grid, stage, {.tp = grid.tp - 1});
   std::vector<GradientBucket> buckets;
   const auto [begin, end] = here->parts();
   double passed = 0;

@@ -43,7 +43,7 @@ struct GradientBucket {
   double ready = 1;  // share of the backward of these samples that has passed when it is complete
   Traffic traffic;   // its all_reduces
 };
-std::vector<GradientBucket> gradient_buckets(const ModelSpec&, int module, const Grid&, const Coord&,
-                                             const std::vector<SampleSizes>&);
+std::vector<GradientBucket> gradient_buckets(const ModelSpec&, int module, const Grid&, int stage,
+                                             const Coord&, const std::vector<SampleSizes>&);
 
 }  // namespace mimo

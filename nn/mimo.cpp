@@ -16,11 +16,12 @@ SampleSizes typical_sample(const Module& m) {
   return {kTypicalLength, kTypicalLength, {modalities, {{32, 32, 256}}}};
 }
 
-std::unique_ptr<Stage> build(const ModelSpec& model, int module, const Grid& grid, const Coord& coord,
+std::unique_ptr<Stage> build(const ModelSpec& model, int module, const Grid& grid, int stage, Coord coord,
                              Communicator* tp, bool values) {
   const Module& m = model[module];
+  coord.pp = stage % grid.pp;
   return m.make_stage({.module = m.name,
-                       .parts = stage_parts(m, coord.pp, grid.pp),
+                       .parts = stage_parts(m, stage, grid.stages()),
                        .grid = grid,
                        .coord = coord,
                        .tp = tp,
@@ -65,20 +66,20 @@ void check_model(const ModelSpec& model, const Layout& layout) {
     const Module& m = model[i];
     const Grid& g = layout.modules.at(static_cast<size_t>(i)).second;
     m.check(g.tp);
-    if (g.pp > m.layers())
+    if (g.stages() > m.layers())
       throw ConfigError("layout." + m.name,
                         "more pipeline stages than layers: expected pp of at most " +
                             std::to_string(m.layers()) + ", found pp" + std::to_string(g.pp),
                         "lower pp or give module." + m.name + " more layers");
     const int marks = static_cast<int>(m.marks().size());
-    if (g.pp > 1 && marks > 0 && marks != g.pp - 1)
+    if (g.stages() > 1 && marks > 0 && marks != g.stages() - 1)
       throw ConfigError("module." + m.name + ".pattern",
                         "stages marked for another pipeline size: expected no | or " +
-                            std::to_string(g.pp - 1) + " of them for pp" + std::to_string(g.pp) + ", found " +
-                            std::to_string(marks),
+                            std::to_string(g.stages() - 1) + " of them for pp" + std::to_string(g.pp) +
+                            ", found " + std::to_string(marks),
                         "without | the layers are split by cost");
-    for (int s = 0; s < g.pp; ++s)
-      if (const auto [begin, end] = stage_layers(m, s, g.pp); begin == end)
+    for (int s = 0; s < g.stages(); ++s)
+      if (const auto [begin, end] = stage_layers(m, s, g.stages()); begin == end)
         throw ConfigError("module." + m.name + ".pattern",
                           "stage " + std::to_string(s) + " has no layer: expected one at least",
                           "move or remove a |");
@@ -110,7 +111,7 @@ ModuleEdges module_edges(const ModelSpec& model, const Layout& layout) {
   ModuleEdges out;
   for (const ModelSpec::Edge& e : model.edges) {
     const Module &src = model[e.src], &dst = model[e.dst];
-    const auto stages = [&](int m) { return layout.modules.at(static_cast<size_t>(m)).second.pp; };
+    const auto stages = [&](int m) { return layout.modules.at(static_cast<size_t>(m)).second.stages(); };
     out.push_back(
         {.src = e.src,
          .dst = e.dst,
@@ -132,20 +133,20 @@ int64_t edge_width(const ModelSpec& model, const StageEdge& e) {
   return e.src_port < 0 ? m.width() : m.flow(e.src_port).width;
 }
 
-std::unique_ptr<Stage> make_stage(const ModelSpec& model, int module, const Grid& grid, const Coord& coord,
-                                  Communicator* tp) {
-  return build(model, module, grid, coord, tp, true);
+std::unique_ptr<Stage> make_stage(const ModelSpec& model, int module, const Grid& grid, int stage,
+                                  const Coord& coord, Communicator* tp) {
+  return build(model, module, grid, stage, coord, tp, true);
 }
 
-std::unique_ptr<Stage> describe_stage(const ModelSpec& model, int module, const Grid& grid,
+std::unique_ptr<Stage> describe_stage(const ModelSpec& model, int module, const Grid& grid, int stage,
                                       const Coord& coord) {
-  return build(model, module, grid, coord, nullptr, false);
+  return build(model, module, grid, stage, coord, nullptr, false);
 }
 
-int64_t parameter_count(const ModelSpec& model, int module, const Grid& grid, const Coord& coord) {
-  const std::unique_ptr<Stage> stage = describe_stage(model, module, grid, coord);
+int64_t parameter_count(const ModelSpec& model, int module, const Grid& grid, int stage, const Coord& coord) {
+  const std::unique_ptr<Stage> described = describe_stage(model, module, grid, stage, coord);
   int64_t count = 0;
-  for (const Parameter* p : stage->parameters()) count += numel(p->shard);
+  for (const Parameter* p : described->parameters()) count += numel(p->shard);
   return count;
 }
 
@@ -156,7 +157,7 @@ void settle_backward(ModelSpec& model) {
     for (size_t p = 1; p < parts.size(); ++p) parts[p].input = parts[p].input || parts[p - 1].any();
   };
   for (int m = 0; m < model.size(); ++m) {
-    const std::unique_ptr<Stage> whole = describe_stage(model, m, {}, {});
+    const std::unique_ptr<Stage> whole = describe_stage(model, m, {}, 0, {});
     std::vector<PartBackward>& parts = all.emplace_back(static_cast<size_t>(model[m].parts()));
     for (int part = 0; part < model[m].parts(); ++part)
       for (const Parameter* p : whole->parameters_of(part))

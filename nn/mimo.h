@@ -76,13 +76,15 @@ ModuleEdges module_edges(const ModelSpec&, const Layout&);
 int64_t edge_rows(const ModelSpec&, const StageEdge&, const SampleSizes&);
 int64_t edge_width(const ModelSpec&, const StageEdge&);
 
-// The stage of a module this rank holds. tp is null where the grid's tp is 1.
-std::unique_ptr<Stage> make_stage(const ModelSpec&, int module, const Grid&, const Coord&, Communicator* tp);
+// A stage of a module, as a rank with these coordinates (but for pp, which the stage says) holds it. tp is
+// null where the grid's tp is 1.
+std::unique_ptr<Stage> make_stage(const ModelSpec&, int module, const Grid&, int stage, const Coord&,
+                                  Communicator* tp);
 
 // The same with parameters that are described and have no memory.
-std::unique_ptr<Stage> describe_stage(const ModelSpec&, int module, const Grid&, const Coord&);
+std::unique_ptr<Stage> describe_stage(const ModelSpec&, int module, const Grid&, int stage, const Coord&);
 
 // Elements of the parameters of that stage, without making it.
-int64_t parameter_count(const ModelSpec&, int module, const Grid&, const Coord&);
+int64_t parameter_count(const ModelSpec&, int module, const Grid&, int stage, const Coord&);
 
 }  // namespace mimo

@@ -102,6 +102,12 @@ Ranks Grid::group(int rank, const std::vector<Axis>& axes) const {
   return out;
 }
 
+std::vector<int> Grid::stages_of(int rank) const {
+  std::vector<int> out;
+  for (int s = coord(rank, Axis::pp); s < stages(); s += pp) out.push_back(s);
+  return out;
+}
+
 Ranks Grid::block(int lane, int stage) const {
   MIMO_CHECK(stage >= 0 && stage < stages(), "no stage " + std::to_string(stage) + " in " + to_string(*this));
   return group(rank({.dp = lane, .pp = stage % pp}), {Axis::tp, Axis::cp});

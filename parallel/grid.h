@@ -43,6 +43,7 @@ struct Grid {
   // The stages of the module, one after the other along pp and around again: a rank with pp_i holds stages
   // pp_i, pp_i + pp, ...
   int stages() const { return pp * vp; }
+  std::vector<int> stages_of(int rank) const;  // ascending
   // The ranks that compute one stage of one lane together (tp x cp), tp fastest.
   Ranks block(int lane, int stage) const;
   bool operator==(const Grid&) const = default;

@@ -64,7 +64,7 @@ TEST(InitialValues, OfALanguageModel) {
       {"language.layers.3.mixer.up_proj.weight", of_inputs(24)},
       {"language.layers.3.mixer.down_proj.weight", of_inputs(40, residual)}};
   const auto stage = [](const std::string& std) {
-    return make_stage(tiny::model("MS*-", DType::f32, {"--module.language.init_std=" + std}), 1, {}, {},
+    return make_stage(tiny::model("MS*-", DType::f32, {"--module.language.init_std=" + std}), 1, {}, 0, {},
                       nullptr);
   };
   const auto drawn = stage("0");
@@ -100,7 +100,7 @@ TEST(InitialValues, OfAnEncoder) {
     expected[block + "mlp.fc2.weight"] = of_inputs(48, residual);
   }
   const auto stage =
-      make_stage(tiny::model("-", DType::f32, {"--module.vision.init_std=0"}), 0, {}, {}, nullptr);
+      make_stage(tiny::model("-", DType::f32, {"--module.vision.init_std=0"}), 0, {}, 0, {}, nullptr);
   expect_drawn(stage->parameters(), expected);
 }
 

@@ -125,11 +125,13 @@ TEST(Edges, RowsAndWidths) {
   EXPECT_EQ(module_edges(late, layout({.pp = 2}, {.pp = 3})),
             (ModuleEdges{{.src = 0, .dst = 1, .src_stage = 1},
                          {.src = 0, .dst = 1, .src_stage = 1, .dst_stage = 2, .dst_port = 1}}));
+  EXPECT_EQ(module_edges(late, layout({.vp = 2}, {.vp = 3})),
+            module_edges(late, layout({.pp = 2}, {.pp = 3})));
 }
 
 // The parameters of our modules, counted by hand elsewhere: published sizes of published models.
 int64_t count(const ModelSpec& m, int module, const Grid& g = {}, const Coord& c = {}) {
-  return parameter_count(m, module, g, c);
+  return parameter_count(m, module, g, c.pp, c);
 }
 
 TEST(ParameterCount, IsThatOfPublishedModels) {
@@ -185,22 +187,22 @@ TEST_P(Layouts, CountsWhatStagesHold) {
                                            std::string("--module.vision.projector=") + projector});
       for (int module : {0, 1})
         for (int tp : {1, 2})
-          for (int pp = 1; pp <= std::min(3, model[module].layers()); ++pp) {
-            const Grid grid{.tp = tp, .pp = pp};
+          for (const auto& [pp, vp] : {std::pair{1, 1}, {2, 1}, {3, 1}, {1, 2}, {1, 3}, {2, 2}}) {
+            if (pp * vp > model[module].layers()) continue;
+            const Grid grid{.tp = tp, .pp = pp, .vp = vp};
             std::map<std::string, int64_t> held;
             std::map<std::string, const Dims> shapes;
-            for (int s = 0; s < pp; ++s) {
+            for (int s = 0; s < grid.stages(); ++s) {
               int64_t most = 0;
               for (int t = 0; t < tp; ++t) {
-                const Coord coord{.tp = t, .pp = s};
-                const auto stage = make_stage(model, module, grid, coord, nullptr);
+                const auto stage = make_stage(model, module, grid, s, {.tp = t}, nullptr);
                 int64_t here = 0;
                 for (const Parameter* p : stage->parameters()) {
                   here += p->value.numel();
                   held[p->name] += p->copies.size() > 1 && t > 0 ? 0 : p->value.numel();
                   shapes.emplace(p->name, p->shape);
                 }
-                EXPECT_EQ(parameter_count(model, module, grid, coord), here);
+                EXPECT_EQ(parameter_count(model, module, grid, s, {.tp = t}), here);
                 most = std::max(most, here);
               }
               const StageMemory memory = stage_memory(model, module, grid, s, {});
@@ -218,7 +220,7 @@ TEST(StageMemory, BytesOfAParameter) {
   const auto memory = [](DType dtype, const std::string& frozen) {
     return stage_memory(tiny::model("M", dtype, {"--train.freeze=" + frozen}), 1, {}, 0, {});
   };
-  const int64_t n = parameter_count(tiny::model("M"), 1, {}, {}), embedding = 21 * 24;
+  const int64_t n = parameter_count(tiny::model("M"), 1, {}, 0, {}), embedding = 21 * 24;
   EXPECT_EQ(memory(DType::bf16, "[]").parameter_bytes,
             18 * n);  // value 2; gradient, master and moments 4 each
   EXPECT_EQ(memory(DType::bf16, "language.*").parameter_bytes, 2 * n);
@@ -296,7 +298,7 @@ TEST_P(Activations, AreThoseThatForwardKeeps) {
                                     {recompute ? "--train.recompute=true" : "--train.recompute=false"});
     PackedBatch b = tiny::batch(DType::f32, 10);
     const SampleSizes sizes = sizes_of(b);
-    const auto vision = make_stage(m, 0, {}, {}, nullptr), language = make_stage(m, 1, {}, {}, nullptr);
+    const auto vision = make_stage(m, 0, {}, 0, {}, nullptr), language = make_stage(m, 1, {}, 0, {}, nullptr);
     Sums sums({"loss"});
     Step step(sums);
     const int64_t before = memory_total().current;

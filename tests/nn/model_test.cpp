@@ -13,7 +13,7 @@ namespace {
 struct Model {
   std::unique_ptr<Stage> vision, language;
   explicit Model(const ModelSpec& spec)
-      : vision(make_stage(spec, 0, {}, {}, nullptr)), language(make_stage(spec, 1, {}, {}, nullptr)) {}
+      : vision(make_stage(spec, 0, {}, 0, {}, nullptr)), language(make_stage(spec, 1, {}, 0, {}, nullptr)) {}
   Model(const std::string& pattern, DType dtype, std::vector<std::string> overrides = {})
       : Model(tiny::model(pattern, dtype, std::move(overrides))) {}
   Tensor loss(const PackedBatch& b) const {
@@ -69,7 +69,7 @@ TEST(Model, StagesChainedEqualTheWhole) {
   backward(expected, Tensor::of(std::vector<double>{1}));
 
   const Grid two{.pp = 2};
-  const auto stage = [&](int module, int s) { return make_stage(spec, module, two, {.pp = s}, nullptr); };
+  const auto stage = [&](int module, int s) { return make_stage(spec, module, two, s, {}, nullptr); };
   const auto v0 = stage(0, 0), v1 = stage(0, 1), l0 = stage(1, 0), l1 = stage(1, 1);
   Sums sums({"loss"});
   Step step(sums);

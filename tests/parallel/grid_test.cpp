@@ -120,6 +120,9 @@ TEST(Grid, StagesGoAroundTheRanks) {
       for (int r : g.block(lane, s)) {
         EXPECT_EQ(g.coord(r).dp, lane);
         EXPECT_EQ(g.coord(r).pp, s % g.pp);
+        const std::vector<int> held = g.stages_of(r);
+        EXPECT_EQ(held.size(), 2u);
+        EXPECT_EQ(std::count(held.begin(), held.end(), s), 1);
       }
   EXPECT_EQ(g.block(0, 0).size(), 2u);
   EXPECT_EQ(g.block(1, 4), g.block(1, 1));

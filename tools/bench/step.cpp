@@ -150,7 +150,7 @@ class Training {
   Training(const ModelSpec& model, const Batch& batch) : batch_(batch), sums_(model.sums()) {
     for (int m = 0; m < 2; ++m) {
       const MemoryLabel label(kModules[m]);
-      stages_.push_back(make_stage(model, m, Grid{}, Coord{}, nullptr));
+      stages_.push_back(make_stage(model, m, Grid{}, 0, Coord{}, nullptr));
       for (Parameter* p : stages_.back()->parameters())
         parameters_.push_back(p), count_[m] += p->value.numel();
     }

@@ -67,7 +67,7 @@ Job make_job(Config config, const std::string& configuration, int world) {
                 micro = c.get<int64_t>("train.micro_batch"), batch = job.global_batch();
   job.waves = static_cast<int>(std::clamp<int64_t>((batch + lanes * micro - 1) / (lanes * micro), 1, batch));
   int64_t parts = 0;  // of every wave: a stage of a lane of a module each
-  for (const auto& [name, grid] : job.layout.modules) parts += int64_t{grid.pp} * grid.dp;
+  for (const auto& [name, grid] : job.layout.modules) parts += int64_t{grid.stages()} * grid.dp;
   if (const int64_t most = std::max<int64_t>(1, kMostParts / parts); job.waves > most)
     throw ConfigError(c.place("train.micro_batch"),
                       "too many waves for a plan: expected at most " + std::to_string(most) +

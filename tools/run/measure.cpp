@@ -61,7 +61,7 @@ Tensor ones(const Dims& shape, DType dtype) {
 Trial measured_layer(const Job& job, int module, int layer, const Layout& by_layer,
                      const std::vector<SampleSizes>& sizes, const PackedBatch& batch) {
   const Grid& grid = by_layer.modules[static_cast<size_t>(module)].second;
-  const auto stage = make_stage(job.model, module, grid, {.pp = layer}, nullptr);
+  const auto stage = make_stage(job.model, module, grid, layer, {}, nullptr);
   bool backward = false;
   Trial w;
   // The mean: with more ranks than cores turns are part of it.
@@ -72,7 +72,7 @@ Trial measured_layer(const Job& job, int module, int layer, const Layout& by_lay
       int64_t rows = 0;
       for (const SampleSizes& s : sizes) rows += edge_rows(job.model, e, s);
       const Tensor x = ones({rows, edge_width(job.model, e)}, job.model.dtype);
-      const int part = e.dst_port < 0 ? stage_parts(job.model[module], layer, grid.pp).begin
+      const int part = e.dst_port < 0 ? stage_parts(job.model[module], layer, grid.stages()).begin
                                       : job.model[module].inputs()[static_cast<size_t>(e.dst_port)].part;
       const auto& back = job.model.backward[static_cast<size_t>(module)][static_cast<size_t>(part)];
       ports[e.dst_port] = back.input ? leaf(x) : x;
@@ -87,7 +87,7 @@ Trial measured_layer(const Job& job, int module, int layer, const Layout& by_lay
     for (const Tensor& y : roots) gradients.push_back(ones(y.shape(), y.dtype()));
     if (backward) mimo::backward(roots, gradients);
   }));
-  const StageFlops flops = stage_flops(job.model, module, layer, grid.pp, sizes);
+  const StageFlops flops = stage_flops(job.model, module, layer, grid.stages(), sizes);
   w.operations = (flops.forward + (backward ? flops.backward : 0)) / grid.tp;
   return w;
 }
@@ -127,7 +127,7 @@ Trial measured_layers(const Job& job, Communicator& world) {
     for (int i = 0; i < module.layers(); ++i) {
       const auto [layer, added] = seen.try_emplace({module.layer_type(i), i == 0, i + 1 == module.layers()});
       if (added && !samples.empty() &&
-          parameter_count(job.model, m, by_layer.modules[static_cast<size_t>(m)].second, {.pp = i}) <=
+          parameter_count(job.model, m, by_layer.modules[static_cast<size_t>(m)].second, i, {}) <=
               kMostParameters)
         layer->second = measured_layer(job, m, i, by_layer, sizes, batch);
       sum.operations += layer->second.operations;

@@ -63,8 +63,8 @@ int show_plan(const CommandLine& line, World& running) {
     const Module& spec = *job.model.modules[m];
     const Grid& g = job.layout.modules[m].second;
     fmt::print("  {:10} {:16} {}", spec.name, to_string(g), to_string(consecutive(g.offset, g.end())));
-    for (int s = 0; s < g.pp && g.pp > 1; ++s) {
-      const auto [begin, end] = stage_layers(spec, s, g.pp);
+    for (int s = 0; s < g.stages() && g.stages() > 1; ++s) {
+      const auto [begin, end] = stage_layers(spec, s, g.stages());
       fmt::print("{} layers {}-{}", s == 0 ? "; stages" : ",", begin, end - 1);
     }
     fmt::print("\n");
@@ -73,7 +73,7 @@ int show_plan(const CommandLine& line, World& running) {
   for (size_t m = 0; m < job.model.modules.size(); ++m) {
     const Grid& g = job.layout.modules[m].second;
     auto& stages = parameter_bytes.emplace_back();
-    for (int s = 0; s < g.pp; ++s)
+    for (int s = 0; s < g.stages(); ++s)
       stages.push_back(stage_memory(job.model, static_cast<int>(m), g, s, {}).parameter_bytes);
   }
   fmt::print("\nmemory of a rank (activations: most waves in flight at once)\n");
@@ -84,7 +84,7 @@ int show_plan(const CommandLine& line, World& running) {
       const Grid& g = job.layout.modules[m].second;
       if (!g.contains(rank)) continue;
       const Coord c = g.coord(rank);
-      parameters += parameter_bytes[m][static_cast<size_t>(c.pp)];
+      for (const int s : g.stages_of(rank)) parameters += parameter_bytes[m][static_cast<size_t>(s)];
       holds += fmt::format("{}{} tp{} dp{} pp{}", holds.empty() ? "" : ", ", job.model.modules[m]->name, c.tp,
                            c.dp, c.pp);
     }

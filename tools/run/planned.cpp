@@ -61,8 +61,8 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
     const std::vector<std::vector<SampleSizes>> shares = shares_of(waves, m, g.dp, step);
     const double count = real(static_cast<int64_t>(shares.size()));
     std::vector<StageCost> stages;
-    for (int s = 0; s < g.pp; ++s) {
-      const StageFlops flops = stage_flops(job.model, m, s, g.pp, step);
+    for (int s = 0; s < g.stages(); ++s) {
+      const StageFlops flops = stage_flops(job.model, m, s, g.stages(), step);
       const double seconds_of_flop = 1 / (count * g.tp * rates.flops);
       TensorTraffic tensor;
       for (const std::vector<SampleSizes>& share : shares) {
@@ -78,7 +78,7 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
           flops.backward * seconds_of_flop + all_reduce_seconds(tensor.backward, g.tp, rates) / count;
       cost.memory = real(memory.activation_bytes) / count;
       cost.buckets.clear();
-      for (const GradientBucket& b : gradient_buckets(job.model, m, g, {.tp = g.tp - 1, .pp = s}, step))
+      for (const GradientBucket& b : gradient_buckets(job.model, m, g, s, {.tp = g.tp - 1}, step))
         cost.buckets.push_back(
             {// Gradients are copied to a message and back.
              .reduce = all_reduce_seconds(b.traffic, g.dp, rates) + 4 * real(b.traffic.bytes) / rates.memory,
@@ -91,7 +91,7 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
       all += tensor.backward;
       for (int i = 0; i < g.tp; ++i) {
         out.traffic.tensor += all;
-        for (const GradientBucket& b : gradient_buckets(job.model, m, g, {.tp = i, .pp = s}, step))
+        for (const GradientBucket& b : gradient_buckets(job.model, m, g, s, {.tp = i}, step))
           for (int lane = 0; lane < g.dp; ++lane) out.traffic.gradients += b.traffic;
       }
       // AdamW reads weight, gradient and both moments and writes all but the gradient, which then becomes 0.
@@ -116,7 +116,7 @@ JobCosts job_costs(const Job& job, const std::vector<SampleSizes>& step, const R
     const Grid &src = job.layout.modules[static_cast<size_t>(e.src_module)].second,
                &dst = job.layout.modules[static_cast<size_t>(e.dst_module)].second;
     const int64_t width = edge_width(job.model, e) * value;
-    const int sent = e.src_port < 0 ? stage_parts(job.model[e.src_module], e.src_stage, src.pp).end - 1
+    const int sent = e.src_port < 0 ? stage_parts(job.model[e.src_module], e.src_stage, src.stages()).end - 1
                                     : job.model[e.src_module].outputs()[static_cast<size_t>(e.src_port)].part;
     const bool returns =
         job.model.backward[static_cast<size_t>(e.src_module)][static_cast<size_t>(sent)].any();

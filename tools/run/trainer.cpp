@@ -57,8 +57,10 @@ std::vector<Group> groups_of(const Job& job, int rank) {
     const Grid& grid = job.layout.modules[m].second;
     if (!grid.contains(rank)) continue;
     if (grid.tp > 1) groups.push_back({Purpose::layers, grid.group(rank, {Axis::tp})});
-    const auto stage = describe_stage(job.model, static_cast<int>(m), grid, grid.coord(rank));
-    for (Group& g : gradient_groups(stage->parameters())) groups.push_back(std::move(g));
+    for (const int s : grid.stages_of(rank)) {
+      const auto stage = describe_stage(job.model, static_cast<int>(m), grid, s, grid.coord(rank));
+      for (Group& g : gradient_groups(stage->parameters())) groups.push_back(std::move(g));
+    }
   }
   return groups;
 }
@@ -174,13 +176,14 @@ Trainer::Trainer(const Job& job, World& host)
   for (size_t m = 0; m < job_.model.modules.size(); ++m) {
     const Grid& grid = job_.layout.modules[m].second;
     if (!grid.contains(rank_)) continue;
-    const Coord coord = grid.coord(rank_);
     const MemoryLabel label(job_.model.modules[m]->name);
     Communicator* tp = grid.tp > 1 ? &groups_->at(Purpose::layers, grid.group(rank_, {Axis::tp})) : nullptr;
-    auto stage = make_stage(job_.model, static_cast<int>(m), grid, coord, tp);
-    if (static_cast<int>(m) == job_.model.predictor() && coord.pp == grid.pp - 1)
-      last_ = static_cast<PredictingStage*>(stage.get());
-    stages_[{static_cast<int>(m), coord.pp}] = std::move(stage);
+    for (const int s : grid.stages_of(rank_)) {
+      auto stage = make_stage(job_.model, static_cast<int>(m), grid, s, grid.coord(rank_), tp);
+      if (static_cast<int>(m) == job_.model.predictor() && s == grid.stages() - 1)
+        last_ = static_cast<PredictingStage*>(stage.get());
+      stages_[{static_cast<int>(m), s}] = std::move(stage);
+    }
   }
   const std::vector<Parameter*> all = parameters();
   {
@@ -391,7 +394,7 @@ Evaluation Trainer::evaluate(int64_t first, int64_t end) {
     const PackedBatch& current = hooks.current();
     Predictions predictions;
     predictions.module = predictor;
-    predictions.stage = grid.pp - 1;
+    predictions.stage = grid.stages() - 1;
     predictions.done = [&](const Action&) {
       if (!counts) return;
       std::vector<int> wrong(current.samples.size(), 0), places(current.samples.size(), 0);
