@@ -23,7 +23,8 @@ DEPS := g++ make pkg-config clang-format \
   libboost-context-dev \
   libgtest-dev \
   libbenchmark-dev \
-  patchelf
+  patchelf \
+  python3-h5py
 
 MPI_INC  = $(shell mpicxx --showme:incdirs 2>/dev/null | tr ' ' '\n' | sed 's/^/-isystem /')
 MPI_LIB  = $(shell mpicxx --showme:link 2>/dev/null)
@@ -41,7 +42,7 @@ ABSENT  := kernels/no_cuda.cpp tensor/no_cuda.cpp parallel/no_nccl.cpp
 LIB_SRC := $(filter-out $(ABSENT),$(foreach d,$(MODULES),$(wildcard $(d)/*.cpp)))
 LIB_OBJ := $(LIB_SRC:%.cpp=$(BUILD)/obj/%.o)
 # Things that are found by name register themselves; nothing refers to their files, so the linker is given them as they are.
-REGISTERED := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard nn/kinds/*.cpp nn/mixers/*.cpp))
+REGISTERED := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard nn/kinds/*.cpp nn/mixers/*.cpp data/decoders/*.cpp data/tokenizers/*.cpp data/tasks/*.cpp))
 ARCHIVE := $(BUILD)/libmimo.a
 LIB     := $(REGISTERED) $(ARCHIVE)
 CPU_OBJ := $(filter $(BUILD)/obj/kernels/cpu/%,$(LIB_OBJ))
@@ -85,7 +86,7 @@ BENCH_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tools/bench/*.cpp))
 BIN       ?=
 PROGRAMS  := $(MAINS:tools/%.cpp=$(BIN)%)
 
-TEST_DIRS := $(filter-out mpi cuda simt gpu bench,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
+TEST_DIRS := $(filter-out mpi cuda simt gpu bench docs,$(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/*_test.cpp))))))
 TEST_BINS := $(TEST_DIRS:%=$(BUILD)/tests/%) $(BUILD)/tests/docs $(BUILD)/tests/cuda $(BUILD)/tests/simt $(BUILD)/tests/bench $(if $(TOOLKIT),$(BUILD)/tests/toolkit)
 MPI_TESTS := $(patsubst tests/mpi/%.cpp,$(BUILD)/tests/mpi/%,$(wildcard tests/mpi/*_test.cpp)) $(if $(and $(NVCC),$(NCCL_H)),$(BUILD)/tests/mpi/nccl_test)
 
@@ -183,16 +184,20 @@ endef
 $(foreach d,$(TEST_DIRS),$(eval $(call TEST_RULE,$(d))))
 
 # The examples of docs/extending.md, taken out of the page.
-DOC_SRC := $(shell sed -n '/^```cpp/{n;s|^// \(.*\.cpp\)$$|\1|p}' docs/extending.md 2>/dev/null)
-DOC_OBJ := $(DOC_SRC:%.cpp=$(BUILD)/docs/%.o)
-$(DOC_SRC:%=$(BUILD)/docs/%) &: docs/extending.md tests/docs/extract.sh
+DOC_FILES := $(shell sed -n '/^```cpp/{n;s,^// \(.*\.\(cpp\|cu\|h\)\)$$,\1,p}' docs/extending.md 2>/dev/null)
+DOC_OBJ := $(patsubst %.cpp,$(BUILD)/docs/%.o,$(filter %.cpp,$(DOC_FILES))) $(patsubst %.cu,$(BUILD)/docs/%.cu.o,$(filter %.cu,$(DOC_FILES)))
+$(DOC_FILES:%=$(BUILD)/docs/%) &: docs/extending.md tests/docs/extract.sh
 	@tests/docs/extract.sh $< $(BUILD)/docs
-$(DOC_OBJ): %.o: %.cpp Makefile
+$(filter-out %.cu.o,$(DOC_OBJ)): %.o: %.cpp Makefile
 	@echo "  C++  $<"
-	@$(CXX) $(CXXFLAGS) -O1 $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
-$(BUILD)/tests/docs: $(DOC_OBJ) $(TOOL_OBJ) $(ABSENT_OBJ) $(LIB)
+	@$(CXX) $(CXXFLAGS) -O1 -I$(BUILD)/docs $(MPI_INC) $(HDF5_INC) -MMD -MP -c $< -o $@
+$(BUILD)/docs/%.cu.o: $(BUILD)/docs/%.cu Makefile
+	@echo "  SIMT $<"
+	@$(CXX) $(SIMT_FLAGS) $(CXXFLAGS) -O1 -I$(BUILD)/docs -MMD -MP -x c++ -c $< -o $@
+$(DOC_OBJ): $(filter %.h,$(DOC_FILES:%=$(BUILD)/docs/%))
+$(BUILD)/tests/docs: $(DOC_OBJ) $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/docs/*.cpp) tests/cuda/errors.cpp) $(SIMT_OBJ) $(TOOL_OBJ) $(LIB)
 	@mkdir -p $(@D); echo "  LINK $@"
-	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest $(LIBS) -o $@
+	@$(CXX) $(CXXFLAGS) $^ -lgtest_main -lgtest -lboost_context $(LIBS) -o $@
 
 # Kernels against the CPU's (tests/cuda), and the emulator's own tests (tests/simt).
 CUDA_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(wildcard tests/cuda/*.cpp))

@@ -11,7 +11,8 @@
 namespace mimo {
 namespace {
 
-constexpr int32_t kMaxSide = 1 << 20;  // pixels: products of sides cannot overflow
+constexpr int32_t kMaxSide = 1 << 20;  // pixels
+constexpr int32_t kMaxTime = 1 << 30;  // frames, or samples of sound
 constexpr const char* kRewrite = "the file is damaged or badly made: fetch or write it again";
 
 std::string str(int64_t x) { return std::to_string(x); }
@@ -41,13 +42,16 @@ std::vector<int64_t> offsets(const h5::Group& g, const std::string& name, int64_
   return o;
 }
 
-double number_attribute(const h5::File& file, const std::string& name) {
+// One finite number, or `all` of them.
+std::vector<double> number_attribute(const h5::File& file, const std::string& name, size_t all) {
   const std::vector<double> values = file.attribute<double>(name);
-  if (values.size() != 1 || !std::isfinite(values[0]))
-    throw ConfigError(file.place(), "attribute " + name + ": expected one finite number, found " +
-                                        (values.size() == 1 ? std::to_string(values[0])
-                                                            : str(static_cast<int64_t>(values.size()))));
-  return values[0];
+  const bool finite = std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
+  if ((values.size() != 1 && values.size() != all) || !finite)
+    throw ConfigError(file.place(),
+                      "attribute " + name + ": expected one finite number" +
+                          (all > 1 ? ", or " + std::to_string(all) : "") + ", found " +
+                          (values.size() == 1 ? std::to_string(values[0]) : std::to_string(values.size())));
+  return values;
 }
 
 // Names, one a line. (HDF5's strings of variable length live in a heap without checksums, and reading a
@@ -66,7 +70,7 @@ std::vector<std::string> lines_attribute(const h5::File& file, const std::string
 // The length of every array follows from those read before it.
 Split::Split(const h5::File& file, const std::filesystem::path& path, const std::string& name,
              const DatasetHeader& header, int64_t keep_bytes)
-    : place_(path.string() + ":/" + name), channels_(header.channels) {
+    : place_(path.string() + ":/" + name), modalities_(header.modalities.size()) {
   const h5::Group g = file.group(name);
   const int64_t n = g.integer_attribute("samples");
   headline_ = g.integer_attribute("headline");
@@ -81,9 +85,7 @@ Split::Split(const h5::File& file, const std::filesystem::path& path, const std:
   token_offsets_ = offsets(g, "token_offsets", n);
   item_offsets_ = offsets(g, "item_offsets", n);
   require_memory(place_ + "/items", item_offsets_.back(), sizeof(Item) + sizeof(int64_t));
-  const h5::Dataset items = array(g, "items", DType::i32, {item_offsets_.back(), 4});
-  items_.resize(static_cast<size_t>(item_offsets_.back()));
-  items.read(Box{{0, 0}, items.shape()}, DType::i32, items_.data());
+  read_items(g, header);
   pixel_offsets_ = offsets(g, "pixel_offsets", item_offsets_.back());
   const Dims text{token_offsets_.back()}, pixels{pixel_offsets_.back()};
   tokens_ = FlatArray(array(g, "tokens", DType::i32, text), path, keep_bytes);
@@ -93,6 +95,23 @@ Split::Split(const h5::File& file, const std::filesystem::path& path, const std:
   for (int64_t s = 0; s < n; ++s) check(s, header);
   if (n > 0 && std::all_of(counted_labels_.begin(), counted_labels_.end(), [](int32_t c) { return c == 0; }))
     refuse("counted", "expected labels that count, found none in " + str(n) + " samples");
+}
+
+void Split::read_items(const h5::Group& g, const DatasetHeader& header) {
+  const int64_t n = item_offsets_.back();
+  // Without a time, all are of one frame.
+  const int64_t columns = g.dataset("items").shape() == Dims{n, 5} ? 5 : 4;
+  const h5::Dataset items = array(g, "items", DType::i32, {n, columns});
+  std::vector<int32_t> table(static_cast<size_t>(n * columns));
+  items.read(Box{{0, 0}, items.shape()}, DType::i32, table.data());
+  items_digest_ = hash_text({reinterpret_cast<const char*>(table.data()), table.size() * sizeof(table[0])});
+  items_.reserve(static_cast<size_t>(n));
+  for (const int32_t* row = table.data(); row != table.data() + table.size(); row += columns) {
+    const bool known = row[1] >= 0 && row[1] < static_cast<int64_t>(header.modalities.size());
+    const int channels = known ? header.modalities[static_cast<size_t>(row[1])].channels : 1;
+    items_.push_back(
+        {row[0], row[1], {channels, columns == 5 ? row[2] : 1, row[columns - 2], row[columns - 1]}, {}});
+  }
 }
 
 void Split::refuse(const std::string& where, const std::string& what) const {
@@ -149,31 +168,32 @@ void Split::check(int64_t s, const DatasetHeader& header) {
       refuse("items", item + "expected a modality below " +
                           str(static_cast<int64_t>(header.modalities.size())) + ", found " +
                           str(it.modality));
-    if (it.height < 1 || it.width < 1 || it.height > kMaxSide || it.width > kMaxSide)
-      refuse("items", item + "expected height and width of 1 to " + str(kMaxSide) + ", found " +
-                          str(it.height) + " x " + str(it.width));
-    const int64_t pixels = pixel_offsets_[i + 1] - pixel_offsets_[i];
-    if (pixels != int64_t{channels_} * it.height * it.width)
-      refuse("pixel_offsets", item + "expected " + str(channels_) + " x " + str(it.height) + " x " +
-                                  str(it.width) + " pixels, found " + str(pixels));
+    const ItemShape& shape = it.shape;
+    const std::string size =
+        (shape.time == 1 ? "" : str(shape.time) + " x ") + str(shape.height) + " x " + str(shape.width);
+    if (shape.height < 1 || shape.width < 1 || shape.height > kMaxSide || shape.width > kMaxSide)
+      refuse("items", item + "expected height and width of 1 to " + str(kMaxSide) + ", found " + size);
+    if (shape.time < 1 || shape.time > kMaxTime)
+      refuse("items", item + "expected a time of 1 to " + str(kMaxTime) + ", found " + str(shape.time));
+    const int64_t bytes = pixel_offsets_[i + 1] - pixel_offsets_[i];
+    if (bytes / shape.time / shape.width != int64_t{shape.channels} * shape.height || bytes != shape.numel())
+      refuse("pixel_offsets",
+             item + "expected " + str(shape.channels) + " x " + size + " pixels, found " + str(bytes));
     before = it.position;
   }
 }
 
-void Split::set_cuts(const std::vector<ItemCut>& cuts, int64_t seq_length) {
-  cuts_ = cuts;
-  for (const Item& it : items_)
-    cut_item(cuts_.at(static_cast<size_t>(it.modality)), it.height, it.width, place_ + "/items");
+void Split::prepare(const std::vector<Preprocessing>& modalities, int64_t seq_length) {
+  MIMO_CHECK(modalities.size() == modalities_, "what is done with items of every modality");
+  for (Item& it : items_)
+    it.size = item_size(modalities[static_cast<size_t>(it.modality)], it.shape, place_ + "/items");
   int64_t longest = 0, at = 0;
   for (int64_t s = 0; s < samples(); ++s) {
     if (stream_tokens(s) > longest) longest = stream_tokens(s), at = s;
     constexpr int64_t kMostClassTokens = 1024;
     int64_t rows = 0;
-    for (size_t i = items_of(s).begin; i < items_of(s).end; ++i) {
-      const ItemSize z =
-          cut_item(cuts_[static_cast<size_t>(items_[i].modality)], items_[i].height, items_[i].width, place_);
-      rows += int64_t{z.height} * z.width + kMostClassTokens;
-    }
+    for (size_t i = items_of(s).begin; i < items_of(s).end; ++i)
+      rows += items_[i].size.patches() + items_[i].size.time * kMostClassTokens;
     most_rows_ = std::max({most_rows_, longest, rows});
   }
   if (longest > seq_length)
@@ -187,10 +207,7 @@ void Split::set_cuts(const std::vector<ItemCut>& cuts, int64_t seq_length) {
 int64_t Split::stream_tokens(int64_t s) const {
   const Range text = text_of(s), items = items_of(s);
   int64_t n = static_cast<int64_t>(text.end - text.begin) - 1;
-  for (size_t i = items.begin; i < items.end; ++i) {
-    const Item& it = items_[i];
-    n += cut_item(cuts_.at(static_cast<size_t>(it.modality)), it.height, it.width, place_).rows - 1;
-  }
+  for (size_t i = items.begin; i < items.end; ++i) n += items_[i].size.rows - 1;
   return n;
 }
 
@@ -198,28 +215,25 @@ SampleSizes Split::sizes(int64_t s) const {
   SampleSizes z;
   z.tokens = static_cast<int32_t>(stream_tokens(s));
   z.counted = counted_labels_[static_cast<size_t>(s)];
-  z.items.resize(cuts_.size());
+  z.items.resize(modalities_);
   const Range items = items_of(s);
-  for (size_t i = items.begin; i < items.end; ++i) {
-    const Item& it = items_[i];
-    const size_t m = static_cast<size_t>(it.modality);
-    z.items[m].push_back(cut_item(cuts_[m], it.height, it.width, place_));
-  }
+  for (size_t i = items.begin; i < items.end; ++i)
+    z.items[static_cast<size_t>(items_[i].modality)].push_back(items_[i].size);
   return z;
 }
 
-Sample Split::read(int64_t s, bool pixels) const {
+Sample Split::read(int64_t s, bool bytes) const {
   Sample out;
   read_text(s, out.tokens, out.counted);
   const Range items = items_of(s);
   out.items.reserve(items.end - items.begin);
   for (size_t i = items.begin; i < items.end; ++i) {
     const Item& it = items_[i];
-    out.items.push_back({it.position, it.modality, Image{channels_, it.height, it.width, {}}});
-    if (!pixels) continue;
+    out.items.push_back({it.position, it.modality, it.shape, {}});
+    if (!bytes) continue;
     const int64_t begin = pixel_offsets_[i], count = pixel_offsets_[i + 1] - begin;
-    out.items.back().image.pixels.resize(static_cast<size_t>(count));
-    pixels_.read(begin, count, out.items.back().image.pixels.data());
+    out.items.back().bytes.resize(static_cast<size_t>(count));
+    pixels_.read(begin, count, out.items.back().bytes.data());
   }
   out.kind = kind(s);
   out.length = length(s);
@@ -230,20 +244,95 @@ std::string Split::digest() const {
   const auto of = [](const auto& values) {
     return hash_text({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])});
   };
-  return hash_text(str(headline_) + of(token_offsets_) + of(item_offsets_) + of(pixel_offsets_) + of(items_) +
-                   of(kind_) + of(length_) + tokens_.digest() + counted_.digest() + pixels_.digest());
+  return hash_text(str(headline_) + of(token_offsets_) + of(item_offsets_) + of(pixel_offsets_) +
+                   items_digest_ + of(kind_) + of(length_) + tokens_.digest() + counted_.digest() +
+                   pixels_.digest());
 }
 
 namespace {
 
-// The license is no part: it changes nothing.
+// Licence, tokenizer, prompt and task are no part: they change nothing of what is trained.
 std::string digest_of(const DataFile& d) {
   std::ostringstream text;
   text.precision(17);
-  text << d.header.vocab << ' ' << d.header.channels << ' ' << d.header.mean << ' ' << d.header.std;
-  for (const std::string& name : d.header.modalities) text << '\n' << name;
+  text << d.header.vocab;
+  for (const Modality& m : d.header.modalities) {
+    text << ' ' << m.channels;
+    for (const std::vector<double>& values : {m.mean, m.std})
+      for (double x : values) text << ' ' << x;
+  }
+  for (const Modality& m : d.header.modalities) text << '\n' << m.name;
   for (const std::string& name : d.header.kinds) text << "\n\n" << name;
   return hash_text(text.str() + '\n' + d.train.digest() + d.heldout.digest());
+}
+
+// The values of one modality, whose channels begin at `first`.
+std::vector<double> values_of(const std::vector<double>& all, size_t first, int channels) {
+  if (all.size() == 1) return all;
+  return {all.begin() + static_cast<std::ptrdiff_t>(first),
+          all.begin() + static_cast<std::ptrdiff_t>(first) + channels};
+}
+
+std::vector<Modality> read_modalities(const h5::File& file) {
+  std::vector<Modality> modalities;
+  for (const std::string& name : lines_attribute(file, "modalities")) modalities.push_back({.name = name});
+  const std::vector<int64_t> channels = file.attribute<int64_t>("channels");
+  if (channels.size() != 1 && channels.size() != modalities.size())
+    throw ConfigError(file.place(), "attribute channels: expected one number, or " +
+                                        std::to_string(modalities.size()) + ", found " +
+                                        std::to_string(channels.size()));
+  for (int64_t c : channels)
+    if (c < 1 || c > 1024)
+      throw ConfigError(file.place(), "bad header: expected 1 to 1024 channels, found " + str(c), kRewrite);
+  size_t all = 0;
+  for (size_t i = 0; i < modalities.size(); ++i) {
+    modalities[i].channels = static_cast<int>(channels[channels.size() == 1 ? 0 : i]);
+    all += static_cast<size_t>(modalities[i].channels);
+  }
+  const std::vector<double> mean = number_attribute(file, "mean", all),
+                            std = number_attribute(file, "std", all);
+  // Pixels are normalised in single precision.
+  const auto outside = [](double x) { return std::abs(x) > 1e6; };
+  const auto degenerate = [](double x) { return x < 1e-6 || x > 1e6; };
+  const auto bad_mean = std::find_if(mean.begin(), mean.end(), outside);
+  const auto bad_std = std::find_if(std.begin(), std.end(), degenerate);
+  if (bad_mean != mean.end() || bad_std != std.end()) {
+    std::ostringstream found;
+    found << (bad_mean != mean.end() ? "mean " : "std ") << (bad_mean != mean.end() ? *bad_mean : *bad_std);
+    throw ConfigError(
+        file.place(),
+        "bad header: expected mean from -1e6 to 1e6, std from 1e-6 to 1e6; found " + found.str(), kRewrite);
+  }
+  size_t first = 0;
+  for (Modality& m : modalities) {
+    m.mean = values_of(mean, first, m.channels);
+    m.std = values_of(std, first, m.channels);
+    first += static_cast<size_t>(m.channels);
+  }
+  return modalities;
+}
+
+DatasetHeader read_header(const h5::File& file) {
+  DatasetHeader h;
+  h.vocab = file.integer_attribute("vocab");
+  if (h.vocab < 1)
+    throw ConfigError(file.place(), "bad header: expected vocab of 1 or more, found " + str(h.vocab),
+                      kRewrite);
+  h.license = file.text_attribute("license");
+  h.modalities = read_modalities(file);
+  h.kinds = lines_attribute(file, "kinds");
+  for (const auto& [name, text] : {std::pair<const char*, std::string*>{"tokenizer", &h.tokenizer},
+                                   {"template", &h.prompt.text},
+                                   {"prompt", &h.prompt.prompt},
+                                   {"stop", &h.prompt.stop},
+                                   {"task", &h.task}}) {
+    if (!file.has_attribute(name)) continue;
+    *text = file.text_attribute(name);
+    if (!is_utf8(*text))
+      throw ConfigError(file.place(), std::string("attribute ") + name + ": expected UTF-8, found other text",
+                        kRewrite);
+  }
+  return h;
 }
 
 }  // namespace
@@ -262,29 +351,12 @@ std::shared_ptr<DataFile> open_dataset(const std::filesystem::path& path, int64_
         path.string(),
         "unknown version of the dataset format: expected " + str(kDatasetVersion) + ", found " + str(version),
         version > kDatasetVersion ? "the file is newer than this program: build a newer one" : kRewrite);
-  DatasetHeader h;
-  h.vocab = file.integer_attribute("vocab");
-  const int64_t channels = file.integer_attribute("channels");
-  h.mean = number_attribute(file, "mean");
-  h.std = number_attribute(file, "std");
-  h.license = file.text_attribute("license");
-  h.modalities = lines_attribute(file, "modalities");
-  h.kinds = lines_attribute(file, "kinds");
-  // Pixels are normalised in single precision.
-  if (h.vocab < 1 || channels < 1 || channels > 1024 || h.std < 1e-6 || h.std > 1e6 ||
-      std::abs(h.mean) > 1e6) {
-    std::ostringstream found;
-    found << "vocab " << h.vocab << ", channels " << channels << ", mean " << h.mean << ", std " << h.std;
-    throw ConfigError(
-        path.string(),
-        "bad header: expected vocab of 1 or more, 1 to 1024 channels, mean from -1e6 to 1e6, std "
-        "from 1e-6 to 1e6; found " +
-            found.str(),
-        kRewrite);
-  }
-  h.channels = static_cast<int>(channels);
-  auto data = std::make_shared<DataFile>(DataFile{
-      h, Split(file, path, "train", h, keep_bytes), Split(file, path, "heldout", h, keep_bytes), {}});
+  const DatasetHeader h = read_header(file);
+  auto data = std::make_shared<DataFile>(DataFile{h,
+                                                  make_tokenizer(h.tokenizer, path.string() + ": tokenizer"),
+                                                  Split(file, path, "train", h, keep_bytes),
+                                                  Split(file, path, "heldout", h, keep_bytes),
+                                                  {}});
   data->digest = digest_of(*data);
   return data;
 }

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "data/tokenizer.h"
 #include "data/write_dataset.h"
 #include "io/file.h"
 
@@ -25,13 +24,14 @@ constexpr const char* kLicense =
 bool held_out_sum(int a, int b) { return std::abs(a - b) % 7 == 3; }
 
 void set_text(Sample& s, const std::string& text) {
-  s.tokens = Tokenizer::encode(text);
+  s.tokens = digits_tokenizer().encode(text);
+  const int32_t image = *digits_tokenizer().special(placeholder("image"));
   const auto answer = std::find(s.tokens.begin(), s.tokens.end(), '=') + 1;
   s.counted.assign(s.tokens.size(), 0);
   std::fill(s.counted.begin() + (answer - s.tokens.begin()), s.counted.end(), 1);
   size_t item = 0;
   for (size_t t = 0; t < s.tokens.size(); ++t)
-    if (s.tokens[t] == Tokenizer::image) s.items.at(item++).position = static_cast<int>(t);
+    if (s.tokens[t] == image) s.items.at(item++).position = static_cast<int>(t);
 }
 
 // `count` random digits side by side, dark on white paper; returns their reading. Distorted training digits,
@@ -54,7 +54,7 @@ std::string add_image(Sample& s, const Digits& digits, int count, const Augmenta
             static_cast<uint8_t>(255 - (255 * level + kLevels / 2) / kLevels);
       }
   }
-  s.items.push_back({0, 0, std::move(image)});
+  s.add(0, 0, std::move(image));
   return reading;
 }
 
@@ -108,6 +108,11 @@ std::vector<int> parse_row(const std::string& line) {
 }
 
 }  // namespace
+
+const Tokenizer& digits_tokenizer() {
+  static const auto tokenizer = make_tokenizer(kDigitsTokenizer, "digits");
+  return *tokenizer;
+}
 
 Digits read_digits(const std::filesystem::path& csv) {
   require_file(csv);
@@ -167,8 +172,10 @@ void write_digits(const Digits& digits, const DigitsOptions& o, const std::files
   const double mean = static_cast<double>(sum) / static_cast<double>(n * kLevels),
                std =
                    std::sqrt(static_cast<double>(n * squares - sum * sum)) / static_cast<double>(n * kLevels);
-  const DatasetHeader header{Tokenizer::vocab, 1, mean, std, {"image"}, {"one image", "two images", "sum"},
-                             kLicense};
+  const DatasetHeader header{.vocab = digits_tokenizer().vocab(),
+                             .modalities = {{.name = "image", .channels = 1, .mean = {mean}, .std = {std}}},
+                             .kinds = {"one image", "two images", "sum"},
+                             .license = kLicense};
   write_dataset(out, header,
                 {{"train", o.samples, o.samples, [&](int64_t i) { return train_sample(digits, o, i); }},
                  {"heldout", kHeldoutSamples, kHeadline,

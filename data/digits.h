@@ -15,6 +15,8 @@
 
 namespace mimo {
 
+const Tokenizer& digits_tokenizer();
+
 // Rows of digits.csv: 64 ink values 0 to 16 of an 8 x 8 image, and the class.
 struct Digits {
   std::vector<std::vector<double>> ink;  // 0 to 1

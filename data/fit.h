@@ -14,9 +14,6 @@ struct ImageRange {
 };
 ImageRange image_range(const Split&, int modality, int64_t images = 1000);
 
-// Every pixel is the mean of the area that it covers in the image.
-Image resize(const Image&, int height, int width);
-
 // An image higher or lower than all of those is scaled to the nearest of their heights, to a width in
 // proportion, rounded to a multiple of `side`; then, if it is darker or lighter than all of them and its
 // negative is not, or by less than a quarter of that, as white ink on black paper is, it is turned. `done`

@@ -15,6 +15,8 @@ struct Image {
 // Reads a PNG as gray (1 channel) or RGB (3 channels), whatever it holds; what is transparent becomes white.
 // Throws ConfigError.
 Image read_png(const std::filesystem::path&, int channels);
+// Every pixel is the mean of the area that it covers in the image.
+Image resize(const Image&, int height, int width);
 std::vector<uint8_t> encode_png(const Image&);  // gray or RGB
 void write_png(const Image&, const std::filesystem::path&);
 

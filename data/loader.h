@@ -1,4 +1,4 @@
-// Which samples a step takes, and packed batches of them, prepared ahead by threads.
+// Which samples a step takes, and batches of them (data/pack.h), prepared ahead by threads.
 #pragma once
 #include <condition_variable>
 #include <deque>
@@ -7,7 +7,7 @@
 #include <mutex>
 #include <thread>
 
-#include "data/dataset.h"
+#include "data/pack.h"
 #include "data/random.h"
 #include "parallel/batch.h"
 
@@ -25,24 +25,16 @@ class SampleOrder {
   uint64_t seed_;
 };
 
-// Packs samples end to end. Patches (x / 255 - mean) / std lie in host memory; wants_pixels, by modality:
-// they are left undefined where it is false. Throws ConfigError where patches do not divide an image.
-PackedBatch pack(const Split&, const DatasetHeader&, const std::vector<ItemCut>&,
-                 const std::vector<int64_t>& samples, const std::vector<bool>& wants_pixels, DType dtype);
-// The same of samples already in hand.
-PackedBatch pack(const std::vector<Sample>&, const DatasetHeader&, const std::vector<ItemCut>&,
-                 const std::vector<bool>& wants_pixels, DType dtype);
-
 // Prepares requested batches in threads; results come in the order of the requests, whatever the number of
 // threads.
 class Loader {
  public:
   struct Request {
     std::vector<int64_t> samples;
-    std::vector<bool> wants_pixels;
+    std::vector<bool> wants;  // by modality: see pack
   };
   // The split must outlive the loader. workers = 0 packs in take() itself.
-  Loader(const Split&, DatasetHeader, std::vector<ItemCut>, DType, int workers);
+  Loader(const Split&, Packing, int workers);
   ~Loader();
   Loader(const Loader&) = delete;
 
@@ -60,9 +52,7 @@ class Loader {
   void work();
 
   const Split& split_;
-  DatasetHeader header_;
-  std::vector<ItemCut> cuts_;
-  DType dtype_;
+  Packing packing_;
   size_t submitted_ = 0, taken_ = 0;
   std::mutex mutex_;
   std::condition_variable changed_;

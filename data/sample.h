@@ -1,4 +1,4 @@
-// One sample of a dataset, and how the model cuts its items into rows.
+// One sample of a dataset, and how its items become rows.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -6,27 +6,32 @@
 #include <vector>
 
 #include "data/image.h"
+#include "io/preprocessing.h"
 #include "parallel/batch.h"
 
 namespace mimo {
-
-// The size of an item of height x width pixels. Throws ConfigError at `place` where patches (2 x 2 of them
-// with pixel_shuffle) do not divide it.
-ItemSize cut_item(const ItemCut&, int height, int width, std::string_view place);
 
 // One sample as it is stored. Items in the order of their places in the text.
 struct Sample {
   struct Item {
     int position = 0, modality = 0;
-    Image image;
+    ItemShape shape;
+    std::vector<uint8_t> bytes;       // [channels, time, height, width]
+    Image image(int time = 0) const;  // one frame
   };
   std::vector<int32_t> tokens;
   std::vector<uint8_t> counted;
   std::vector<Item> items;
   int kind = 0, length = 0;
+
+  void add(int position, int modality, Image image);
 };
 
-// Its size when items are cut so, by modality. Throws ConfigError as cut_item does.
-SampleSizes sizes_of(const Sample&, const std::vector<ItemCut>&, const std::vector<std::string>& modalities);
+// The patches of an item of that stored shape, and the rows of the token stream that they fill. Throws
+// ConfigError at `place` (the modality's name where it is empty) where patches do not divide it.
+ItemSize item_size(const Preprocessing&, const ItemShape& stored, std::string_view place = "");
+
+// Its size, by modality. Throws ConfigError as item_size does.
+SampleSizes sizes_of(const Sample&, const std::vector<Preprocessing>&);
 
 }  // namespace mimo

@@ -1,42 +1,65 @@
 #include "data/tokenizer.h"
 
-#include <array>
-#include <utility>
+#include <algorithm>
+#include <sstream>
+
+#include "tensor/error.h"
 
 namespace mimo {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, int32_t>, 3> kSpecial{
-    {{"<begin>", Tokenizer::begin}, {"<end>", Tokenizer::end}, {"<image>", Tokenizer::image}}};
+bool take(std::string_view& text, std::string_view word) {
+  if (!text.starts_with(word)) return false;
+  text.remove_prefix(word.size());
+  return true;
+}
+
+int64_t count(std::string_view text, std::string_view part) {
+  int64_t n = 0;
+  for (size_t at = text.find(part); at != std::string_view::npos; at = text.find(part, at + part.size())) ++n;
+  return n;
+}
 
 }  // namespace
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text) {
-  std::vector<int32_t> ids;
-  while (!text.empty()) {
-    bool special = false;
-    for (const auto& [name, id] : kSpecial)
-      if (text.starts_with(name)) {
-        ids.push_back(id);
-        text.remove_prefix(name.size());
-        special = true;
-        break;
-      }
-    if (special) continue;
-    ids.push_back(static_cast<uint8_t>(text.front()));
-    text.remove_prefix(1);
-  }
-  return ids;
+std::shared_ptr<const Tokenizer> make_tokenizer(const std::string& description, const std::string& place) {
+  std::istringstream in(description);
+  std::string name;
+  std::getline(in, name);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  const TokenizerKind* kind = Registry<TokenizerKind>::find(name);
+  if (!kind)
+    throw ConfigError(place, "unknown tokenizer: expected one of " + Registry<TokenizerKind>::names() +
+                                 ", found \"" + printable(name.substr(0, 40)) + '"');
+  return kind->make(lines);
 }
 
-std::string Tokenizer::decode(const std::vector<int32_t>& tokens) {
-  std::string text;
-  for (int32_t id : tokens) {
-    if (id >= 0 && id < 256) text += static_cast<char>(id);
-    for (const auto& [name, special] : kSpecial)
-      if (id == special) text += name;
+std::string placeholder(const std::string& modality) { return "<" + modality + ">"; }
+
+std::string apply(const PromptTemplate& t, const std::string& prompt, const std::vector<std::string>& media) {
+  std::string without;
+  std::vector<std::string> sorts = media;
+  std::sort(sorts.begin(), sorts.end());
+  sorts.erase(std::unique(sorts.begin(), sorts.end()), sorts.end());
+  for (const std::string& m : sorts) {
+    const int64_t named = count(prompt, placeholder(m)), all = std::count(media.begin(), media.end(), m);
+    for (int64_t n = named; n < all; ++n) without += placeholder(m);
   }
-  return text;
+  // Who writes the opening as well is taken at their word. What the prompt says stays as it is, even where it
+  // looks like a name of the template.
+  const std::string opening = t.opening();
+  const std::string asked = prompt.starts_with(opening) ? prompt.substr(opening.size()) : prompt;
+  std::string out;
+  for (std::string_view rest = t.text; !rest.empty();) {
+    if (take(rest, "{media}"))
+      out += without;
+    else if (take(rest, "{prompt}"))
+      out += asked;
+    else
+      out += rest.front(), rest.remove_prefix(1);
+  }
+  return out;
 }
 
 std::string printable(std::string_view text) {

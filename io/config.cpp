@@ -333,6 +333,7 @@ void declare_run_keys(Schema& s) {
   s.integer("checkpoint.keep", "newest checkpoints that are kept; 0: all").fallback(2).range(0, kSteps);
   s.integer("eval.every", "steps between evaluations; 0: only at the end").fallback(0).range(0, kSteps);
   s.integer("eval.samples", "samples an evaluation reads").fallback(256).range(0, kSamples);
+  s.string("eval.task", "what the held-out samples are judged by; empty: what the dataset says").fallback("");
 
   // Of one start: a run may go on on another machine. Schedules follow these alone, planned times also what
   // is measured.

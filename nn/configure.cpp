@@ -31,9 +31,9 @@ void check_connected(const ModelSpec& model, const DataSpec& data) {
   for (size_t i = 0; i < read.size(); ++i)
     if (!read[i])
       throw ConfigError("module",
-                        "no encoder for modality " + data.modalities[i] + ": expected one that feeds " +
+                        "no encoder for modality " + data.modalities[i].name + ": expected one that feeds " +
                             model[model.predictor()].name,
-                        "add a [module.NAME] with modality = \"" + data.modalities[i] + "\"");
+                        "add a [module.NAME] with modality = \"" + data.modalities[i].name + "\"");
 }
 
 // Encoders of the same modality see the same rows.
@@ -41,11 +41,11 @@ void check_readers(const ModelSpec& model, const DataSpec& data) {
   for (int a = 0; a < model.size(); ++a)
     for (int b = 0; b < a; ++b) {
       const auto x = model[a].items(), y = model[b].items();
-      if (x && y && x->modality == y->modality && !(x->cut == y->cut))
-        throw ConfigError("module." + model[a].name, "items of modality " +
-                                                         data.modalities[static_cast<size_t>(x->modality)] +
-                                                         " are cut in another way than for " + model[b].name +
-                                                         ": expected the same patches");
+      if (x && y && x->modality == y->modality && !(x->preprocessing == y->preprocessing))
+        throw ConfigError("module." + model[a].name,
+                          "items of modality " + data.modalities[static_cast<size_t>(x->modality)].name +
+                              " are cut in another way than for " + model[b].name +
+                              ": expected the same patches");
     }
 }
 

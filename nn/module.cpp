@@ -4,6 +4,15 @@
 
 namespace mimo {
 
+int DataSpec::modality(const std::string& wanted, const std::string& place) const {
+  std::string names;
+  for (size_t i = 0; i < modalities.size(); ++i) {
+    if (modalities[i].name == wanted) return static_cast<int>(i);
+    names += (names.empty() ? "" : ", ") + modalities[i].name;
+  }
+  throw ConfigError(place, "no such modality in the dataset: expected one of " + names + ", found " + wanted);
+}
+
 int Module::output(const std::string& port, const std::string& at) {
   for (size_t i = 0; i < outputs_.size(); ++i)
     if (port.empty() || outputs_[i].name == port) return static_cast<int>(i);

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "io/config.h"
+#include "io/preprocessing.h"
 #include "io/registry.h"
 #include "nn/parameter_set.h"
 #include "parallel/rates.h"
@@ -56,14 +57,15 @@ struct PartCost {
 // What the dataset fixes for a model.
 struct DataSpec {
   int64_t vocab = 0;
-  int channels = 1;
-  std::vector<std::string> modalities;  // names, in the order of PackedBatch::items
+  std::vector<Modality> modalities;  // in the order of PackedBatch::items
+  // Throws ConfigError at `place` where there is none of that name.
+  int modality(const std::string& name, const std::string& place) const;
 };
 
-// How a module reads the items of a modality.
+// A module that reads the items of a modality, and what is made of them for it.
 struct ItemReader {
   int modality = 0;
-  ItemCut cut;
+  Preprocessing preprocessing;
 };
 
 class Module {
@@ -89,7 +91,8 @@ class Module {
   virtual std::unique_ptr<Stage> make_stage(const ModuleContext&) const = 0;
 
   virtual std::optional<ItemReader> items() const { return std::nullopt; }
-  virtual bool predicts() const { return false; }               // its last stage is a PredictingStage
+  virtual bool predicts() const { return false; }  // its last stage is a PredictingStage
+  virtual int position_axes() const { return 1; }  // of PackedBatch::positions, where it predicts
   virtual std::vector<std::string> sums() const { return {}; }  // that its stages add to
 
   // Ports. An edge names one or leaves the choice to the module. Indices are those of inputs() and outputs().
@@ -125,6 +128,7 @@ struct ModuleKind {
 struct Prediction {
   int sample;  // index into PackedBatch::samples
   int32_t argmax, label;
+  double loss;  // -ln p(label)
 };
 
 class PredictingStage : public Stage {

@@ -318,7 +318,7 @@ CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& labels, int
   Tensor max = Tensor::empty({rows}, acc, logits.device()),
          arg = Tensor::empty({rows}, DType::i32, logits.device());
   Tensor sums = Tensor::empty({2, rows}, acc, logits.device());  // exponentials | labels' logits
-  CrossEntropyResult result{Tensor::empty({1}, acc, logits.device()), arg};
+  CrossEntropyResult result{Tensor::empty({1}, acc, logits.device()), arg, sums};
   const auto reduce = [&](const Tensor& x, ReduceOp op) {
     group->all_reduce(x, op, current_stream()).wait();
   };

@@ -28,7 +28,8 @@ struct ImageGrids {
   int64_t patches = 0;
   std::vector<int32_t> first;  // cu on the host
 };
-ImageGrids image_grids(const std::vector<int32_t>& sizes, const std::vector<int32_t>& cu);
+// From PackedItems::sizes: every frame of an item is an image.
+ImageGrids image_grids(const std::vector<int32_t>& sizes);
 
 Tensor linear(const Tensor& x, Parameter& weight, Parameter* bias = nullptr);  // x W^T + b, W [out, in]
 Tensor add_bias(const Tensor& x, Parameter& bias);
@@ -84,6 +85,8 @@ Tensor drop_class_tokens(const Tensor& x, int count, const ImageGrids&);
 struct CrossEntropyResult {
   Tensor loss_sum;  // [1], acc dtype
   Tensor argmax;    // i32 [rows], over the whole vocabulary
+  Tensor
+      sums;  // [2, rows]: of exp(z - max), and z_label - max; a row's loss is the first's ln less the other
 };
 // Sum over rows of -ln softmax(logits)_label with the vocabulary split over `group` (null: whole here); this
 // rank holds columns from `first`. logits are used up: their storage becomes their gradient. total, f64 [1]:

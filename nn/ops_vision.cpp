@@ -32,8 +32,14 @@ PositionEmbeddingInputs position_inputs(const ImageGrids& g, int grid, int64_t c
 
 }  // namespace
 
-ImageGrids image_grids(const std::vector<int32_t>& sizes, const std::vector<int32_t>& cu) {
-  return {Tensor::of(sizes), Tensor::of(cu), static_cast<int>(cu.size()) - 1, cu.back(), cu};
+ImageGrids image_grids(const std::vector<int32_t>& sizes) {
+  std::vector<int32_t> images, cu{0};
+  for (size_t i = 0; i < sizes.size(); i += 3)
+    for (int32_t frame = 0; frame < sizes[i]; ++frame) {
+      images.insert(images.end(), {sizes[i + 1], sizes[i + 2]});
+      cu.push_back(cu.back() + sizes[i + 1] * sizes[i + 2]);
+    }
+  return {Tensor::of(images), Tensor::of(cu), static_cast<int>(cu.size()) - 1, cu.back(), cu};
 }
 
 Tensor add_positions(const Tensor& x, Parameter& table, int grid, const ImageGrids& g) {

@@ -8,17 +8,12 @@
 
 namespace mimo {
 
-// One image or clip: its grid of patches and the rows its embeddings fill in the token stream.
+// One image, video or clip: its grid of patches and the rows its embeddings fill in the token stream.
 struct ItemSize {
   int32_t height = 0, width = 0;  // patches
   int32_t rows = 0;               // of the token stream
-};
-
-// How an encoder cuts the items of its modality: rows = patches, or a quarter of them with pixel_shuffle.
-struct ItemCut {
-  int patch = 1;
-  bool pixel_shuffle = false;
-  bool operator==(const ItemCut&) const = default;
+  int32_t time = 1;               // patches
+  int64_t patches() const { return int64_t{time} * height * width; }
 };
 
 struct SampleSizes {
@@ -32,14 +27,15 @@ struct PackedItems {
   Tensor patches;  // [P, d] in the compute dtype, rows of all items end to end (undefined on ranks that need
                    // no pixels)
   std::vector<int32_t> cu_items;  // [items + 1], first patch row of each item
-  std::vector<int32_t> sizes;     // [items, 2]: height, width in patches
+  std::vector<int32_t> sizes;     // [items, 3]: time, height, width in patches
   std::vector<int32_t> rows;      // rows of the token stream that the embeddings fill, in item order
 };
 
 struct PackedBatch {
   std::vector<int64_t> samples;     // dataset positions, in order
   std::vector<int32_t> tokens;      // [T], the placeholder id at item rows
-  std::vector<int32_t> positions;   // [T], from 0 in every sample
+  int position_axes = 1;            // k
+  std::vector<int32_t> positions;   // [T, k], from 0 in every sample; see data/pack.h
   std::vector<int32_t> labels;      // [T], the next token where it counts, else -1
   std::vector<int32_t> cu_seqlens;  // [n + 1]
   int64_t counted = 0;              // labels >= 0

@@ -1,26 +1,10 @@
 #include "tensor/text.h"
 
 #include <algorithm>
-#include <vector>
+
+#include "tensor/edit_distance.h"
 
 namespace mimo {
-namespace {
-
-// Edit distance with neighbours swapped as one edit (optimal string alignment).
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
-  for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-  for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
-  for (size_t i = 1; i <= a.size(); ++i)
-    for (size_t j = 1; j <= b.size(); ++j) {
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-    }
-  return d[a.size()][b.size()];
-}
-
-}  // namespace
 
 std::string joined(std::span<const std::string> words, std::string_view between) {
   std::string s;
@@ -51,7 +35,7 @@ std::string nearest(std::string_view word, std::span<const std::string> candidat
   for (const std::string& c : candidates) {
     const auto [shorter, longer] = std::minmax({word.size(), c.size()});
     if (longer - shorter >= least) continue;  // so many letters are missing; long words cost their square
-    if (const size_t d = distance(word, c); d < least) {
+    if (const size_t d = edit_distance(word, std::string_view(c), true); d < least) {
       least = d;
       best = c;
     }

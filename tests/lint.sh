@@ -8,7 +8,7 @@ clang-format --dry-run -Werror "$@" || bad=1
 examples=$(mktemp -d)
 trap 'rm -rf "$examples"' EXIT
 tests/docs/extract.sh docs/extending.md "$examples"
-find "$examples" -name '*.cpp' -exec clang-format --dry-run -Werror --style=file:.clang-format {} + || bad=1
+find "$examples" -name '*.[ch]*' -exec clang-format --dry-run -Werror --style=file:.clang-format {} + || bad=1
 
 # Includes point one way: kernels <- tensor <- parallel <- io <- {nn, data} <- tools; tests may include anything.
 declare -A may=(

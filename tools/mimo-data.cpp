@@ -6,7 +6,6 @@
 #include <map>
 
 #include "data/digits.h"
-#include "data/tokenizer.h"
 #include "io/find.h"
 #include "tools/run/options.h"
 #include "tools/run/streams.h"
@@ -21,12 +20,16 @@ const Split& split_of(const DataFile& d, const std::string& name) {
 
 void info(const std::string& file) {
   const auto d = open_dataset(file);
-  fmt::print("{}\n  vocab {}, channels {}, mean {:.4f}, std {:.4f}\n  {}\n", file, d->header.vocab,
-             d->header.channels, d->header.mean, d->header.std, d->header.license);
+  const DatasetHeader& h = d->header;
+  fmt::print("{}\n  vocab {}, task {}\n", file, h.vocab, h.task);
+  for (const Modality& m : h.modalities)
+    fmt::print("  {}: channels {}, mean {:.4f}, std {:.4f}\n", m.name, m.channels, fmt::join(m.mean, " "),
+               fmt::join(m.std, " "));
+  fmt::print("  {}\n", h.license);
   for (const char* name : {"train", "heldout"}) {
     const Split& s = split_of(*d, name);
     std::map<std::string, int64_t> kinds;
-    for (int64_t i = 0; i < s.samples(); ++i) ++kinds[d->header.kinds[static_cast<size_t>(s.kind(i))]];
+    for (int64_t i = 0; i < s.samples(); ++i) ++kinds[h.kinds[static_cast<size_t>(s.kind(i))]];
     fmt::print("  {:8} {:7} samples", name, s.samples());
     for (const auto& [kind, n] : kinds) fmt::print(", {} {}", n, kind);
     fmt::print("\n");
@@ -42,13 +45,13 @@ void show(const std::string& file, const std::string& split, int64_t index, cons
   const Sample sample = s.read(index);
   if (!png.empty() && sample.items.empty())
     throw ConfigError("--png", fmt::format("nothing to write: sample {} of {} has no image", index, split));
-  fmt::print("{}\n", Tokenizer::decode(sample.tokens));
+  fmt::print("{}\n", d->tokenizer->decode(sample.tokens));
   for (size_t i = 0; i < sample.items.size(); ++i) {
-    fmt::print("{}\n", draw(sample.items[i].image));
+    fmt::print("{}\n", draw(sample.items[i].image()));
     if (png.empty()) continue;
     std::filesystem::path out = png;
     if (i > 0) out.replace_filename(out.stem().string() + "-" + std::to_string(i) + out.extension().string());
-    write_png(sample.items[i].image, out);
+    write_png(sample.items[i].image(), out);
   }
 }
 

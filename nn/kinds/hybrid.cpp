@@ -9,6 +9,7 @@
 // Source: Nemotron-H, 2025 (arXiv 2504.03624).
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "io/fields.h"
 #include "nn/layered_stage.h"
@@ -89,6 +90,7 @@ class HybridStage : public LayeredStage {
   }
 
   std::vector<Tensor> forward(std::span<const Tensor> inputs, const PackedBatch& batch, Step& step) override {
+    MIMO_CHECK(batch.position_axes == 1, "positions of one axis");
     const Sequences s = sequences(batch.cu_seqlens, batch.positions);
     const size_t first = holds(0) ? 0 : 1;  // an earlier stage's stream comes first
     Tensor h = holds(0) ? embed(batch) : inputs[0];
@@ -113,7 +115,14 @@ class HybridStage : public LayeredStage {
   std::vector<Prediction> predictions() const override {
     std::vector<Prediction> out = predictions_;
     const std::vector<int32_t> argmax = argmax_.to_vector<int32_t>();
-    for (size_t i = 0; i < out.size(); ++i) out[i].argmax = argmax[i];
+    std::vector<double> sums;
+    dispatch(sums_.dtype(), [&]<class T>() {
+      for (const T x : sums_.to_vector<T>()) sums.push_back(static_cast<double>(x));
+    });
+    for (size_t i = 0; i < out.size(); ++i) {
+      out[i].argmax = argmax[i];
+      out[i].loss = std::log(sums[i]) - sums[out.size() + i];
+    }
     return out;
   }
 
@@ -141,12 +150,13 @@ class HybridStage : public LayeredStage {
         if (const int32_t label = batch.labels[static_cast<size_t>(t)]; label >= 0) {
           rows.push_back(t);
           labels.push_back(label);
-          predictions_.push_back({static_cast<int>(n), 0, label});
+          predictions_.push_back({static_cast<int>(n), 0, label, 0});
         }
     const Tensor logits = head_(rms_norm(gather_rows(h, Tensor::of(rows)), *norm_, o_.eps));
     const Tensor total = set_.context().coord.tp == 0 ? step.sums.on_device("loss") : Tensor();
     const CrossEntropyResult r = cross_entropy(logits, Tensor::of(labels), first_row_, set_.group(), total);
     argmax_ = r.argmax;
+    sums_ = r.sums;
     step.loss(r.loss_sum);
   }
 
@@ -157,8 +167,8 @@ class HybridStage : public LayeredStage {
   std::vector<Layer> layers_;
   Linear head_;
   int64_t first_row_ = 0;
-  std::vector<Prediction> predictions_;  // of the last forward, but for argmax
-  Tensor argmax_;
+  std::vector<Prediction> predictions_;  // of the last forward, but for argmax and loss
+  Tensor argmax_, sums_;
 };
 
 class Hybrid : public Module {
@@ -271,7 +281,9 @@ std::unique_ptr<Module> read(const Config::Section& s, const DataSpec& data) {
   for (const char c : shape.symbols)
     if (!shape.mixers.contains(c))
       shape.mixers[c] = Registry<MixerKind>::find(std::string(1, c))->read(s, stream);
-  return std::make_unique<Hybrid>(std::move(shape), data.modalities);
+  std::vector<std::string> modalities;
+  for (const Modality& m : data.modalities) modalities.push_back(m.name);
+  return std::make_unique<Hybrid>(std::move(shape), std::move(modalities));
 }
 
 void declare(Keys& keys) {

@@ -1,6 +1,6 @@
-// A RADIO-style vision transformer with its projector: packed images of any size, class tokens before each
-// image, pre-norm blocks with full attention inside an image, no final norm; the projector maps to the
-// language model's width.
+// A RADIO-style vision transformer with its projector: packed images of any size (a video is as many images
+// as it has frames), class tokens before each image, pre-norm blocks with full attention inside an image, no
+// final norm; the projector maps to the language model's width.
 //   x = patches W_e^T + pos(h, w);  [class tokens; x];  x += proj(attn(LN x));  x += fc2(act(fc1(LN x)))
 //   features = projector(pixel_shuffle(x without class tokens))
 // Source: Ranzinger et al., AM-RADIO, 2024 (arXiv 2312.06709), and C-RADIOv2's published weights for the
@@ -18,7 +18,7 @@ namespace mimo {
 namespace {
 
 struct Options {
-  std::string modality = "image";
+  std::string modality = "image", resize = "keep";
   int64_t hidden = 0, ffn = 0;
   int layers = 0, heads = 0, patch = 0, class_tokens = 0;
   int grid = 0;  // side of the position table
@@ -27,10 +27,11 @@ struct Options {
   bool pixel_shuffle = true;  // 2 x 2 patches become one row of the token stream
   ProjectorOptions projector;
 
-  int modality_index = 0, channels = 1;  // of the dataset
+  int modality_index = 0;  // of the dataset
+  Modality statistics;
 
   int64_t features() const { return (pixel_shuffle ? 4 : 1) * hidden; }
-  // Rows of an image inside the encoder: its patches and class tokens.
+  // Rows of an image, or of a frame of a video, inside the encoder: its patches and class tokens.
   int64_t rows(const ItemSize& item) const { return int64_t{item.height} * item.width + class_tokens; }
 };
 
@@ -43,6 +44,9 @@ const Fields<Options>& fields() {
     f.add("heads", &Options::heads, "attention heads").range(1, 1024).required();
     f.add("ffn", &Options::ffn, "inner width of the MLP").range(1, 1 << 20).required();
     f.add("patch", &Options::patch, "side of a patch in pixels").range(1, 256).required();
+    f.add("resize", &Options::resize,
+          "of items that patches do not divide: keep refuses them, nearest resizes to the nearest size")
+        .one_of({"keep", "nearest"});
     f.add("class_tokens", &Options::class_tokens, "class and register tokens before each image")
         .range(0, 1024);
     f.add("grid", &Options::grid, "side of the position table in patches").range(1, 4096).required();
@@ -102,8 +106,8 @@ class VitStage : public LayeredStage {
     const Parts parts = context.parts;
     if (holds(0)) {
       set_.begin_part(0);
-      embed_ = replicated_linear(set_, "patch_generator.embedder", int64_t{o.channels} * o.patch * o.patch,
-                                 o.hidden, false);
+      embed_ = replicated_linear(set_, "patch_generator.embedder",
+                                 int64_t{o.statistics.channels} * o.patch * o.patch, o.hidden, false);
       positions_ = &set_.make("patch_generator.pos_embed", {int64_t{o.grid} * o.grid, o.hidden}, kReplicated,
                               normal(o.position_std));
       if (o.class_tokens > 0)
@@ -123,8 +127,8 @@ class VitStage : public LayeredStage {
 
   std::vector<Tensor> forward(std::span<const Tensor> inputs, const PackedBatch& batch, Step& step) override {
     const PackedItems& items = batch.items.at(static_cast<size_t>(o_.modality_index));
-    const ImageGrids grids = image_grids(items.sizes, items.cu_items);
-    std::vector<int32_t> cu = items.cu_items;
+    const ImageGrids grids = image_grids(items.sizes);
+    std::vector<int32_t> cu = grids.first;
     for (size_t i = 0; i < cu.size(); ++i) cu[i] += static_cast<int32_t>(i) * o_.class_tokens;
     const Sequences images = sequences(cu);
 
@@ -163,11 +167,13 @@ class Vit : public Module {
   int64_t width() const override { return o_.hidden; }
   int64_t rows(const SampleSizes& s) const override {
     int64_t n = 0;
-    for (const ItemSize& item : items_of(s)) n += o_.rows(item);
+    for (const ItemSize& item : items_of(s)) n += item.time * o_.rows(item);
     return n;
   }
   std::optional<ItemReader> items() const override {
-    return ItemReader{o_.modality_index, {o_.patch, o_.pixel_shuffle}};
+    ItemReader reader{o_.modality_index, image_patches(o_.statistics, o_.patch, o_.pixel_shuffle ? 2 : 1)};
+    if (o_.resize == "nearest") reader.preprocessing.resize = Resize::nearest;
+    return reader;
   }
   int modality() const override { return o_.modality_index; }
   Flow flow(int output) const override {
@@ -189,16 +195,16 @@ class Vit : public Module {
     int64_t patches = 0, inside = 0, features = 0;
     for (const SampleSizes& s : samples)
       for (const ItemSize& item : items_of(s))
-        patches += int64_t{item.height} * item.width, inside += o_.rows(item), features += item.rows;
+        patches += item.patches(), inside += item.time * o_.rows(item), features += item.rows;
     const double d = static_cast<double>(o_.hidden), f = static_cast<double>(o_.ffn);
     PartCost c;
     if (part == 0) {
-      c.flops = 2.0 * o_.channels * o_.patch * o_.patch * d * static_cast<double>(patches);
+      c.flops = 2.0 * o_.statistics.channels * o_.patch * o_.patch * d * static_cast<double>(patches);
     } else if (part <= o_.layers) {
       for (const SampleSizes& s : samples)
         for (const ItemSize& item : items_of(s)) {
           const double length = static_cast<double>(o_.rows(item));
-          c.flops += length * (8 * d * d + 4 * d * f + 4 * d * length);
+          c.flops += item.time * length * (8 * d * d + 4 * d * f + 4 * d * length);
         }
       // Two norms, q|k|v, the attention's result, the MLP before and after its activation.
       c.kept = static_cast<double>(inside) * (4 * d + (4 * d + 2 * f) / tp);
@@ -223,12 +229,8 @@ class Vit : public Module {
 
 std::unique_ptr<Module> read(const Config::Section& s, const DataSpec& data) {
   Options o = fields().read(s);
-  const auto found = std::find(data.modalities.begin(), data.modalities.end(), o.modality);
-  if (found == data.modalities.end())
-    throw ConfigError(s.place("modality"), "no such modality in the dataset: expected one of " +
-                                               joined(data.modalities) + ", found " + o.modality);
-  o.modality_index = static_cast<int>(found - data.modalities.begin());
-  o.channels = data.channels;
+  o.modality_index = data.modality(o.modality, s.place("modality"));
+  o.statistics = data.modalities[static_cast<size_t>(o.modality_index)];
   if (o.hidden % o.heads != 0 || o.hidden / o.heads % 8 != 0 || o.hidden / o.heads > 256)
     throw ConfigError(s.place("hidden"),
                       "heads of a size that attention cannot take: expected hidden / heads to be a multiple "

@@ -12,6 +12,7 @@
 
 #include "data/tokenizer.h"
 #include "io/file.h"
+#include "tests/data/tokens.h"
 #include "tests/io/temp_dir.h"
 
 namespace mimo {
@@ -32,7 +33,7 @@ int kind_of(DigitsKind k) { return static_cast<int>(k); }
 
 // What stands between "=" and <end>, and before.
 std::pair<std::string, std::string> split_text(const Sample& s) {
-  const std::string text = Tokenizer::decode(s.tokens);
+  const std::string text = digits_tokenizer().decode(s.tokens);
   const size_t equals = text.find('=');
   EXPECT_TRUE(text.starts_with("<begin>") && text.ends_with("<end>") && equals != std::string::npos) << text;
   return {text.substr(7, equals - 7), text.substr(equals + 1, text.size() - equals - 6)};
@@ -62,11 +63,11 @@ std::set<size_t> check_reading(const Sample& s, size_t first, size_t last) {
   std::set<size_t> used;
   std::string labels;
   for (const Sample::Item& item : s.items) {
-    EXPECT_EQ(item.image.height, 8);
-    EXPECT_EQ(s.tokens.at(static_cast<size_t>(item.position)), Tokenizer::image);
+    EXPECT_EQ(item.shape.height, 8);
+    EXPECT_EQ(s.tokens.at(static_cast<size_t>(item.position)), kImage);
     labels += labels.empty() ? "" : ",";
-    for (int d = 0; d < item.image.width / 8; ++d) {
-      const std::vector<size_t> rows = rows_of(item.image, d);
+    for (int d = 0; d < item.shape.width / 8; ++d) {
+      const std::vector<size_t> rows = rows_of(item.image(), d);
       EXPECT_FALSE(rows.empty());
       for (size_t r : rows) {
         EXPECT_TRUE(r >= first && r < last) << "row " << r;
@@ -110,7 +111,7 @@ TEST(Digits, TrainingSamplesAreTrainingDigits) {
     ++kinds[s.kind];
     if (s.kind == kind_of(DigitsKind::one_image)) {
       ++lengths[s.length];
-      EXPECT_EQ(s.items.at(0).image.width, 8 * s.length);
+      EXPECT_EQ(s.items.at(0).shape.width, 8 * s.length);
     }
     EXPECT_EQ(s.items.size(), s.kind == kind_of(DigitsKind::sum)          ? 0u
                               : s.kind == kind_of(DigitsKind::two_images) ? 2u
@@ -134,8 +135,8 @@ TEST(Digits, DistortedSamplesHaveTheLevelsOfTheSource) {
   for (int i = 0; i < 300; ++i) {
     const Sample s = train_sample(digits(), {}, i);
     for (const Sample::Item& item : s.items) {
-      found.insert(item.image.pixels.begin(), item.image.pixels.end());
-      for (int d = 0; d < item.image.width / 8; ++d) changed += rows_of(item.image, d).empty(), ++all;
+      found.insert(item.bytes.begin(), item.bytes.end());
+      for (int d = 0; d < item.shape.width / 8; ++d) changed += rows_of(item.image(), d).empty(), ++all;
     }
     // Distortion leaves the text's form alone.
     check_counted(s);
@@ -217,9 +218,9 @@ TEST(Digits, HeaderHasTheMomentsOfTheTrainingDigits) {
     for (double ink : digits().ink[i]) mean += (1 - ink) / (kTrainDigits * 64.0);
   for (size_t i = 0; i < kTrainDigits; ++i)
     for (double ink : digits().ink[i]) square += (1 - ink - mean) * (1 - ink - mean) / (kTrainDigits * 64.0);
-  EXPECT_NEAR(d->header.mean, mean, 1e-10);
-  EXPECT_NEAR(d->header.std, std::sqrt(square), 1e-10);
-  EXPECT_EQ(d->header.vocab, Tokenizer::vocab);
+  EXPECT_NEAR(d->header.modalities[0].mean[0], mean, 1e-10);
+  EXPECT_NEAR(d->header.modalities[0].std[0], std::sqrt(square), 1e-10);
+  EXPECT_EQ(d->header.vocab, kVocab);
   EXPECT_EQ(d->header.kinds, (std::vector<std::string>{"one image", "two images", "sum"}));
   EXPECT_NE(d->header.license.find("Attribution 4.0"), std::string::npos);
 }
@@ -232,8 +233,8 @@ void expect_same(const Sample& a, const Sample& b) {
   ASSERT_EQ(a.items.size(), b.items.size());
   for (size_t i = 0; i < a.items.size(); ++i) {
     EXPECT_EQ(a.items[i].position, b.items[i].position);
-    EXPECT_EQ(a.items[i].image.width, b.items[i].image.width);
-    EXPECT_EQ(a.items[i].image.pixels, b.items[i].image.pixels);
+    EXPECT_EQ(a.items[i].shape.width, b.items[i].shape.width);
+    EXPECT_EQ(a.items[i].bytes, b.items[i].bytes);
   }
 }
 
@@ -302,7 +303,7 @@ TEST(MimoData, ComposesAndShows) {
 
   o = mimo_data(dir, "info " + file);
   EXPECT_EQ(o.status, 0);
-  EXPECT_CONTAINS(o.text, "vocab 259, channels 1");
+  EXPECT_CONTAINS(o.text, "vocab 259, task exact_match\n  image: channels 1");
   EXPECT_CONTAINS(o.text, "heldout     2600 samples, 2200 one image, 200 sum, 200 two images");
   EXPECT_CONTAINS(o.text, "Alpaydin");
 
@@ -310,10 +311,10 @@ TEST(MimoData, ComposesAndShows) {
   ASSERT_EQ(s.items.size(), 2u);
   o = mimo_data(dir, "show " + file + " --split heldout --sample 2300 --png " + png);
   EXPECT_EQ(o.status, 0);
-  EXPECT_CONTAINS(o.text, Tokenizer::decode(s.tokens));
-  EXPECT_CONTAINS(o.text, draw(s.items[0].image));
-  EXPECT_EQ(read_png(png, 1).pixels, s.items[0].image.pixels);
-  EXPECT_EQ(read_png(dir / "p-1.png", 1).pixels, s.items[1].image.pixels);
+  EXPECT_CONTAINS(o.text, digits_tokenizer().decode(s.tokens));
+  EXPECT_CONTAINS(o.text, draw(s.items[0].image()));
+  EXPECT_EQ(read_png(png, 1).pixels, s.items[0].bytes);
+  EXPECT_EQ(read_png(dir / "p-1.png", 1).pixels, s.items[1].bytes);
 }
 
 TEST(MimoData, ReplacesNothingUnlessTold) {

@@ -41,7 +41,7 @@ TEST(Fit, ImagesOfTheTrainedKindStayAsTheyAre) {
   for (int64_t s = 0; s < held_out().samples(); ++s)
     for (const Sample::Item& item : held_out().read(s).items) {
       std::string done;
-      EXPECT_EQ(fit(item.image, r, 8, done).pixels, item.image.pixels);
+      EXPECT_EQ(fit(item.image(), r, 8, done).pixels, item.bytes);
       EXPECT_EQ(done, "") << s;
     }
 }
@@ -52,12 +52,12 @@ TEST(Fit, TurnsAndScalesWhatComesFromOutside) {
   for (int64_t s = 0; s < held_out().samples(); ++s)
     for (const Sample::Item& item : held_out().read(s).items) {
       const int times = static_cast<int>(2 + s % 12);
-      const Image large = negative(resize(item.image, 8 * times, item.image.width * times));
+      const Image large = negative(resize(item.image(), 8 * times, item.shape.width * times));
       std::string done;
       const Image back = fit(large, r, 8, done);
       EXPECT_EQ(back.height, 8);
-      EXPECT_EQ(back.width, item.image.width);
-      EXPECT_EQ(back.pixels, item.image.pixels) << s;
+      EXPECT_EQ(back.width, item.shape.width);
+      EXPECT_EQ(back.pixels, item.bytes) << s;
       EXPECT_TRUE(done.starts_with("scaled from ")) << done;
       EXPECT_TRUE(done.ends_with(", turned to its negative")) << done;
     }

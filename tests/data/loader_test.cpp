@@ -20,19 +20,24 @@ Image image_of(int channels, int height, int width, uint32_t name) {
 
 Sample sample_of(const std::string& text, std::vector<Image> images) {
   Sample s;
-  s.tokens = Tokenizer::encode(text);
+  s.tokens = digits_tokenizer().encode(text);
   bool answer = false;
   for (size_t t = 0; t < s.tokens.size(); ++t) {
     s.counted.push_back(answer);
     answer = answer || s.tokens[t] == '=';
-    if (s.tokens[t] == Tokenizer::image)
-      s.items.push_back({static_cast<int>(t), 0, images.at(s.items.size())});
+    if (s.tokens[t] == kImage) s.add(static_cast<int>(t), 0, images.at(s.items.size()));
   }
   return s;
 }
 
 DatasetHeader header_of(int channels) {
-  return {Tokenizer::vocab, channels, 0.625, 0.25, {"image"}, {"x"}, ""};
+  return {.vocab = kVocab,
+          .modalities = {{.name = "image", .channels = channels, .mean = {0.625}, .std = {0.25}}},
+          .kinds = {"x"}};
+}
+
+Packing packing_of(int channels, int patch, int merge = 1, DType dtype = DType::f32) {
+  return {.modalities = {cut_images(patch, merge, header_of(channels).modalities[0])}, .dtype = dtype};
 }
 
 // Text alone; an image first; two images of other sizes, the second just before the last token; no answer.
@@ -57,9 +62,9 @@ Expected expect(const std::vector<Sample>& samples, int patch, bool shuffle) {
       int rows = 1;
       for (const Sample::Item& it : s.items)
         if (it.position == static_cast<int>(t)) {
-          const int h = it.image.height / patch, w = it.image.width / patch;
+          const int h = it.shape.height / patch, w = it.shape.width / patch;
           rows = shuffle ? h / 2 * (w / 2) : h * w;
-          e.sizes.push_back(h), e.sizes.push_back(w);
+          e.sizes.insert(e.sizes.end(), {1, h, w});
           e.cu_items.push_back(e.cu_items.back() + h * w);
           for (int r = 0; r < rows; ++r)
             e.rows.push_back(e.cu_seqlens.back() + static_cast<int>(tokens.size()) + r);
@@ -93,23 +98,23 @@ void expect_equal(const PackedBatch& b, const Expected& e) {
 
 TEST(Pack, RaggedSamples) {
   for (int channels : {1, 3})
-    for (const ItemCut& cut : {ItemCut{4, false}, {2, false}, {2, true}, {1, true}}) {
+    for (const auto& [patch, merge] : {std::pair{4, 1}, {2, 1}, {2, 2}, {1, 2}}) {
       const std::vector<Sample> samples = ragged(channels);
-      expect_equal(pack(samples, header_of(channels), {cut}, {true}, DType::f32),
-                   expect(samples, cut.patch, cut.pixel_shuffle));
+      expect_equal(pack(samples, packing_of(channels, patch, merge), {true}),
+                   expect(samples, patch, merge == 2));
     }
 }
 
 TEST(Pack, ByHand) {
   const PackedBatch b = pack({sample_of("1=2<end>", {}), sample_of("<image>=7<end>", {image_of(1, 4, 8, 0)})},
-                             header_of(1), {{4, false}}, {true}, DType::f32);
+                             packing_of(1, 4), {true});
   EXPECT_EQ(b.tokens, (std::vector<int32_t>{'1', '=', '2', 258, 258, '=', '7'}));
   EXPECT_EQ(b.positions, (std::vector<int32_t>{0, 1, 2, 0, 1, 2, 3}));
   EXPECT_EQ(b.labels, (std::vector<int32_t>{-1, '2', 257, -1, -1, '7', 257}));
   EXPECT_EQ(b.cu_seqlens, (std::vector<int32_t>{0, 3, 7}));
   EXPECT_EQ(b.counted, 4);
   EXPECT_EQ(b.items[0].cu_items, (std::vector<int32_t>{0, 2}));
-  EXPECT_EQ(b.items[0].sizes, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(b.items[0].sizes, (std::vector<int32_t>{1, 1, 2}));
   EXPECT_EQ(b.items[0].rows, (std::vector<int32_t>{3, 4}));
 }
 
@@ -117,7 +122,7 @@ TEST(Pack, ByHand) {
 TEST(Pack, OnlyTheLastRowOfAnItemHasALabel) {
   Sample s = sample_of("<image>b<end>", {image_of(1, 4, 16, 0)});
   s.counted = {0, 1, 1};
-  const PackedBatch b = pack({s}, header_of(1), {{4, false}}, {false}, DType::f32);
+  const PackedBatch b = pack({s}, packing_of(1, 4), {false});
   EXPECT_EQ(b.labels, (std::vector<int32_t>{-1, -1, -1, 'b', 257}));
   EXPECT_EQ(b.counted, 2);
 }
@@ -127,8 +132,7 @@ TEST(Pack, OnlyTheLastRowOfAnItemHasALabel) {
 template <class T>
 void check_patches(int channels, int patch, DType dtype) {
   const std::vector<Sample> samples = ragged(channels);
-  const DatasetHeader header = header_of(channels);
-  const PackedBatch b = pack(samples, header, {{patch, false}}, {true}, dtype);
+  const PackedBatch b = pack(samples, packing_of(channels, patch, 1, dtype), {true});
   const PackedItems& items = b.items[0];
   const int64_t features = int64_t{channels} * patch * patch;
   ASSERT_EQ(items.patches.shape(), (Dims{items.cu_items.back(), features}));
@@ -136,7 +140,7 @@ void check_patches(int channels, int patch, DType dtype) {
   const T* found = items.patches.data<T>();
   for (const Sample& s : samples)
     for (const Sample::Item& it : s.items) {
-      const Image& im = it.image;
+      const Image im = it.image();
       for (int py = 0; py < im.height / patch; ++py)
         for (int px = 0; px < im.width / patch; ++px)
           for (int c = 0; c < channels; ++c)
@@ -144,7 +148,7 @@ void check_patches(int channels, int patch, DType dtype) {
               for (int x = 0; x < patch; ++x) {
                 const int pixel = im.pixels[static_cast<size_t>((c * im.height + py * patch + y) * im.width +
                                                                 px * patch + x)];
-                const float value = static_cast<float>((pixel / 255.0 - header.mean) / header.std);
+                const float value = static_cast<float>((pixel / 255.0 - 0.625) / 0.25);
                 ASSERT_EQ(static_cast<float>(*found++), static_cast<float>(static_cast<T>(value)));
               }
     }
@@ -162,16 +166,16 @@ TEST(Pack, WithoutPixelsTheSizesStay) {
   std::vector<Sample> samples = ragged(1);
   const Expected e = expect(samples, 4, false);
   for (Sample& s : samples)
-    for (Sample::Item& it : s.items) it.image.pixels.clear();
-  const PackedBatch b = pack(samples, header_of(1), {{4, false}}, {false}, DType::f32);
+    for (Sample::Item& it : s.items) it.bytes.clear();
+  const PackedBatch b = pack(samples, packing_of(1, 4), {false});
   expect_equal(b, e);
   EXPECT_FALSE(b.items[0].patches.defined());
-  EXPECT_THROW(pack(samples, header_of(1), {{4, false}}, {true}, DType::f32), std::logic_error);
+  EXPECT_THROW(pack(samples, packing_of(1, 4), {true}), std::logic_error);
 }
 
 TEST(Pack, NoImagesAndNoSamples) {
   for (const std::vector<Sample>& samples : {std::vector<Sample>{}, {sample_of("1=2<end>", {})}}) {
-    const PackedBatch b = pack(samples, header_of(3), {{4, true}}, {true}, DType::f32);
+    const PackedBatch b = pack(samples, packing_of(3, 4, 2), {true});
     expect_equal(b, expect(samples, 4, true));
     EXPECT_TRUE(b.items[0].patches.defined());
     EXPECT_EQ(b.items[0].patches.shape(), (Dims{0, 48}));
@@ -179,48 +183,47 @@ TEST(Pack, NoImagesAndNoSamples) {
 }
 
 TEST(Pack, RefusesWhatDoesNotFit) {
-  const auto packed = [](const Sample& s, ItemCut cut) {
-    pack({s}, header_of(1), {cut}, {true}, DType::f32);
+  const auto packed = [](const Sample& s, int patch, int merge) {
+    pack({s}, packing_of(1, patch, merge), {true});
   };
   const Sample good = sample_of("<image>=7<end>", {image_of(1, 4, 12, 0)});
   EXPECT_CONTAINS(
-      thrown<ConfigError>([&] {
-        packed(good, {8, false});
-      }),
+      thrown<ConfigError>([&] { packed(good, 8, 1); }),
       "[image] patches do not divide an image: expected height and width to be multiples of 8, found 4 x 12");
-  EXPECT_CONTAINS(thrown<ConfigError>([&] { packed(good, {4, true}); }), "multiples of 8");
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { packed(good, 4, 2); }), "multiples of 8");
   Sample last = sample_of("1=<image>", {image_of(1, 4, 4, 0)});
-  EXPECT_CONTAINS(thrown<std::logic_error>([&] { packed(last, {4, false}); }), "an item's place");
+  EXPECT_CONTAINS(thrown<std::logic_error>([&] { packed(last, 4, 1); }), "an item's place");
   Sample colours = sample_of("<image>=7<end>", {image_of(3, 4, 4, 0)});
-  EXPECT_THROW(packed(colours, {4, false}), std::logic_error);
+  EXPECT_CONTAINS(thrown<ConfigError>([&] { packed(colours, 4, 1); }), "items of 1 channels, found 3");
 }
 
 // A dataset of eleven samples of the task's forms, and the file's order of them.
 struct Fixture {
   TempDir dir;
   std::shared_ptr<DataFile> data;
-  std::vector<ItemCut> cuts{{4, false}};
+  Packing packing = packing_of(1, 4);
   Fixture() {
     write_dataset(dir / "a.h5", header_of(1),
                   {{"train", 11, 0, [](int64_t i) { return ragged(1)[static_cast<size_t>(i % 5)]; }},
                    {"heldout", 0, 0, {}}});
     data = open_dataset(dir / "a.h5");
-    data->train.set_cuts(cuts, 100);
+    data->train.prepare(packing.modalities, 100);
   }
-  Loader loader(int workers) const { return {data->train, data->header, cuts, DType::f32, workers}; }
+  Loader loader(int workers) const { return {data->train, packing, workers}; }
 };
 
 TEST(Pack, MatchesTheSizesBeforehand) {
   const Fixture f;
   for (int64_t s = 0; s < 11; ++s) {
     const SampleSizes z = f.data->train.sizes(s);
-    const PackedBatch b = pack(f.data->train, f.data->header, f.cuts, {s}, {true}, DType::f32);
+    const PackedBatch b = pack(f.data->train, f.packing, {s}, {true});
     EXPECT_EQ(b.samples, std::vector<int64_t>{s});
     EXPECT_EQ(z.tokens, static_cast<int32_t>(b.tokens.size()));
     EXPECT_EQ(z.counted, b.counted);
     std::vector<int32_t> sizes;
     int rows = 0;
-    for (const ItemSize& i : z.items.at(0)) sizes.insert(sizes.end(), {i.height, i.width}), rows += i.rows;
+    for (const ItemSize& i : z.items.at(0))
+      sizes.insert(sizes.end(), {i.time, i.height, i.width}), rows += i.rows;
     EXPECT_EQ(sizes, b.items[0].sizes);
     EXPECT_EQ(rows, static_cast<int>(b.items[0].rows.size()));
   }
@@ -245,7 +248,7 @@ void expect_same(const PackedBatch& a, const PackedBatch& b) {
 Loader::Request request(int i) {
   Loader::Request r;
   for (int64_t k = 0; k < i % 4; ++k) r.samples.push_back((i * 3 + k * 5) % 11);
-  r.wants_pixels = {i % 3 != 0};
+  r.wants = {i % 3 != 0};
   return r;
 }
 
@@ -257,8 +260,7 @@ TEST(Loader, TheSameBatchesInOrderForAnyWorkers) {
     EXPECT_EQ(loader.pending(), 60u);
     for (int i = 0; i < 60; ++i) {
       const Loader::Request r = request(i);
-      expect_same(loader.take(),
-                  pack(f.data->train, f.data->header, f.cuts, r.samples, r.wants_pixels, DType::f32));
+      expect_same(loader.take(), pack(f.data->train, f.packing, r.samples, r.wants));
       if (i % 2 == 0) loader.submit(request(60 + i / 2));  // interleaved, as in training
     }
     for (int i = 60; i < 90; ++i) EXPECT_EQ(loader.take().samples, request(i).samples);

@@ -3,7 +3,7 @@
 #include <functional>
 
 #include "data/dataset.h"
-#include "data/tokenizer.h"
+#include "tests/data/tokens.h"
 #include "tests/io/temp_dir.h"
 
 namespace mimo {
@@ -45,7 +45,7 @@ struct RawSplit {
 
 struct RawFile {
   std::string format = "mimo-dataset";
-  int64_t version = 1, vocab = Tokenizer::vocab, channels = 1;
+  int64_t version = 1, vocab = kVocab, channels = 1;
   std::vector<double> mean{0.5}, std{0.25};
   std::string modalities = "image", kinds = "one\ntwo\ntext";
   RawSplit train, heldout;

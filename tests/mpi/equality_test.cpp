@@ -120,7 +120,8 @@ std::string two_modalities() {
     if (mine) {
       const auto digits = open_dataset("data/digits.h5");
       DatasetHeader header = digits->header;
-      header.modalities.push_back("glance");
+      header.modalities.push_back(header.modalities[0]);
+      header.modalities[1].name = "glance";
       const auto dealt = [](const Split& split) {
         return [&split](int64_t i) {
           Sample s = split.read(i);

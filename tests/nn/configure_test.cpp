@@ -30,7 +30,7 @@ hidden = 24
 )";
 
 ModelSpec spec(const std::string& text, const Strings& overrides = {},
-               const DataSpec& data = {50, 3, {"image"}}) {
+               const DataSpec& data = {50, {{.name = "image", .channels = 3}}}) {
   Schema schema;
   declare_run_keys(schema);
   declare_model_keys(schema);
@@ -54,7 +54,9 @@ TEST(Specs, ModelOfAConfiguration) {
   EXPECT_EQ(v.init_std, 0.02);
   EXPECT_EQ(l.init_std, 0);
   EXPECT_EQ(v.outputs()[0].width, 24);  // the language model's width
-  EXPECT_EQ(v.items()->cut, (ItemCut{4, true}));
+  EXPECT_EQ(v.items()->preprocessing.patch, 4);
+  EXPECT_EQ(v.items()->preprocessing.merge, 2);
+  EXPECT_EQ(v.items()->preprocessing.channels, 3);
   EXPECT_EQ(v.rows({9, 0, {{{4, 6, 6}, {2, 2, 1}}}}), 24 + 4 + 2 * 3);
   EXPECT_EQ(l.width(), 24);
   EXPECT_EQ(v.layers(), 2);
@@ -70,7 +72,7 @@ std::string second(std::string text, const std::string& from, const std::string&
 
 TEST(Specs, EncodersOfSeveralModalities) {
   const ModelSpec m = spec(kVision + second(kVision, "vision", "sound") + kLanguage,
-                           {"--module.sound.modality=audio"}, {50, 1, {"audio", "image"}});
+                           {"--module.sound.modality=audio"}, {50, {{.name = "audio"}, {.name = "image"}}});
   EXPECT_EQ(m.names(), (Strings{"vision", "sound", "language"}));
   EXPECT_EQ(m.edges, (std::vector<ModelSpec::Edge>{{0, 0, 2, 0}, {1, 0, 2, 1}}));
   EXPECT_EQ(m[2].inputs()[0].name, "image");
@@ -96,7 +98,7 @@ TEST(Specs, EdgesConnectModules) {
   EXPECT_EQ(two[2].width(), 24);  // what the language model takes from the encoder, the projector takes too
 }
 
-TEST(Specs, TextAlone) { EXPECT_EQ(spec(kLanguage, {}, {50, 1, {}}).names(), Strings{"language"}); }
+TEST(Specs, TextAlone) { EXPECT_EQ(spec(kLanguage, {}, {50, {}}).names(), Strings{"language"}); }
 
 struct Mistake {
   std::string text;

@@ -77,7 +77,7 @@ TEST(Stages, AreCutAtBarsElseByCost) {
   EXPECT_EQ(cut("MM|-*|M", 1), (Layers{{0, 5}}));
   EXPECT_EQ(cut("----", 2), (Layers{{0, 2}, {2, 4}}));
   const ModelSpec m =
-      tiny::model("----", DType::f32, {}, {100000, 1, {"image"}});  // the head outweighs all layers
+      tiny::model("----", DType::f32, {}, {100000, {{.name = "image"}}});  // the head outweighs all layers
   EXPECT_EQ(stage_layers(m[1], 0, 2), (std::pair{0, 3}));
   EXPECT_EQ(stage_layers(m[0], 1, 2), (std::pair{1, 2}));
   EXPECT_EQ(stage_parts(m[1], 0, 2), (Parts{0, 4}));
@@ -141,7 +141,7 @@ TEST(ParameterCount, IsThatOfPublishedModels) {
   const auto vision = [](const Strings& sizes, int64_t width) {
     Strings overrides{"--module.language.hidden=" + std::to_string(width), "--module.vision.class_tokens=0"};
     for (const std::string& s : sizes) overrides.push_back("--module.vision." + s);
-    return count(tiny::model("-", DType::f32, overrides, {21, 3, {"image"}}), 0);
+    return count(tiny::model("-", DType::f32, overrides, {21, {{.name = "image", .channels = 3}}}), 0);
   };
   const Strings small{"hidden=64", "ffn=256", "layers=2", "patch=14", "grid=146", "projector=none"};
   EXPECT_EQ(vision(small, 256), 1501824);
@@ -165,7 +165,8 @@ TEST(ParameterCount, IsThatOfPublishedModels) {
                           "ssm_groups=8", "ssm_state=128"})
       overrides.push_back(std::string("--module.language.") + s);
     for (const std::string& s : sizes) overrides.push_back("--module.language." + s);
-    return static_cast<double>(count(tiny::model(pattern, DType::f32, overrides, {131072, 1, {"image"}}), 1));
+    return static_cast<double>(
+        count(tiny::model(pattern, DType::f32, overrides, {131072, {{.name = "image"}}}), 1));
   };
   EXPECT_NEAR(
       language("M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-", {"hidden=4480", "ffn=15680"}),
@@ -282,8 +283,8 @@ TEST(StageFlops, IsTheCountByHand) {
 SampleSizes sizes_of(const PackedBatch& b) {
   SampleSizes s{static_cast<int32_t>(b.tokens.size()), static_cast<int32_t>(b.counted), {{}}};
   for (size_t i = 0; i + 1 < b.items[0].cu_items.size(); ++i)
-    s.items[0].push_back({b.items[0].sizes[2 * i], b.items[0].sizes[2 * i + 1],
-                          b.items[0].sizes[2 * i] * b.items[0].sizes[2 * i + 1] / 4});
+    s.items[0].push_back({b.items[0].sizes[3 * i + 1], b.items[0].sizes[3 * i + 2],
+                          b.items[0].sizes[3 * i + 1] * b.items[0].sizes[3 * i + 2] / 4});
   return s;
 }
 

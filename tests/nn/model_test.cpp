@@ -191,5 +191,22 @@ TEST(Model, BatchWithoutImagesIsOrdinary) {
     for (float g : p->grad.to_vector<float>()) EXPECT_EQ(g, 0) << p->name;
 }
 
+// A video is as many images as it has frames.
+TEST(Model, FramesOfAVideoAreImages) {
+  const ModelSpec spec = tiny::model("-", DType::f64);
+  const auto features = [&](std::vector<int32_t> sizes, std::vector<int32_t> cu) {
+    PackedBatch b = tiny::batch(DType::f64);
+    b.items[0].sizes = std::move(sizes);
+    b.items[0].cu_items = std::move(cu);
+    b.items[0].patches = b.items[0].patches.slice(0, 24);
+    Sums sums(spec.sums());
+    Step step(sums);
+    return make_stage(spec, 0, {}, {}, nullptr)->forward({}, b, step).at(0).to_vector<double>();
+  };
+  const auto video = features({2, 2, 6}, {0, 24});
+  EXPECT_EQ(video, features({1, 2, 6, 1, 2, 6}, {0, 12, 24}));
+  EXPECT_NE(video, features({1, 4, 6}, {0, 24}));
+}
+
 }  // namespace
 }  // namespace mimo

@@ -36,7 +36,7 @@ struct Batch {
     for (int l : lengths) cu.push_back(cu.back() + l);
     for (const auto& [h, w] : images) {
       image_cu.push_back(image_cu.back() + h * w);
-      image_sizes.insert(image_sizes.end(), {h, w});
+      image_sizes.insert(image_sizes.end(), {1, h, w});
     }
   }
   int64_t tokens() const { return cu.back(); }
@@ -48,7 +48,7 @@ struct Batch {
       for (int t = 0; t < cu[s + 1] - cu[s]; ++t) positions.push_back(t);
     return mimo::sequences(cu, positions);
   }
-  ImageGrids grids() const { return image_grids(image_sizes, image_cu); }
+  ImageGrids grids() const { return image_grids(image_sizes); }
 };
 
 void PrintTo(const Batch& b, std::ostream* out) { *out << b.name; }

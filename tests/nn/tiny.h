@@ -39,7 +39,8 @@ init_std = 0.3
 
 // Module 0 is vision, module 1 language.
 inline ModelSpec model(const std::string& pattern, DType dtype = DType::f32,
-                       std::vector<std::string> overrides = {}, const DataSpec& data = {21, 1, {"image"}}) {
+                       std::vector<std::string> overrides = {},
+                       const DataSpec& data = {21, {{.name = "image"}}}) {
   Schema schema;
   declare_run_keys(schema);
   declare_model_keys(schema);
@@ -72,7 +73,7 @@ inline PackedBatch batch(DType dtype, int repeat = 1) {
     };
     push(1);
     for (const auto& [h, w] : s.images) {
-      b.items[0].sizes.insert(b.items[0].sizes.end(), {h, w});
+      b.items[0].sizes.insert(b.items[0].sizes.end(), {1, h, w});
       b.items[0].cu_items.push_back(b.items[0].cu_items.back() + h * w);
       for (int r = 0; r < h * w / 4; ++r) {
         b.items[0].rows.push_back(static_cast<int>(b.tokens.size()));

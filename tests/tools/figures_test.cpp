@@ -11,6 +11,7 @@
 #include "data/write_dataset.h"
 #include "io/file.h"
 #include "io/metrics.h"
+#include "tests/data/tokens.h"
 #include "tests/tools/program.h"
 #include "tools/run/report.h"
 
@@ -22,13 +23,14 @@ constexpr const char* kLicence = "a test's, <free> & \"open\"";
 // "<begin><image>=ANSWER<end>" with an image of 8 x 8, or "<begin>1+2=ANSWER<end>"; the answer counts.
 Sample sample(const std::string& answer, int kind, bool image) {
   Sample s;
-  s.tokens = Tokenizer::encode(std::string(image ? "<begin><image>=" : "<begin>1+2=") + answer + "<end>");
+  s.tokens =
+      digits_tokenizer().encode(std::string(image ? "<begin><image>=" : "<begin>1+2=") + answer + "<end>");
   s.counted.assign(s.tokens.size(), 0);
   std::fill(s.counted.end() - static_cast<int64_t>(answer.size()) - 1, s.counted.end(), 1);
   s.kind = kind, s.length = static_cast<int>(answer.size());
   if (image) {
-    s.items.push_back({1, 0, {1, 8, 8, {}}});
-    for (int i = 0; i < 64; ++i) s.items[0].image.pixels.push_back(static_cast<uint8_t>(i * 37 + kind * 11));
+    s.items.push_back({1, 0, {1, 1, 8, 8}, {}});
+    for (int i = 0; i < 64; ++i) s.items[0].bytes.push_back(static_cast<uint8_t>(i * 37 + kind * 11));
   }
   return s;
 }
@@ -44,7 +46,10 @@ class Figures : public testing::Test {
   Figures() {
     const std::vector<Sample> held = heldout();
     write_dataset(files_ / "data.h5",
-                  {Tokenizer::vocab, 1, 0.5, 0.5, {"image"}, {"plain", "mixed"}, kLicence},
+                  {.vocab = kVocab,
+                   .modalities = {{.name = "image", .mean = {0.5}, .std = {0.5}}},
+                   .kinds = {"plain", "mixed"},
+                   .license = kLicence},
                   {{"train", 16, 16, [](int64_t) { return sample("1", 0, true); }},
                    {"heldout", 7, 4, [&](int64_t i) { return held.at(static_cast<size_t>(i)); }}});
     write_text(files_ / "tiny.toml", "[data]\npath = \"" + (files_ / "data.h5").string() + R"("
@@ -151,7 +156,7 @@ TEST_F(Figures, OfTheReportAreThoseOfTheRun) {
   EXPECT_EQ(facts["ranks"], "2, idle " + text_of(100 * s["idle"].get<double>(), 0) + " % of the time");
   EXPECT_EQ(facts["a step"], "8 samples in 4 waves");
   EXPECT_EQ(facts["measured step"], text_of(1000 * s["step_seconds"]["measured"].get<double>(), 2) + " ms");
-  EXPECT_EQ(facts["held out"], "mixed: 2 of 3 right, plain: 2 of 4 right");
+  EXPECT_EQ(facts["held out"], "mixed: 0.6667 of 3, plain: 0.5000 of 4");
   EXPECT_EQ(facts["data"], (files_ / "data.h5").string());
   EXPECT_EQ(facts["source"], "a test's, &lt;free&gt; &amp; &quot;open&quot;");
 
@@ -187,7 +192,7 @@ TEST_F(Figures, OfTheReportAreThoseOfTheRun) {
   // Every sample is shown once: its images, or its text; what was read, and what it is where that is another.
   std::vector<std::vector<std::string>> right, wrong;
   for (const Sample& h : heldout()) {
-    const std::string answer = Tokenizer::decode({h.tokens.end() - 1 - h.length, h.tokens.end() - 1});
+    const std::string answer = digits_tokenizer().decode({h.tokens.end() - 1 - h.length, h.tokens.end() - 1});
     (answer == "1" ? right : wrong).push_back({h.items.empty() ? "1+2= " : "<img>", answer});
   }
   const std::string brief = std::regex_replace(
@@ -197,8 +202,9 @@ TEST_F(Figures, OfTheReportAreThoseOfTheRun) {
             wrong);
   const auto images = found(page, "<img alt=\"([^\"]*)\" src=\"data:image/png;base64,([^\"]*)\">");
   ASSERT_EQ(images.size(), 5u);
-  EXPECT_EQ(from_base64(images[0][1]), encode_png(heldout()[0].items[0].image));
-  EXPECT_EQ(from_base64(images[2][1]), encode_png(heldout()[4].items[0].image)) << "the third that is right";
+  EXPECT_EQ(from_base64(images[0][1]), encode_png(heldout()[0].items[0].image()));
+  EXPECT_EQ(from_base64(images[2][1]), encode_png(heldout()[4].items[0].image()))
+      << "the third that is right";
   EXPECT_EQ(images[3][0], "21");
 }
 
@@ -207,7 +213,7 @@ TEST_F(Figures, OfTheReportAreThoseOfTheRun) {
 TEST(Report, DrawsItsCurvesToScale) {
   Report r;
   r.loss.points = {{0, 10}, {5, 1}, {20, 0.1}, {10, NAN}, {15, 0}};  // what is no number above 0 has no place
-  r.exact_match = {"Exact match", {{10, 0.25}, {20, 1}}};
+  r.figure = {"Exact match", {{10, 0.25}, {20, 1}}};
   r.held_out.points = {{20, 1}};
   const TempDir files;
   write_report(r, files / "report.html");

@@ -1,4 +1,5 @@
 #include "tests/tools/program.h"
+#include "tests/data/tokens.h"
 
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -133,8 +134,10 @@ Outcome run_mimo(int ranks, const std::string& arguments, double limit_seconds) 
 void write_tiny_dataset(const fs::path& path, int64_t train, int64_t heldout) {
   static const Digits digits = read_digits("data/optdigits/digits.csv");
   DigitsOptions options;
-  const DatasetHeader header{Tokenizer::vocab, 1, 0.7, 0.4, {"image"}, {"one image", "two images", "sum"},
-                             "a test's"};
+  const DatasetHeader header{.vocab = kVocab,
+                             .modalities = {{.name = "image", .mean = {0.7}, .std = {0.4}}},
+                             .kinds = {"one image", "two images", "sum"},
+                             .license = "a test's"};
   write_dataset(path, header,
                 {{"train", train, train, [&](int64_t i) { return train_sample(digits, options, i); }},
                  {"heldout", heldout, heldout, [&](int64_t i) { return heldout_sample(digits, 1, i); }}});

@@ -52,7 +52,7 @@ class Mimo : public testing::Test {
     return lines.empty() ? 0 : lines.back().step;
   }
 
-  static Image heldout_image() { return open_dataset(path("data.h5"))->heldout.read(0).items.at(0).image; }
+  static Image heldout_image() { return open_dataset(path("data.h5"))->heldout.read(0).items.at(0).image(); }
 
   static std::unique_ptr<TempDir> files;
 };

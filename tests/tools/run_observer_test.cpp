@@ -47,7 +47,7 @@ class Diary : public RunObserver {
     note("end", r.step);
   }
   void evaluated(int64_t step, const Evaluation& e, double) override {
-    EXPECT_EQ(e.samples, 4);
+    EXPECT_EQ(e.samples(), 4);
     note("evaluated", step);
   }
   void recorded(const StepRecord& r) override {
@@ -118,7 +118,7 @@ TEST_F(Watched, IsToldOfAllThatHappensInOrder) {
   EXPECT_EQ(heard_.records, read_metrics(path("run") + "/metrics.jsonl"));
   EXPECT_TRUE(heard_.history.empty());
   EXPECT_EQ(heard_.end.steps_here, 3);
-  EXPECT_EQ(heard_.end.evaluation.samples, 12);
+  EXPECT_EQ(heard_.end.evaluation.samples(), 12);
   EXPECT_EQ(heard_.end.shown.size(), 12u);
   EXPECT_EQ(heard_.end.peaks.size(), 3u) << "two modules and the optimizer";
 }

@@ -50,7 +50,7 @@ TEST(Trained, HoldsWeightsAlone) {
     }
     EXPECT_EQ(held, expected) << "values and nothing else";
     EXPECT_EQ(reader.load(checkpoint), 1);
-    const Evaluation read = reader.evaluate(0, trained.samples);
+    const Evaluation read = reader.evaluate(0, trained.samples());
     EXPECT_EQ(memory_statistics()["optimizer"].peak, 0);
     EXPECT_EQ(read.loss_sum, trained.loss_sum) << dtype;
     EXPECT_EQ(read.readings, trained.readings);

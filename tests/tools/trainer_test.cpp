@@ -18,9 +18,9 @@ constexpr int32_t kVocab = 11;
 
 // Pixels are 0 or 255, so that (x / 255 - 1/4) / (1/2) is exact.
 Sample::Item image(int position, int height, int width, unsigned seed) {
-  Image image{1, height, width, {}};
-  for (int i = 0; i < height * width; ++i) image.pixels.push_back((seed += seed * 5 + 3) >> 7 & 1 ? 255 : 0);
-  return {position, 0, image};
+  Sample::Item item{position, 0, {1, 1, height, width}, {}};
+  for (int i = 0; i < height * width; ++i) item.bytes.push_back((seed += seed * 5 + 3) >> 7 & 1 ? 255 : 0);
+  return item;
 }
 
 // Text alone, with one image, with two, and one in which nothing counts. 10 stands where an image is.
@@ -38,8 +38,8 @@ plain::Sample plain_sample(const Sample& s) {
   p.counted.assign(s.counted.begin(), s.counted.end());
   for (const Sample::Item& item : s.items) {
     plain::Image& to = p.images[static_cast<size_t>(item.position)];
-    to = {static_cast<size_t>(item.image.height), static_cast<size_t>(item.image.width), {}};
-    for (const uint8_t x : item.image.pixels) to.pixels.push_back((x / 255.0 - 0.25) / 0.5);
+    to = {static_cast<size_t>(item.shape.height), static_cast<size_t>(item.shape.width), {}};
+    for (const uint8_t x : item.bytes) to.pixels.push_back((x / 255.0 - 0.25) / 0.5);
   }
   return p;
 }
@@ -50,8 +50,10 @@ class TrainingRules : public testing::Test {
   Job job(const std::vector<std::string>& overrides, DType dtype = DType::f32, int64_t count = 5) {
     const std::vector<Sample> all = samples();
     const auto make = [&](int64_t i) { return all.at(static_cast<size_t>(i)); };
-    write_dataset(files_ / "data.h5", {kVocab, 1, 0.25, 0.5, {"image"}, {"all"}, "a test's"},
-                  {{"train", count, count, make}, {"heldout", 0, 0, make}});
+    write_dataset(
+        files_ / "data.h5",
+        {.vocab = kVocab, .modalities = {{.name = "image", .mean = {0.25}, .std = {0.5}}}, .kinds = {"all"}},
+        {{"train", count, count, make}, {"heldout", 0, 0, make}});
     write_text(files_ / "tiny.toml", "[data]\npath = \"" + (files_ / "data.h5").string() + R"("
 workers = 0
 [train]

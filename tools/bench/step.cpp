@@ -83,7 +83,8 @@ ssm_groups = 2
 ssm_state = 16
 ssm_chunk = 32
 )";
-  return model_spec(parse_config(schema, text, "the benchmark's model"), {vocabulary(large), 3, {"image"}});
+  return model_spec(parse_config(schema, text, "the benchmark's model"),
+                    {vocabulary(large), {{.name = "image", .channels = 3}}});
 }
 
 struct Batch {
@@ -96,7 +97,7 @@ struct Batch {
 Batch batch_of(const ModelSpec& model, bool large) {
   const int sequences = 2, length = large ? 4096 : 64, images = large ? 4 : 2, side = large ? 32 : 4;
   const int rows = side * side / 4;  // of the stream that an image fills
-  const int patch = model[0].items()->cut.patch;
+  const int patch = model[0].items()->preprocessing.patch;
   Batch b;
   PackedBatch& p = b.packed;
   PackedItems items;
@@ -108,7 +109,7 @@ Batch batch_of(const ModelSpec& model, bool large) {
     p.samples.push_back(s);
     SampleSizes sizes{length, 0, {{}}};
     for (int i = 0; i < images; ++i) {
-      items.sizes.insert(items.sizes.end(), {side, side});
+      items.sizes.insert(items.sizes.end(), {1, side, side});
       items.cu_items.push_back(items.cu_items.back() + side * side);
       sizes.items[0].push_back({side, side, rows});
     }

@@ -1,5 +1,6 @@
 // The commands of ./mimo. Each returns the exit status.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,14 +11,15 @@ namespace mimo {
 inline constexpr int kMostRanks = 4096;  // that a plan is drawn for
 
 struct CommandLine {
-  std::string config;                      // --config; empty: not named
-  std::vector<std::string> overrides;      // --section.key=value
-  std::string image, prompt = "<image>=";  // generate
-  bool profile = false;                    // train: say where the time went
-  int64_t greedy = 0;                      // eval: samples also read token by token
-  int ranks = 0;                           // plan: 0 is the number running
-  std::string svg;                         // plan: also draw to this file
-  std::string cores;                       // what share_cores found, in words
+  std::string config;                  // --config; empty: not named
+  std::vector<std::string> overrides;  // --section.key=value
+  std::string image;                   // generate
+  std::optional<std::string> prompt;   // generate; none: the dataset's
+  bool profile = false;                // train: say where the time went
+  int64_t greedy = 0;                  // eval: samples also read token by token
+  int ranks = 0;                       // plan: 0 is the number running
+  std::string svg;                     // plan: also draw to this file
+  std::string cores;                   // what share_cores found, in words
 
   std::string config_file() const { return config.empty() ? "tools/configs/digits.toml" : config; }
 };

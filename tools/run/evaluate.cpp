@@ -25,16 +25,14 @@ int evaluate(const CommandLine& line, World& world) {
   const Evaluation e = trainer.evaluate(0, job.data->heldout.samples());
   if (comm.rank() != 0) return 0;
   fmt::print("{} after step {}\n{}\n", job.run_dir.string(), trainer.steps_done(), e.text());
-  for (const auto& [kind, f] : e.by_kind)
-    fmt::print("  {:12} {:5} of {:5}  {:.4f}\n", kind, f.first, f.second, double(f.first) / double(f.second));
-  for (const auto& [length, f] : e.by_length)
-    fmt::print("  length {:5} {:5} of {:5}  {:.4f}\n", length, f.first, f.second,
-               double(f.first) / double(f.second));
+  for (const auto& g : e.by_kind()) fmt::print("  {:12} {:.4f} of {:5}\n", g.name, g.figure, g.samples);
+  for (const auto& g : e.by_length())
+    fmt::print("  length {:5} {:.4f} of {:5}\n", g.name, g.figure, g.samples);
   if (line.greedy > 0) {
-    const int64_t n = std::min(line.greedy, e.samples);
+    const int64_t n = std::min(line.greedy, e.samples());
     int64_t same = 0;
     for (int64_t i = 0; i < n; ++i) {
-      const int64_t id = i * e.samples / n;  // of all kinds and lengths
+      const int64_t id = i * e.samples() / n;  // of all kinds and lengths
       Sample s = job.data->heldout.read(id), prompt = s;
       std::vector<int32_t> answer;
       prompt.tokens.clear();

@@ -46,6 +46,10 @@ std::filesystem::path run_directory(const Config& c, const std::string& configur
   return std::filesystem::path("runs") / folder;
 }
 
+Packing Job::packing() const {
+  return {preprocessing, model[model.predictor()].position_axes(), model.dtype};
+}
+
 Job make_job(Config config, const std::string& configuration, int world) {
   Job job;
   job.config = std::move(config);
@@ -54,12 +58,16 @@ Job make_job(Config config, const std::string& configuration, int world) {
     throw ConfigError(c.place("data.path"), "no dataset: expected the path of an HDF5 file, found nothing",
                       "make one with mimo-data");
   job.data = open_dataset(find_file(c.get<std::string>("data.path")));
-  job.model = model_spec(c, {job.data->header.vocab, job.data->header.channels, job.data->header.modalities});
-  job.cuts.resize(job.data->header.modalities.size());
+  job.model = model_spec(c, {job.data->header.vocab, job.data->header.modalities});
+  const auto& task = c.get<std::string>("eval.task");
+  job.task = task.empty() ? &task_named(job.data->header.task, c.get<std::string>("data.path") + ": task")
+                          : &task_named(task, c.place("eval.task"));
+  job.preprocessing.resize(job.data->header.modalities.size());
   for (const auto& m : job.model.modules)
-    if (const auto reader = m->items()) job.cuts[static_cast<size_t>(reader->modality)] = reader->cut;
-  job.data->train.set_cuts(job.cuts, c.get<int64_t>("data.seq_length"));
-  job.data->heldout.set_cuts(job.cuts, c.get<int64_t>("data.seq_length"));
+    if (const auto reader = m->items())
+      job.preprocessing[static_cast<size_t>(reader->modality)] = reader->preprocessing;
+  job.data->train.prepare(job.preprocessing, c.get<int64_t>("data.seq_length"));
+  job.data->heldout.prepare(job.preprocessing, c.get<int64_t>("data.seq_length"));
   job.layout = ordered_layout(job, world);
   check_model(job.model, job.layout);
 

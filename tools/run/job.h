@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "data/dataset.h"
+#include "data/pack.h"
+#include "data/task.h"
 #include "io/config.h"
 #include "nn/mimo.h"
 #include "parallel/plan.h"
@@ -18,14 +19,16 @@ namespace mimo {
 struct Job {
   Config config;
   std::shared_ptr<DataFile> data;
-  std::vector<ItemCut> cuts;  // by modality
   ModelSpec model;
+  std::vector<Preprocessing> preprocessing;  // by modality: what the model makes of items
+  const EvaluationTask* task = nullptr;
   Layout layout;  // modules in the model's order
   Device device;  // of this rank; which of several GPUs is chosen by open_device
   int waves = 1;
   bool trains = true;  // false: all is frozen, so that there are weights alone
   std::filesystem::path run_dir;
 
+  Packing packing() const;  // what the model makes of samples
   int64_t global_batch() const { return config.get<int64_t>("train.global_batch"); }
 };
 

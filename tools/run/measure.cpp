@@ -120,9 +120,8 @@ Trial measured_layers(const Job& job, Communicator& world) {
           (on_device ? 1e12 : 1e9))
         break;
     }
-    std::vector<bool> pixels(job.cuts.size(), true);
-    const PackedBatch batch =
-        pack(job.data->train, job.data->header, job.cuts, samples, pixels, job.model.dtype);
+    std::vector<bool> pixels(job.preprocessing.size(), true);
+    const PackedBatch batch = pack(job.data->train, job.packing(), samples, pixels);
     std::map<std::tuple<std::string, bool, bool>, Trial> seen;  // by type of layer, first, last
     for (int i = 0; i < module.layers(); ++i) {
       const auto [layer, added] = seen.try_emplace({module.layer_type(i), i == 0, i + 1 == module.layers()});

@@ -173,9 +173,9 @@ void write_report(const Report& r, const std::filesystem::path& file) {
   h += chart("Loss per counted token",
              r.held_out.points.empty() ? std::vector{r.loss} : std::vector{r.loss, r.held_out},
              Scale::logarithmic);
-  h += chart(r.exact_match.name, {r.exact_match}, Scale::linear);
+  h += chart(r.figure.name, {r.figure}, Scale::linear);
   h += bars("Milliseconds a step, of the busiest rank", r.module_ms, "{:.1f}");
-  if (!r.by_length.empty()) h += bars("Held-out exact match by length of the answer", r.by_length, "{:.3f}");
+  if (!r.by_length.empty()) h += bars("Held out, by length of the answer: " + r.task, r.by_length, "{:.3f}");
   h += "</div><h2>Layout and plan</h2><p>";
   for (const auto& [name, grid] : r.layout)
     h += fmt::format("<code>{} = {}</code>", escaped(name), escaped(grid));

@@ -23,10 +23,11 @@ struct Report {
   std::vector<std::pair<std::string, std::string>> figures;  // shown large: what it is, value
   std::vector<std::pair<std::string, std::string>> facts;    // shown as a table
   Series loss, held_out;                                     // over steps
-  Series exact_match;                                        // over steps, 0 to 1; its name is the title
+  std::string task;                                          // what held-out samples are judged by
+  Series figure;                                             // over steps, of the task; its name is the title
   std::vector<std::pair<std::string, double>>
       module_ms;  // mean milliseconds a step, by module and kind of work
-  std::vector<std::pair<std::string, double>> by_length;    // exact match
+  std::vector<std::pair<std::string, double>> by_length;    // the task's figure
   std::vector<std::pair<std::string, std::string>> layout;  // module, grid
   std::string plan_svg, plan_note;
   std::vector<ReadImage> images;

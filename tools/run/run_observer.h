@@ -18,8 +18,9 @@
 namespace mimo {
 
 // Names of StepMetrics::more; "ms MODULE forward" and the like are those of ModuleTimes.
-inline constexpr const char *kHeldOutLoss = "held_out_loss", *kExactMatch = "held_out_exact_match",
-                            *kHeldOutSamples = "held_out_samples", *kSkipped = "skipped", *kIdle = "idle";
+inline constexpr const char *kHeldOutLoss = "held_out_loss", *kHeldOutSamples = "held_out_samples",
+                            *kSkipped = "skipped", *kIdle = "idle";
+inline std::string held_out_figure(const EvaluationTask& task) { return "held_out_" + task.name; }
 
 // Of the whole run, whatever process did what of it.
 struct RunTotals {

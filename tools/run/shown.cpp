@@ -11,7 +11,7 @@ namespace mimo {
 namespace {
 
 std::vector<int64_t> shown(const Evaluation& e) {
-  const int64_t n = e.samples;
+  const int64_t n = e.samples();
   std::vector<int64_t> ids;
   for (int64_t i = 0; i < n && ids.size() < 24; i += std::max<int64_t>(1, n / 24)) ids.push_back(i);
   const std::set<int64_t> there(ids.begin(), ids.end());
@@ -41,15 +41,18 @@ std::vector<ShownSample> shown_samples(Trainer& trainer, const Evaluation& e) {
   return out;
 }
 
-ReadImage read_image(const Split& heldout, const ShownSample& shown) {
-  const Sample s = heldout.read(shown.id);
+ReadImage read_image(const DataFile& data, const ShownSample& shown) {
+  const Sample s = data.heldout.read(shown.id);
   ReadImage r;
-  for (const Sample::Item& item : s.items) r.png.push_back(encode_png(item.image));
+  for (const Sample::Item& item : s.items) r.png.push_back(encode_png(item.image()));
   std::vector<int32_t> prompt, answer;
   for (size_t t = 0; t < s.tokens.size(); ++t) (s.counted[t] ? answer : prompt).push_back(s.tokens[t]);
-  const auto plain = [](std::vector<int32_t> tokens) {
-    std::erase_if(tokens, [](int32_t t) { return t == Tokenizer::begin || t == Tokenizer::end; });
-    return printable(Tokenizer::decode(tokens));
+  // Neither what opens every prompt nor what ends every answer.
+  const PromptTemplate& prompts = data.header.prompt;
+  const std::vector<int32_t> frame = data.tokenizer->encode(prompts.opening() + prompts.stop);
+  const auto plain = [&](std::vector<int32_t> tokens) {
+    std::erase_if(tokens, [&](int32_t t) { return std::find(frame.begin(), frame.end(), t) != frame.end(); });
+    return printable(data.tokenizer->decode(tokens));
   };
   r.prompt = plain(prompt);
   r.expected = plain(answer);

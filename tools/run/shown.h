@@ -17,6 +17,6 @@ struct ShownSample {
 std::vector<ShownSample> shown_samples(Trainer&, const Evaluation&);
 
 // In words and as PNG files.
-ReadImage read_image(const Split& heldout, const ShownSample&);
+ReadImage read_image(const DataFile&, const ShownSample&);
 
 }  // namespace mimo

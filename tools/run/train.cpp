@@ -169,9 +169,9 @@ class TrainingRun {
       curve.reset();
       if (eval_every > 0 && (r.step % eval_every == 0 || r.step == steps) && !stopped) {
         curve = evaluate(trainer);
-        m.more.emplace_back(kHeldOutSamples, static_cast<double>(curve->samples));
+        m.more.emplace_back(kHeldOutSamples, static_cast<double>(curve->samples()));
         if (const auto loss = curve->loss()) m.more.emplace_back(kHeldOutLoss, *loss);
-        if (const auto share = curve->exact_match()) m.more.emplace_back(kExactMatch, *share);
+        if (const auto figure = curve->figure()) m.more.emplace_back(held_out_figure(*job_.task), *figure);
       }
       run_.totals.add(m);
       tell(&RunObserver::recorded, record);
@@ -191,7 +191,7 @@ class TrainingRun {
       return 0;
     }
     if (!diverged_.empty())
-      curve = Evaluation();
+      curve = trainer.evaluate(0, 0);  // nothing
     else if (!curve)
       curve = evaluate(trainer);
     finish(trainer, std::move(*curve));
@@ -212,7 +212,7 @@ class TrainingRun {
     RunEnd end;
     end.step = trainer.steps_done(), end.steps_here = end.step - run_.first;
     end.diverged = diverged_;
-    if (diverged_.empty()) e.append(trainer.evaluate(e.samples, job_.data->heldout.samples()));
+    if (diverged_.empty()) e.append(trainer.evaluate(e.samples(), job_.data->heldout.samples()));
     end.evaluation = std::move(e);
     end.times = all_.mean(trainer);
     std::vector<std::string> labels = job_.model.names();

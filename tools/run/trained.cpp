@@ -35,11 +35,13 @@ Job trained_job(const CommandLine& line, int ranks, std::filesystem::path& check
 }
 
 std::vector<int32_t> read_on(Trainer& trainer, Sample sample, int64_t seq_length) {
+  const DataFile& data = *trainer.job().data;
+  const auto stop = data.tokenizer->special(data.header.prompt.stop);
   std::vector<int32_t> out;
   for (int64_t used = static_cast<int64_t>(sample.tokens.size()); used < seq_length; ++used) {
     const int32_t token = trainer.next_token(sample);
     out.push_back(token);
-    if (token == Tokenizer::end) break;
+    if (token == stop) break;
     sample.tokens.push_back(token);
   }
   return out;

@@ -13,7 +13,7 @@ namespace mimo {
 // has no gradients, moments or master copies. Throws ConfigError.
 Job trained_job(const CommandLine&, int ranks, std::filesystem::path& checkpoint);
 
-// Reads until <end>, or as many tokens as fit.
+// Reads until the token that ends an answer, or as many tokens as fit.
 std::vector<int32_t> read_on(Trainer&, Sample, int64_t seq_length);
 
 }  // namespace mimo

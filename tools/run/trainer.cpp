@@ -195,7 +195,7 @@ Trainer::Trainer(const Job& job, World& host)
   eval_ = make_pass(true, job_.waves);
   if (job_.trains) {
     train_ = make_pass(false, job_.waves);
-    loader_ = std::make_unique<Loader>(job_.data->train, job_.data->header, job_.cuts, job_.model.dtype,
+    loader_ = std::make_unique<Loader>(job_.data->train, job_.packing(),
                                        static_cast<int>(c.get<int64_t>("data.workers")));
   }
   watchdog_->end();
@@ -250,9 +250,9 @@ void Trainer::submit(Loader& loader, const Pass& pass, const std::vector<Wave>& 
   for (const Action& a : pass.forwards) {
     Loader::Request r;
     r.samples = share(waves, samples, a.module, a.wave);
-    r.wants_pixels.assign(job_.cuts.size(), false);
+    r.wants.assign(job_.preprocessing.size(), false);
     if (const auto reader = job_.model[a.module].items(); reader && a.stage == 0)
-      r.wants_pixels[static_cast<size_t>(reader->modality)] = true;
+      r.wants[static_cast<size_t>(reader->modality)] = true;
     loader.submit(std::move(r));
   }
 }
@@ -341,45 +341,20 @@ StepResult Trainer::step(const std::function<void()>& before_update) {
   return result;
 }
 
-std::optional<double> Evaluation::loss() const {
-  if (counted == 0) return std::nullopt;
-  return loss_sum / counted;
-}
-
-std::optional<double> Evaluation::exact_match() const {
-  if (headline == 0) return std::nullopt;
-  return static_cast<double>(headline_right) / static_cast<double>(headline);
-}
-
-std::string Evaluation::text() const {
-  if (counted == 0) return "nothing to read";
-  std::string s = "loss " + figure_text(loss());
-  if (headline > 0) s += fmt::format(", exact match {} of {}", figure_text(exact_match()), headline);
-  return s;
-}
-
-void Evaluation::append(const Evaluation& next) {
-  samples += next.samples;
-  headline += next.headline, headline_right += next.headline_right;
-  loss_sum += next.loss_sum, counted += next.counted;
-  const auto add = [](auto& to, const auto& from) {
-    for (const auto& [key, figure] : from) to[key].first += figure.first, to[key].second += figure.second;
-  };
-  add(by_length, next.by_length);
-  add(by_kind, next.by_kind);
-  right.insert(right.end(), next.right.begin(), next.right.end());
-  readings.insert(readings.end(), next.readings.begin(), next.readings.end());
-}
-
 Evaluation Trainer::evaluate(int64_t first, int64_t end) {
   const Split& split = job_.data->heldout;
   const int64_t n = end - first, batch = job_.global_batch();
+  const auto all = static_cast<size_t>(n);
   Evaluation e;
-  e.samples = n;
-  e.right.assign(static_cast<size_t>(n), false);
-  e.readings.resize(static_cast<size_t>(n));
-  std::vector<double> sums(static_cast<size_t>(n) + 2, 0.0);  // right, by sample; loss; counted
-  Loader loader(split, job_.data->header, job_.cuts, job_.model.dtype, 0);
+  e.task = job_.task;
+  e.header = &job_.data->header;
+  e.headline = std::clamp<int64_t>(split.headline() - first, 0, n);
+  e.judged.resize(all);
+  e.right.assign(all, false);
+  e.readings.resize(all);
+  // Score and whether it is right, by sample; loss; counted. Each comes from one rank.
+  std::vector<double> sums(2 * all + 2, 0.0);
+  Loader loader(split, job_.packing(), 0);
   const int predictor = job_.model.predictor();
   const Grid& grid = job_.layout.modules[static_cast<size_t>(predictor)].second;
   const bool counts = last_ && grid.coord(rank_).tp == 0;
@@ -397,38 +372,37 @@ Evaluation Trainer::evaluate(int64_t first, int64_t end) {
     predictions.stage = grid.stages() - 1;
     predictions.done = [&](const Action&) {
       if (!counts) return;
-      std::vector<int> wrong(current.samples.size(), 0), places(current.samples.size(), 0);
+      std::vector<Reading> readings(current.samples.size());
       for (const Prediction& p : last_->predictions()) {
-        ++places[p.sample];
-        wrong[p.sample] += p.argmax != p.label;
-        e.readings[static_cast<size_t>(current.samples[p.sample] - first)].push_back(p.argmax);
+        Reading& r = readings[static_cast<size_t>(p.sample)];
+        r.labels.push_back(p.label);
+        r.predicted.push_back(p.argmax);
+        r.loss += p.loss;
       }
-      for (size_t i = 0; i < current.samples.size(); ++i)
-        if (places[i] > 0 && wrong[i] == 0) sums[static_cast<size_t>(current.samples[i] - first)] = 1;
+      for (size_t i = 0; i < readings.size(); ++i) {
+        const auto at = static_cast<size_t>(current.samples[i] - first);
+        sums[at] = e.task->score(readings[i]);
+        sums[all + at] = readings[i].right();
+        e.readings[at] = std::move(readings[i].predicted);
+      }
     };
     Observers observers;
     observers.all = {&predictions, watchdog_.get()};  // reading predictions waits for other ranks' messages
     Sums mine(job_.model.sums());
     eval_->executor.step(waves, sizes, mine, hooks, observers);
-    sums[static_cast<size_t>(n)] += mine["loss"];
+    sums[2 * all] += mine["loss"];
     if (rank_ == 0)
-      for (const SampleSizes& s : sizes) sums[static_cast<size_t>(n) + 1] += s.counted;
+      for (const SampleSizes& s : sizes) sums[2 * all + 1] += s.counted;
   }
   all_reduce(Buffer(sums.data(), static_cast<int64_t>(sums.size()), DType::f64), ReduceOp::sum,
              "the sum of an evaluation");
 
-  e.loss_sum = sums[static_cast<size_t>(n)];
-  e.counted = sums[static_cast<size_t>(n) + 1];
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t id = first + i;
-    const bool right = sums[static_cast<size_t>(i)] > 0;
-    e.right[static_cast<size_t>(i)] = right;
-    if (id < split.headline()) ++e.headline, e.headline_right += right;
-    auto& kind = e.by_kind[job_.data->header.kinds[static_cast<size_t>(split.kind(id))]];
-    kind.first += right, ++kind.second;
-    if (split.kind(id) != 0) continue;
-    auto& length = e.by_length[split.length(id)];
-    length.first += right, ++length.second;
+  e.loss_sum = sums[2 * all];
+  e.counted = sums[2 * all + 1];
+  for (size_t i = 0; i < all; ++i) {
+    const int64_t id = first + static_cast<int64_t>(i);
+    e.judged[i] = {sums[i], split.counted(id), split.kind(id), split.length(id)};
+    e.right[i] = sums[all + i] > 0;
   }
   return e;
 }
@@ -527,9 +501,8 @@ int32_t Trainer::next_token(const Sample& prompt) {
     PackedBatch packed;
     const PackedBatch& batch(int, int) override { return packed; }
   } hooks;
-  hooks.packed =
-      pack({s}, job_.data->header, job_.cuts, std::vector<bool>(job_.cuts.size(), true), job_.model.dtype);
-  const std::vector<SampleSizes> sizes{sizes_of(s, job_.cuts, job_.data->header.modalities)};
+  hooks.packed = pack({s}, job_.packing(), std::vector<bool>(job_.preprocessing.size(), true));
+  const std::vector<SampleSizes> sizes{sizes_of(s, job_.preprocessing)};
   if (!read_) read_ = make_pass(true, 1);
   Observer none;
   Sums sums(job_.model.sums());

@@ -13,6 +13,7 @@
 #include "parallel/optimizer.h"
 #include "parallel/simulate.h"
 #include "parallel/watchdog.h"
+#include "tools/run/evaluation.h"
 #include "tools/run/measure.h"
 #include "tools/run/planned.h"
 
@@ -27,23 +28,6 @@ struct StepResult {
   // updated.
   std::string not_finite;
   bool stop = false;  // a signal asked some rank to end the run
-};
-
-// What was read of samples that follow one another in the held-out split.
-struct Evaluation {
-  int64_t samples = 0, headline = 0, headline_right = 0;  // headline: those that are the split's
-  double loss_sum = 0, counted = 0;
-  std::map<int, std::pair<int64_t, int64_t>> by_length;  // of the first kind: right, all
-  std::map<std::string, std::pair<int64_t, int64_t>> by_kind;
-  std::vector<bool> right;  // by sample
-  std::vector<std::vector<int32_t>>
-      readings;  // predicted tokens at counted places; on ranks that hold the loss, others empty
-
-  // Of none there is none.
-  std::optional<double> loss() const;  // mean over counted tokens
-  std::optional<double> exact_match() const;
-  std::string text() const;             // "loss 0.0332, exact match 0.9708 of 1200": what there is of it
-  void append(const Evaluation& next);  // of the samples that follow
 };
 
 // Seconds by (module, kind of work) since the last reset; index modules x 2 (forward, backward), then reduce,

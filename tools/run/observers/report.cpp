@@ -11,6 +11,11 @@ namespace {
 
 constexpr const char* kFile = "report.html";
 
+std::string capitalized(std::string text) {
+  if (!text.empty()) text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
+  return text;
+}
+
 class Page : public RunObserver {
  public:
   explicit Page(const RunContext& run) : run_(run) {
@@ -19,7 +24,7 @@ class Page : public RunObserver {
   void recorded(const StepRecord& record) override { add(record.metrics); }
   // Also of the evaluation at the end, which belongs to no record.
   void evaluated(int64_t step, const Evaluation& e, double) override {
-    curve_point(step, e.loss(), e.exact_match());
+    curve_point(step, e.loss(), e.figure());
   }
   void finished(const RunEnd& end) override {
     const std::filesystem::path file = run_.job.run_dir / kFile;
@@ -34,15 +39,15 @@ class Page : public RunObserver {
   void add(const StepMetrics& m) {
     if (m.loss) report_.loss.points.emplace_back(m.step, *m.loss);
     if (m.value(kHeldOutSamples) == static_cast<double>(run_.curve_samples()))
-      curve_point(m.step, m.value(kHeldOutLoss), m.value(kExactMatch));
+      curve_point(m.step, m.value(kHeldOutLoss), m.value(held_out_figure(*run_.job.task)));
   }
-  void curve_point(int64_t step, std::optional<double> loss, std::optional<double> exact_match) {
+  void curve_point(int64_t step, std::optional<double> loss, std::optional<double> figure) {
     const auto add = [&](Series& series, std::optional<double> y) {
       const bool there = !series.points.empty() && series.points.back().first == static_cast<double>(step);
       if (y && !there) series.points.emplace_back(step, *y);
     };
     add(report_.held_out, loss);
-    add(report_.exact_match, exact_match);
+    add(report_.figure, figure);
   }
 
   void fill(const RunEnd& end) {
@@ -53,18 +58,18 @@ class Page : public RunObserver {
     report_.title = "mimo run " + job.run_dir.filename().string();
     report_.loss.name = "training";
     report_.held_out.name = fmt::format("the first {} held out", run_.curve_samples());
-    report_.exact_match.name =
-        fmt::format("Exact match of the first {} held-out samples", run_.curve_samples());
+    report_.task = job.task->title;
+    report_.figure.name =
+        fmt::format("{} of the first {} held-out samples", capitalized(report_.task), run_.curve_samples());
     report_.figures = {
-        {fmt::format("exact match on {} held-out samples", e.headline), figure_text(e.exact_match())},
-        {fmt::format("loss on all {} held-out samples", e.samples), figure_text(e.loss())},
+        {fmt::format("{} on {} held-out samples", report_.task, e.headline), figure_text(e.figure())},
+        {fmt::format("loss on all {} held-out samples", e.samples()), figure_text(e.loss())},
         {"steps", std::to_string(end.step)},
         {"training time", time_text(totals.seconds)},
         {"tokens a second", figure_text(totals.tokens_per_second(), 0)}};
     std::string kinds;
-    for (const auto& [kind, figure] : e.by_kind)
-      kinds +=
-          fmt::format("{}{}: {} of {} right", kinds.empty() ? "" : ", ", kind, figure.first, figure.second);
+    for (const auto& g : e.by_kind())
+      kinds += fmt::format("{}{}: {:.4f} of {}", kinds.empty() ? "" : ", ", g.name, g.figure, g.samples);
     report_.facts = {
         {"status", end.diverged.empty() ? "finished" : end.diverged},
         {"skipped steps", std::to_string(totals.skipped)},
@@ -80,9 +85,7 @@ class Page : public RunObserver {
         {"data", job.config.get<std::string>("data.path")},
         {"source", job.data->header.license}};
     report_.module_ms = times.rows;
-    for (const auto& [length, figure] : e.by_length)
-      report_.by_length.emplace_back(std::to_string(length),
-                                     static_cast<double>(figure.first) / static_cast<double>(figure.second));
+    for (const auto& g : e.by_length()) report_.by_length.emplace_back(g.name, g.figure);
     for (const auto& [name, grid] : job.layout.modules) report_.layout.emplace_back(name, to_string(grid));
     report_.plan_svg =
         draw_svg(run_.planned->plan, run_.planned->graph, run_.planned->timeline, {1000, "ms"});
@@ -90,7 +93,7 @@ class Page : public RunObserver {
         "One step as planned ({}): {}. Its times are counts of operations, bytes and messages at "
         "the rates above. Numbers are waves.",
         run_.planned->plan.choice, run_.planned->text());
-    for (const ShownSample& s : end.shown) report_.images.push_back(read_image(job.data->heldout, s));
+    for (const ShownSample& s : end.shown) report_.images.push_back(read_image(*job.data, s));
   }
 
   const RunContext& run_;

@@ -43,14 +43,12 @@ class Summary : public RunObserver {
                     {"latency", rates.latency},
                     {"bandwidth", rates.bandwidth}};
     for (const auto& [name, ms] : end.times.rows) s["milliseconds_per_step"][name] = ms;
-    s["eval"]["samples"] = e.samples;
-    s["eval"]["exact_match"] = value(e.exact_match());
-    s["eval"]["exact_match_samples"] = e.headline;
-    for (const auto& [length, figure] : e.by_length)
-      s["eval"]["by_length"][std::to_string(length)] =
-          static_cast<double>(figure.first) / static_cast<double>(figure.second);
-    for (const auto& [kind, figure] : e.by_kind)
-      s["eval"]["by_kind"][kind] = static_cast<double>(figure.first) / static_cast<double>(figure.second);
+    s["eval"]["samples"] = e.samples();
+    s["eval"]["task"] = e.task->name;
+    s["eval"][e.task->name] = value(e.figure());
+    s["eval"][e.task->name + "_samples"] = e.headline;
+    for (const auto& g : e.by_length()) s["eval"]["by_length"][g.name] = g.figure;
+    for (const auto& g : e.by_kind()) s["eval"]["by_kind"][g.name] = g.figure;
     s["eval"]["loss"] = value(e.loss());
     return s;
   }

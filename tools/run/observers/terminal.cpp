@@ -41,7 +41,7 @@ class Terminal : public RunObserver {
   }
 
   void evaluated(int64_t step, const Evaluation& e, double seconds) override {
-    left_.evaluated(seconds, e.samples);
+    left_.evaluated(seconds, e.samples());
     out_.say(fmt::format("held out after step {}: {}", step, e.text()));
   }
 
@@ -81,11 +81,9 @@ class Terminal : public RunObserver {
                            time_text(run_.totals.seconds), figure_text(run_.totals.tokens_per_second(), 0),
                            100 * *end.times.idle));
     std::string lengths;
-    for (const auto& [length, figure] : e.by_length)
-      lengths += fmt::format("  {}: {:.3f}", length,
-                             static_cast<double>(figure.first) / static_cast<double>(figure.second));
-    if (!lengths.empty()) out_.say("exact match by length" + lengths);
-    if (end.diverged.empty()) out_.say(fmt::format("held out, all {} samples: {}", e.samples, e.text()));
+    for (const auto& g : e.by_length()) lengths += fmt::format("  {}: {:.3f}", g.name, g.figure);
+    if (!lengths.empty()) out_.say(e.task->title + " by length" + lengths);
+    if (end.diverged.empty()) out_.say(fmt::format("held out, all {} samples: {}", e.samples(), e.text()));
   }
 
  private:
@@ -106,9 +104,9 @@ class Terminal : public RunObserver {
       if (drawn == 4) break;
       const Sample s = run_.job.data->heldout.read(shown.id);
       if (s.items.empty()) continue;
-      const ReadImage r = read_image(run_.job.data->heldout, shown);
+      const ReadImage r = read_image(*run_.job.data, shown);
       out_.say("");
-      for (const Sample::Item& item : s.items) out_.say(draw(item.image));
+      for (const Sample::Item& item : s.items) out_.say(draw(item.image()));
       out_.say(fmt::format("  reads \"{}\"{}", r.reading, r.right() ? "" : ", is \"" + r.expected + "\""));
       ++drawn;
     }
