@@ -1,6 +1,9 @@
 // Elementwise activations, computed in acc_t<T>, rounded once; backward recomputes from x.
-//   relu2: max(x, 0)^2              gelu_erf: x Phi(x)         gelu_tanh: x (1 + tanh(sqrt(2/pi) (x +
-//   0.044715 x^3))) / 2 quick_gelu: x sigmoid(1.702 x)  silu: x sigmoid(x)
+//   relu2       max(x, 0)^2
+//   gelu_erf    x Phi(x)
+//   gelu_tanh   x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2
+//   quick_gelu  x sigmoid(1.702 x)
+//   silu        x sigmoid(x)
 // SwiGlu: x = [gate | up] of 2 cols columns, y = silu(gate) up.
 #pragma once
 #include "kernels/kernel.h"

@@ -4,12 +4,12 @@
 //                       all-reduce: the maximum of max over ranks
 //   2 CrossEntropyArg   arg_t = INT32_MAX where this rank does not hold the maximum
 //                       all-reduce: the minimum of arg, the lowest index of the global maximum
-//   3 CrossEntropySum   sum_t = sum_v exp(z_tv - max_t), target_t = z_ty - max_t if label y_t is held here,
-//                       else 0
+//   3 CrossEntropySum   sum_t = sum_v exp(z_tv - max_t)
+//                       target_t = z_ty - max_t if label y_t is held here, else 0
 //                       all-reduce: the sums of sum and target
 //   4 CrossEntropyLoss  value = sum_t (ln sum_t - target_t), also added to a result in double
-//   5 CrossEntropyGrad  z <- (exp(z - max_t) / sum_t - [v = y_t]) dloss, in place; loss_t = ln sum_t -
-//   target_t
+//   5 CrossEntropyGrad  z <- (exp(z - max_t) / sum_t - [v = y_t]) dloss, in place
+//                       loss_t = ln sum_t - target_t
 // Rows with label < 0 are not counted: loss 0, gradient 0. cols = 0 gives max = -inf, sum = 0. No step is
 // read back by the host.
 #pragma once

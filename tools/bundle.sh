@@ -64,7 +64,7 @@ done
 cp -r "$here/tools/configs" "$prefix/share/tools"
 mkdir "$prefix/share/data" && cp "$here/data/digits.h5" "$prefix/share/data"
 cp "$here/tools/bundle_env.sh" "$prefix/env.sh"
-cp "$here/tools/gpu_check.sh" "$prefix"
+cp "$here/tools/gpu_check.sh" "$here/LICENSE" "$prefix"
 chmod +x "$prefix"/*.sh
 
 glibc=$(find "$prefix"/{bin,gpu,lib} -type f -exec objdump -T {} + 2>/dev/null |

@@ -1,8 +1,11 @@
 // How a .cu file launches a kernel and reaches shared memory. tests/simt/overlay has the emulator's twin.
 //
 //   struct Shared { float sum[32]; };
-//   template <class T> __global__ void __launch_bounds__(256) sum_rows(SumRows<T> op) { MIMO_SHARED(Shared,
-//   s); ... } launch<sum_rows<T>, Shared>(cuda, dim3(rows), 256, op);
+//   template <class T> __global__ void __launch_bounds__(256) sum_rows(SumRows<T> op) {
+//     MIMO_SHARED(Shared, s);
+//     ...
+//   }
+//   launch<sum_rows<T>, Shared>(cuda, dim3(rows), 256, op);
 //
 // Rules: shared memory is one struct a kernel (never static __shared__); warps are whole and no collective
 // follows after a lane has left; no float atomics; a block may wait for lower block indices only; kernels lie

@@ -201,7 +201,7 @@ TEST(Model, FramesOfAVideoAreImages) {
     b.items[0].patches = b.items[0].patches.slice(0, 24);
     Sums sums(spec.sums());
     Step step(sums);
-    return make_stage(spec, 0, {}, {}, nullptr)->forward({}, b, step).at(0).to_vector<double>();
+    return make_stage(spec, 0, {}, 0, {}, nullptr)->forward({}, b, step).at(0).to_vector<double>();
   };
   const auto video = features({2, 2, 6}, {0, 24});
   EXPECT_EQ(video, features({1, 2, 6, 1, 2, 6}, {0, 12, 24}));
