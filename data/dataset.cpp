@@ -46,11 +46,12 @@ std::vector<int64_t> offsets(const h5::Group& g, const std::string& name, int64_
 std::vector<double> number_attribute(const h5::File& file, const std::string& name, size_t all) {
   const std::vector<double> values = file.attribute<double>(name);
   const bool finite = std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
-  if ((values.size() != 1 && values.size() != all) || !finite)
-    throw ConfigError(file.place(),
-                      "attribute " + name + ": expected one finite number" +
-                          (all > 1 ? ", or " + std::to_string(all) : "") + ", found " +
-                          (values.size() == 1 ? std::to_string(values[0]) : std::to_string(values.size())));
+  if (!finite)
+    throw ConfigError(file.place(), "attribute " + name + ": expected finite numbers, found others");
+  if (values.size() != 1 && values.size() != all)
+    throw ConfigError(file.place(), "attribute " + name + ": expected one number" +
+                                        (all > 1 ? ", or " + std::to_string(all) : "") + ", found " +
+                                        std::to_string(values.size()));
   return values;
 }
 
@@ -84,7 +85,8 @@ Split::Split(const h5::File& file, const std::filesystem::path& path, const std:
   length_ = array(g, "length", DType::u8, {n}).read<uint8_t>();
   token_offsets_ = offsets(g, "token_offsets", n);
   item_offsets_ = offsets(g, "item_offsets", n);
-  require_memory(place_ + "/items", item_offsets_.back(), sizeof(Item) + sizeof(int64_t));
+  require_memory(place_ + "/items", item_offsets_.back(),
+                 sizeof(Item) + sizeof(int64_t) + 5 * sizeof(int32_t));
   read_items(g, header);
   pixel_offsets_ = offsets(g, "pixel_offsets", item_offsets_.back());
   const Dims text{token_offsets_.back()}, pixels{pixel_offsets_.back()};
@@ -185,8 +187,8 @@ void Split::check(int64_t s, const DatasetHeader& header) {
 
 void Split::prepare(const std::vector<Preprocessing>& modalities, int64_t seq_length) {
   MIMO_CHECK(modalities.size() == modalities_, "what is done with items of every modality");
-  for (Item& it : items_)
-    it.size = item_size(modalities[static_cast<size_t>(it.modality)], it.shape, place_ + "/items");
+  const std::string place = place_ + "/items";
+  for (Item& it : items_) it.size = item_size(modalities[static_cast<size_t>(it.modality)], it.shape, place);
   int64_t longest = 0, at = 0;
   for (int64_t s = 0; s < samples(); ++s) {
     if (stream_tokens(s) > longest) longest = stream_tokens(s), at = s;
@@ -266,16 +268,24 @@ std::string digest_of(const DataFile& d) {
   return hash_text(text.str() + '\n' + d.train.digest() + d.heldout.digest());
 }
 
-// The values of one modality, whose channels begin at `first`.
+// The values of one modality's channels, which begin at `first`.
 std::vector<double> values_of(const std::vector<double>& all, size_t first, int channels) {
-  if (all.size() == 1) return all;
+  if (all.size() == 1) return std::vector<double>(static_cast<size_t>(channels), all[0]);
   return {all.begin() + static_cast<std::ptrdiff_t>(first),
           all.begin() + static_cast<std::ptrdiff_t>(first) + channels};
 }
 
 std::vector<Modality> read_modalities(const h5::File& file) {
   std::vector<Modality> modalities;
-  for (const std::string& name : lines_attribute(file, "modalities")) modalities.push_back({.name = name});
+  for (const std::string& name : lines_attribute(file, "modalities")) {
+    const bool twice =
+        std::any_of(modalities.begin(), modalities.end(), [&](const Modality& m) { return m.name == name; });
+    if (name.empty() || twice || printable(name) != name)
+      throw ConfigError(file.place(),
+                        "attribute modalities: expected different names, found \"" + printable(name) + '"',
+                        kRewrite);
+    modalities.push_back({.name = name});
+  }
   const std::vector<int64_t> channels = file.attribute<int64_t>("channels");
   if (channels.size() != 1 && channels.size() != modalities.size())
     throw ConfigError(file.place(), "attribute channels: expected one number, or " +
@@ -315,8 +325,9 @@ std::vector<Modality> read_modalities(const h5::File& file) {
 DatasetHeader read_header(const h5::File& file) {
   DatasetHeader h;
   h.vocab = file.integer_attribute("vocab");
-  if (h.vocab < 1)
-    throw ConfigError(file.place(), "bad header: expected vocab of 1 or more, found " + str(h.vocab),
+  if (h.vocab < 1 || h.vocab > INT32_MAX)
+    throw ConfigError(file.place(),
+                      "bad header: expected vocab of 1 to " + str(INT32_MAX) + ", found " + str(h.vocab),
                       kRewrite);
   h.license = file.text_attribute("license");
   h.modalities = read_modalities(file);

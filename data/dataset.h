@@ -2,7 +2,8 @@
 //
 //   attributes of the file   format, version, vocab, license, modalities, kinds (names, one a line)
 //     channels               of the items: one number for all modalities, or one each
-//     mean, std              of bytes / 255: one number for all, or one for each channel of every modality
+//     mean, std              of the numbers that a decoder makes (pixels: bytes / 255): one for all, or one for each
+//                            channel of every modality
 //     tokenizer, template,   of the text, see data/tokenizer.h and PromptTemplate; may be left out
 //     prompt, stop, task     the evaluation task; may be left out
 //   /SPLIT                   train and heldout; attributes samples, headline (see Split::headline)
@@ -61,7 +62,7 @@ class Split {
   int64_t counted(int64_t sample) const { return counted_labels_[static_cast<size_t>(sample)]; }
   int kind(int64_t sample) const { return kind_[static_cast<size_t>(sample)]; }
   int length(int64_t sample) const { return length_[static_cast<size_t>(sample)]; }
-  Sample read(int64_t sample, bool pixels = true) const;
+  Sample read(int64_t sample, bool bytes = true) const;
   bool in_memory() const { return tokens_.in_memory() && counted_.in_memory() && pixels_.in_memory(); }
   std::string digest() const;  // of all arrays: see FlatArray::digest
 
@@ -97,7 +98,7 @@ struct DataFile {
   DatasetHeader header;
   std::shared_ptr<const Tokenizer> tokenizer;
   Split train, heldout;
-  // Of what training and evaluation see, wherever and however it is stored: equal for a copy or a file
+  // Of what training sees (not the tokenizer, the prompt, the task), wherever and however it is stored: equal for a copy or a file
   // written again with other compression. It costs no pass over the pixels of a large file, of which it
   // samples 64 MiB: another dataset has another digest, a few altered pixels in gigabytes may go unseen.
   std::string digest;

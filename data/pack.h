@@ -7,7 +7,7 @@
 // Positions [T, k] begin at 0 in every sample. k = 1: the row's place in its stream. k = 3 (time, height,
 // width), for M-RoPE: text has three equal ones; an item that starts at p has p + its place in its grid of
 // rows, and what follows goes on from p + the larger of its height and width. Source: Wang et al., Qwen2-VL,
-// 2024 (arXiv 2409.12191), 2.1, where time counts too; the models published since do not count it.
+// 2024 (arXiv 2409.12191), 2.1, where time counts too; here as in transformers (get_rope_index of Qwen3-VL).
 #pragma once
 #include <vector>
 

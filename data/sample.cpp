@@ -16,6 +16,10 @@ std::string by(int time, int height, int width) {
 
 }  // namespace
 
+bool Sample::Item::drawable() const {
+  return (shape.channels == 1 || shape.channels == 3) && shape.height > 1 && shape.width > 1;
+}
+
 Image Sample::Item::image(int time) const {
   Image out{shape.channels, shape.height, shape.width, {}};
   const auto plane = static_cast<std::ptrdiff_t>(shape.height) * shape.width;
@@ -43,13 +47,13 @@ ItemSize item_size(const Preprocessing& p, const ItemShape& stored, std::string_
                                  std::to_string(p.patch_time) + " in time, found " + std::to_string(s.time));
   if (s.height < 1 || s.width < 1 || s.height % side != 0 || s.width % side != 0)
     throw ConfigError(place,
-                      "patches do not divide an image: expected height and width to be multiples of " +
+                      "patches do not divide an item: expected height and width to be multiples of " +
                           std::to_string(side) + ", found " + by(1, s.height, s.width),
-                      "choose another patch size, or resize = \"nearest\", or turn pixel_shuffle off");
+                      p.hint);
   const int time = s.time / p.patch_time, height = s.height / p.patch, width = s.width / p.patch;
   if (int64_t{height} * width > kMostPatches / time)
-    throw ConfigError(place, "too many patches in an image: expected at most " +
-                                 std::to_string(kMostPatches) + ", found " + by(time, height, width));
+    throw ConfigError(place, "too many patches in an item: expected at most " + std::to_string(kMostPatches) +
+                                 ", found " + by(time, height, width));
   return {height, width, time * (height / p.merge) * (width / p.merge), time};
 }
 

@@ -17,6 +17,7 @@ struct Sample {
     int position = 0, modality = 0;
     ItemShape shape;
     std::vector<uint8_t> bytes;       // [channels, time, height, width]
+    bool drawable() const;            // grey or in colours, and of two dimensions
     Image image(int time = 0) const;  // one frame
   };
   std::vector<int32_t> tokens;

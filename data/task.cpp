@@ -1,5 +1,6 @@
 #include "data/task.h"
 
+#include "data/tokenizer.h"
 #include "tensor/error.h"
 
 namespace mimo {
@@ -15,7 +16,7 @@ const EvaluationTask& task_named(const std::string& name, const std::string& pla
   const EvaluationTask* found = Registry<EvaluationTask>::find(name);
   if (!found)
     throw ConfigError(place, "no such evaluation task: expected one of " + Registry<EvaluationTask>::names() +
-                                 ", found " + name.substr(0, 40));
+                                 ", found " + printable(name.substr(0, 40)));
   return *found;
 }
 

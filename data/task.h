@@ -30,8 +30,9 @@ struct EvaluationTask {
   std::string name;   // in configurations, metrics and summaries: letters and _
   std::string title;  // for people
   std::string help;
-  std::function<double(const Reading&)> score;  // finite; it comes from the one rank that read the sample
-  // The figure of samples that follow one another; none where there is nothing to say.
+  std::function<double(const Reading&)> score;  // of one sample, on the one rank that read it
+  // The figure of samples that follow one another; none where there is nothing to say. NaN and infinities, of a
+  // model that has diverged, count as none.
   std::function<std::optional<double>(std::span<const Judged>)> figure;
   bool by_group = true;  // samples of one kind, or of one length, have a figure of their own
 };

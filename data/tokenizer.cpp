@@ -32,28 +32,28 @@ std::shared_ptr<const Tokenizer> make_tokenizer(const std::string& description, 
   if (!kind)
     throw ConfigError(place, "unknown tokenizer: expected one of " + Registry<TokenizerKind>::names() +
                                  ", found \"" + printable(name.substr(0, 40)) + '"');
-  return kind->make(lines);
+  return kind->make(lines, place);
 }
 
 std::string placeholder(const std::string& modality) { return "<" + modality + ">"; }
 
 std::string apply(const PromptTemplate& t, const std::string& prompt, const std::vector<std::string>& media) {
-  std::string without;
-  std::vector<std::string> sorts = media;
-  std::sort(sorts.begin(), sorts.end());
-  sorts.erase(std::unique(sorts.begin(), sorts.end()), sorts.end());
-  for (const std::string& m : sorts) {
+  std::string unplaced;
+  std::vector<std::string> names = media;
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  for (const std::string& m : names) {
     const int64_t named = count(prompt, placeholder(m)), all = std::count(media.begin(), media.end(), m);
-    for (int64_t n = named; n < all; ++n) without += placeholder(m);
+    for (int64_t n = named; n < all; ++n) unplaced += placeholder(m);
   }
-  // Who writes the opening as well is taken at their word. What the prompt says stays as it is, even where it
+  // A prompt that already begins with the opening does not get it twice. What the prompt says stays as it is, even where it
   // looks like a name of the template.
   const std::string opening = t.opening();
   const std::string asked = prompt.starts_with(opening) ? prompt.substr(opening.size()) : prompt;
   std::string out;
   for (std::string_view rest = t.text; !rest.empty();) {
     if (take(rest, "{media}"))
-      out += without;
+      out += unplaced;
     else if (take(rest, "{prompt}"))
       out += asked;
     else

@@ -20,14 +20,15 @@ class Tokenizer {
   virtual int64_t vocab() const = 0;
   // Names of special tokens in the text, such as "<image>", stand for these tokens.
   virtual std::vector<int32_t> encode(std::string_view text) const = 0;
-  virtual std::string decode(const std::vector<int32_t>& tokens) const = 0;
+  virtual std::string decode(const std::vector<int32_t>& tokens) const = 0;  // unknown ones as "<ID>"
   virtual std::optional<int32_t> special(std::string_view name) const = 0;
 };
 
 struct TokenizerKind {
   std::string name, help;
-  // From the lines of the description after the first.
-  std::function<std::unique_ptr<Tokenizer>(const std::vector<std::string>& lines)> make;
+  // From the lines of the description after the first. Throws ConfigError at `place`.
+  std::function<std::unique_ptr<Tokenizer>(const std::vector<std::string>& lines, const std::string& place)>
+      make;
 };
 
 // A description is a text: the name of a kind in the first line, what the kind wants to know in those that

@@ -1,5 +1,5 @@
-// How the items of a modality become rows of their encoder: said by a kind of module (nn/module.h), carried
-// out by data/ (data/decoder.h, data/pack.h), known to neither of each other.
+// How the items of a modality become rows of their encoder. A kind of module says it (nn/module.h), data/ carries
+// it out (data/decoder.h, data/pack.h); neither knows the other.
 //
 //   bytes as stored -- decode --> numbers [channels, time, height, width] -- cut --> patches [P, features]
 //
@@ -14,7 +14,7 @@
 
 namespace mimo {
 
-// A modality of a dataset, and what its stored values (of bytes: divided by 255) are like.
+// A modality of a dataset, and what the numbers are like that its decoder makes (pixels: bytes / 255).
 struct Modality {
   std::string name;
   int channels = 1;
@@ -31,7 +31,7 @@ struct ItemShape {
 
 enum class Resize {
   keep,     // as it is stored: patches have to divide it
-  nearest,  // each side to the nearest multiple of what fills a row, at least one
+  nearest,  // height and width to the nearest multiple of patch * merge, at least one
 };
 
 struct Preprocessing {
@@ -45,6 +45,7 @@ struct Preprocessing {
   int merge = 1;  // merge x merge neighbouring patches fill one row of the token stream
   // The patches of a row follow each other, instead of lying in the order of the item.
   bool merged_order = false;
+  std::string hint = "choose another patch size";  // where patches do not divide an item
 
   int side() const { return patch * merge; }
   int64_t features() const { return int64_t{channels} * patch_time * patch * patch; }

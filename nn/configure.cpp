@@ -44,8 +44,8 @@ void check_readers(const ModelSpec& model, const DataSpec& data) {
       if (x && y && x->modality == y->modality && !(x->preprocessing == y->preprocessing))
         throw ConfigError("module." + model[a].name,
                           "items of modality " + data.modalities[static_cast<size_t>(x->modality)].name +
-                              " are cut in another way than for " + model[b].name +
-                              ": expected the same patches");
+                              " are read in another way than for " + model[b].name +
+                              ": expected the same decoder, resize and patches");
     }
 }
 

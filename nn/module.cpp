@@ -10,7 +10,9 @@ int DataSpec::modality(const std::string& wanted, const std::string& place) cons
     if (modalities[i].name == wanted) return static_cast<int>(i);
     names += (names.empty() ? "" : ", ") + modalities[i].name;
   }
-  throw ConfigError(place, "no such modality in the dataset: expected one of " + names + ", found " + wanted);
+  throw ConfigError(place, "no such modality in the dataset: expected " +
+                               (names.empty() ? "none, as it has no items" : "one of " + names) + ", found " +
+                               wanted);
 }
 
 int Module::output(const std::string& port, const std::string& at) {

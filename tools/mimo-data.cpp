@@ -47,6 +47,11 @@ void show(const std::string& file, const std::string& split, int64_t index, cons
     throw ConfigError("--png", fmt::format("nothing to write: sample {} of {} has no image", index, split));
   fmt::print("{}\n", d->tokenizer->decode(sample.tokens));
   for (size_t i = 0; i < sample.items.size(); ++i) {
+    if (!sample.items[i].drawable()) {
+      const ItemShape& z = sample.items[i].shape;
+      fmt::print("{} channels of {} x {} x {}: no picture\n", z.channels, z.time, z.height, z.width);
+      continue;
+    }
     fmt::print("{}\n", draw(sample.items[i].image()));
     if (png.empty()) continue;
     std::filesystem::path out = png;

@@ -24,9 +24,13 @@ void decode(std::span<const uint8_t> bytes, const ItemShape& stored, const Prepr
   const ItemShape to = shape(stored, p);
   std::vector<uint8_t> resized;
   if (!(to == stored)) {
-    // To the resizer, every frame of every channel is one of as many channels.
-    const Image all{stored.channels * stored.time, stored.height, stored.width, {bytes.begin(), bytes.end()}};
-    resized = resize(all, to.height, to.width).pixels;
+    const size_t plane = static_cast<size_t>(stored.height) * static_cast<size_t>(stored.width);
+    for (size_t begin = 0; begin < bytes.size(); begin += plane) {
+      const auto from = bytes.subspan(begin, plane);
+      const Image frame =
+          resize({1, stored.height, stored.width, {from.begin(), from.end()}}, to.height, to.width);
+      resized.insert(resized.end(), frame.pixels.begin(), frame.pixels.end());
+    }
     bytes = resized;
   }
   const size_t plane = bytes.size() / static_cast<size_t>(to.channels);

@@ -1,6 +1,6 @@
 // Questions with answers to choose from: the share of questions whose right answer is the likeliest, by the sum of
 // -ln p over its labels. A question is a sample of kind 0, with the right answer, and the samples of other kinds
-// that follow it, with the wrong ones.
+// that follow it, with the wrong ones. A headline should not end inside a question.
 #include <algorithm>
 
 #include "data/task.h"
@@ -13,7 +13,7 @@ std::optional<double> figure(std::span<const Judged> samples) {
   for (size_t i = 0; i < samples.size();) {
     size_t end = i + 1;
     while (end < samples.size() && samples[end].kind != 0) ++end;
-    if (samples[i].kind == 0) {  // else its beginning is not here
+    if (samples[i].kind == 0 && end > i + 1) {  // else its beginning is not here, or there is no choice
       ++questions;
       right += std::all_of(samples.begin() + static_cast<std::ptrdiff_t>(i) + 1,
                            samples.begin() + static_cast<std::ptrdiff_t>(end),

@@ -1,5 +1,5 @@
-// The error rate of a transcript: edits that make what is read of what is there, a token of the latter; the mean
-// over samples.
+// Edits from the tokens predicted, each from the true text before it, to those that are there, a token of these;
+// the mean over samples. Not the error rate of a free transcript: one token is predicted for each label.
 #include "tensor/edit_distance.h"
 #include "data/task.h"
 

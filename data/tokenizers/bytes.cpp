@@ -1,5 +1,7 @@
 // Bytes: ids 0 to 255 are the bytes of UTF-8 text, above them the special tokens, one a line of the
 // description.
+#include <algorithm>
+
 #include "data/tokenizer.h"
 #include "tensor/error.h"
 
@@ -31,7 +33,8 @@ class Bytes : public Tokenizer {
     std::string text;
     for (int32_t id : tokens) {
       if (id >= 0 && id < kBytes) text += static_cast<char>(id);
-      if (id >= kBytes && id < vocab()) text += specials_[static_cast<size_t>(id - kBytes)];
+      if (id >= kBytes)
+        text += id < vocab() ? specials_[static_cast<size_t>(id - kBytes)] : "<" + std::to_string(id) + ">";
     }
     return text;
   }
@@ -43,11 +46,14 @@ class Bytes : public Tokenizer {
   }
 
  private:
-  // The special token that the text begins with.
+  // The special token that the text begins with, the longest one.
   std::optional<int32_t> first_special(std::string_view text) const {
+    std::optional<int32_t> longest;
+    size_t length = 0;
     for (size_t i = 0; i < specials_.size(); ++i)
-      if (text.starts_with(specials_[i])) return kBytes + static_cast<int32_t>(i);
-    return std::nullopt;
+      if (specials_[i].size() > length && text.starts_with(specials_[i]))
+        longest = kBytes + static_cast<int32_t>(i), length = specials_[i].size();
+    return longest;
   }
   std::vector<std::string> specials_;
 };
@@ -55,10 +61,12 @@ class Bytes : public Tokenizer {
 const Registry<TokenizerKind>::Entry entry{
     {.name = "bytes",
      .help = "bytes of UTF-8 text; lines: names of special tokens",
-     .make = [](const std::vector<std::string>& lines) -> std::unique_ptr<Tokenizer> {
-       for (const std::string& line : lines)
-         if (line.empty())
-           throw ConfigError("bytes", "expected names of special tokens, found an empty line");
+     .make = [](const std::vector<std::string>& lines,
+                const std::string& place) -> std::unique_ptr<Tokenizer> {
+       for (auto line = lines.begin(); line != lines.end(); ++line)
+         if (line->empty() || std::find(lines.begin(), line, *line) != line)
+           throw ConfigError(place, "expected different names of special tokens, found " +
+                                        (line->empty() ? "an empty line" : printable(*line) + " twice"));
        return std::make_unique<Bytes>(lines);
      }}};
 

@@ -173,6 +173,8 @@ class Vit : public Module {
   std::optional<ItemReader> items() const override {
     ItemReader reader{o_.modality_index, image_patches(o_.statistics, o_.patch, o_.pixel_shuffle ? 2 : 1)};
     if (o_.resize == "nearest") reader.preprocessing.resize = Resize::nearest;
+    reader.preprocessing.hint =
+        "choose another patch size, or resize = \"nearest\", or turn pixel_shuffle off";
     return reader;
   }
   int modality() const override { return o_.modality_index; }

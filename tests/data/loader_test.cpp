@@ -189,7 +189,7 @@ TEST(Pack, RefusesWhatDoesNotFit) {
   const Sample good = sample_of("<image>=7<end>", {image_of(1, 4, 12, 0)});
   EXPECT_CONTAINS(
       thrown<ConfigError>([&] { packed(good, 8, 1); }),
-      "[image] patches do not divide an image: expected height and width to be multiples of 8, found 4 x 12");
+      "[image] patches do not divide an item: expected height and width to be multiples of 8, found 4 x 12");
   EXPECT_CONTAINS(thrown<ConfigError>([&] { packed(good, 4, 2); }), "multiples of 8");
   Sample last = sample_of("1=<image>", {image_of(1, 4, 4, 0)});
   EXPECT_CONTAINS(thrown<std::logic_error>([&] { packed(last, 4, 1); }), "an item's place");

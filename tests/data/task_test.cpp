@@ -37,10 +37,10 @@ TEST(Task, Perplexity) {
 }
 
 TEST(Task, ChoiceAccuracy) {
-  // Right; beaten by its second rival; a tie is not won; alone.
+  // Right; beaten by its second rival; a tie is not won; alone, which is no question.
   const std::vector<Judged> samples{{1, 2, 0},   {2, 2, 1}, {3, 2, 0}, {4, 2, 1},
                                     {2.5, 2, 1}, {1, 2, 0}, {1, 2, 2}, {9, 2, 0}};
-  EXPECT_EQ(figure("choice_accuracy", samples), 0.5);
+  EXPECT_DOUBLE_EQ(*figure("choice_accuracy", samples), 1 / 3.0);
   EXPECT_EQ(figure("choice_accuracy", {{1, 1, 1}, {2, 1, 0}, {3, 1, 1}}), 1)
       << "rivals of a question that is not here";
   EXPECT_EQ(figure("choice_accuracy", {{1, 1, 1}}), std::nullopt);

@@ -33,7 +33,10 @@ TEST(Tokenizer, FromItsDescription) {
   EXPECT_EQ(t->encode("<s>a<audio><image>").size(), 3 + std::string("<image>").size());
   EXPECT_EQ(t->special("<audio>"), 257);
   EXPECT_EQ(t->special("<image>"), std::nullopt);
-  EXPECT_EQ(t->decode({256, 'a', 257, 258, -1}), "<s>a<audio>");
+  EXPECT_EQ(t->decode({256, 'a', 257, 300, -1}), "<s>a<audio><300>");
+  EXPECT_EQ(make_tokenizer("bytes\n<a\n<a>", "")->encode("<a><a"), (Ids{257, 256})) << "the longest name";
+  EXPECT_CONTAINS(thrown<ConfigError>([] { make_tokenizer("bytes\n<a>\n<a>", "here"); }),
+                  "[here] expected different names of special tokens, found <a> twice");
   EXPECT_CONTAINS(thrown<ConfigError>([] { make_tokenizer("", "here"); }), "[here] unknown tokenizer");
 }
 

@@ -38,8 +38,7 @@ int evaluate(const CommandLine& line, World& world) {
       prompt.tokens.clear();
       for (size_t t = 0; t < s.tokens.size(); ++t)
         (s.counted[t] ? answer : prompt.tokens).push_back(s.tokens[t]);
-      same += (read_on(trainer, prompt, job.config.get<int64_t>("data.seq_length")) == answer) ==
-              e.right[static_cast<size_t>(id)];
+      same += (read_on(trainer, prompt) == answer) == e.right[static_cast<size_t>(id)];
     }
     fmt::print("token by token: {} of {} samples judged as above\n", same, n);
     if (same != n) return 1;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <functional>
 #include <map>
 
@@ -9,6 +10,8 @@
 
 namespace mimo {
 namespace {
+
+std::optional<double> finite(std::optional<double> x) { return x && std::isfinite(*x) ? x : std::nullopt; }
 
 // Of the samples that have a key, group by group in the order of keys.
 template <class Key>
@@ -21,7 +24,7 @@ std::vector<Evaluation::Group> grouped(const Evaluation& e,
   for (const Judged& j : e.judged)
     if (const auto k = key(j)) groups[*k].push_back(j);
   for (const auto& [k, samples] : groups)
-    if (const auto figure = e.task->figure(samples))
+    if (const auto figure = finite(e.task->figure(samples)))
       out.push_back({name(k), static_cast<int64_t>(samples.size()), *figure});
   return out;
 }
@@ -35,7 +38,7 @@ std::optional<double> Evaluation::loss() const {
 
 std::optional<double> Evaluation::figure() const {
   if (headline == 0) return std::nullopt;
-  return task->figure(std::span(judged).first(static_cast<size_t>(headline)));
+  return finite(task->figure(std::span(judged).first(static_cast<size_t>(headline))));
 }
 
 std::string Evaluation::text() const {
@@ -47,7 +50,7 @@ std::string Evaluation::text() const {
 
 std::vector<Evaluation::Group> Evaluation::by_kind() const {
   return grouped<std::string>(
-      *this, [&](const Judged& j) { return std::optional(header->kinds[static_cast<size_t>(j.kind)]); },
+      *this, [&](const Judged& j) { return std::optional(kinds[static_cast<size_t>(j.kind)]); },
       [](const std::string& kind) { return kind; });
 }
 
@@ -59,7 +62,7 @@ std::vector<Evaluation::Group> Evaluation::by_length() const {
 
 void Evaluation::append(const Evaluation& next) {
   const auto join = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
-  task = next.task, header = next.header;
+  task = next.task, kinds = next.kinds;
   headline += next.headline;
   loss_sum += next.loss_sum, counted += next.counted;
   join(judged, next.judged);

@@ -1,18 +1,17 @@
-// What was read of held-out samples that follow one another, and what that is worth.
+// The readings of held-out samples that follow one another, and their figures.
 #pragma once
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "data/dataset.h"
 #include "data/task.h"
 
 namespace mimo {
 
 struct Evaluation {
   const EvaluationTask* task = nullptr;
-  const DatasetHeader* header = nullptr;
-  int64_t headline = 0;  // so many of the first samples make the figure
+  std::vector<std::string> kinds;  // of the dataset
+  int64_t headline = 0;            // so many of the first samples make the figure
   double loss_sum = 0, counted = 0;
   std::vector<Judged> judged;  // by sample
   std::vector<bool> right;     // by sample: all labels were the likeliest tokens

@@ -94,12 +94,19 @@ Job make_job(Config config, const std::string& configuration, int world) {
   return job;
 }
 
+// What the digest of a dataset leaves out.
+static std::string text_of(const DataFile& data) {
+  const PromptTemplate& p = data.header.prompt;
+  return data.header.tokenizer + '\n' + p.text + '\n' + p.prompt + '\n' + p.stop + '\n';
+}
+
 bool agree_on_job(Communicator& world, const Job& job, const std::filesystem::path& checkpoint) {
   const std::string shared =
       "all ranks need the same files: a shared file system, or copies that are the same";
   return agree_on(world,
                   {{"configuration", job.config.to_toml(), "start all ranks with the same command line"},
                    {"dataset", job.config.get<std::string>("data.path") + ' ' + job.data->digest, shared},
+                   {"tokenizer, prompt and task", text_of(*job.data) + job.task->name, shared},
                    {"checkpoint to go on from", checkpoint.string(), shared},
                    {"build of this program", hash_file("/proc/self/exe"), shared}});
 }

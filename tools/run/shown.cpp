@@ -44,14 +44,18 @@ std::vector<ShownSample> shown_samples(Trainer& trainer, const Evaluation& e) {
 ReadImage read_image(const DataFile& data, const ShownSample& shown) {
   const Sample s = data.heldout.read(shown.id);
   ReadImage r;
-  for (const Sample::Item& item : s.items) r.png.push_back(encode_png(item.image()));
+  for (const Sample::Item& item : s.items)
+    if (item.drawable()) r.png.push_back(encode_png(item.image()));
   std::vector<int32_t> prompt, answer;
   for (size_t t = 0; t < s.tokens.size(); ++t) (s.counted[t] ? answer : prompt).push_back(s.tokens[t]);
-  // Neither what opens every prompt nor what ends every answer.
+  // Without what opens every prompt and what ends every answer.
   const PromptTemplate& prompts = data.header.prompt;
-  const std::vector<int32_t> frame = data.tokenizer->encode(prompts.opening() + prompts.stop);
+  const std::vector<int32_t> opening = data.tokenizer->encode(prompts.opening());
+  const auto stop = data.tokenizer->special(prompts.stop);
+  if (prompt.size() >= opening.size() && std::equal(opening.begin(), opening.end(), prompt.begin()))
+    prompt.erase(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(opening.size()));
   const auto plain = [&](std::vector<int32_t> tokens) {
-    std::erase_if(tokens, [&](int32_t t) { return std::find(frame.begin(), frame.end(), t) != frame.end(); });
+    if (stop) tokens.erase(std::find(tokens.begin(), tokens.end(), *stop), tokens.end());
     return printable(data.tokenizer->decode(tokens));
   };
   r.prompt = plain(prompt);

@@ -34,11 +34,19 @@ Job trained_job(const CommandLine& line, int ranks, std::filesystem::path& check
   return job;
 }
 
-std::vector<int32_t> read_on(Trainer& trainer, Sample sample, int64_t seq_length) {
+int64_t rows_of(const Sample& prompt, const Job& job) {
+  Sample asked = prompt;
+  asked.tokens.push_back(0);  // what follows, which is no row
+  asked.counted.assign(asked.tokens.size(), 0);
+  return sizes_of(asked, job.preprocessing).tokens;
+}
+
+std::vector<int32_t> read_on(Trainer& trainer, Sample sample) {
   const DataFile& data = *trainer.job().data;
+  const int64_t most = trainer.job().config.get<int64_t>("data.seq_length");
   const auto stop = data.tokenizer->special(data.header.prompt.stop);
   std::vector<int32_t> out;
-  for (int64_t used = static_cast<int64_t>(sample.tokens.size()); used < seq_length; ++used) {
+  for (int64_t rows = rows_of(sample, trainer.job()); rows < most; ++rows) {
     const int32_t token = trainer.next_token(sample);
     out.push_back(token);
     if (token == stop) break;

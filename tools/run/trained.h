@@ -14,6 +14,8 @@ namespace mimo {
 Job trained_job(const CommandLine&, int ranks, std::filesystem::path& checkpoint);
 
 // Reads until the token that ends an answer, or as many tokens as fit.
-std::vector<int32_t> read_on(Trainer&, Sample, int64_t seq_length);
+std::vector<int32_t> read_on(Trainer&, Sample);
+// Of the token stream that a prompt fills.
+int64_t rows_of(const Sample& prompt, const Job&);
 
 }  // namespace mimo

@@ -347,7 +347,7 @@ Evaluation Trainer::evaluate(int64_t first, int64_t end) {
   const auto all = static_cast<size_t>(n);
   Evaluation e;
   e.task = job_.task;
-  e.header = &job_.data->header;
+  e.kinds = job_.data->header.kinds;
   e.headline = std::clamp<int64_t>(split.headline() - first, 0, n);
   e.judged.resize(all);
   e.right.assign(all, false);

@@ -106,7 +106,8 @@ class Terminal : public RunObserver {
       if (s.items.empty()) continue;
       const ReadImage r = read_image(*run_.job.data, shown);
       out_.say("");
-      for (const Sample::Item& item : s.items) out_.say(draw(item.image()));
+      for (const Sample::Item& item : s.items)
+        if (item.drawable()) out_.say(draw(item.image()));
       out_.say(fmt::format("  reads \"{}\"{}", r.reading, r.right() ? "" : ", is \"" + r.expected + "\""));
       ++drawn;
     }
