@@ -83,19 +83,31 @@ needed=()
 for i in "${chosen[@]}"; do needed+=("${programs[i]}"); done
 mapfile -t needed < <(printf '%s\n' "${needed[@]}" | sort -u)
 build "$out/base" "${needed[@]}" || { tail -n 25 "$out/build.log"; exit 1; }
-declare -A sound
-for i in "${chosen[@]}"; do
-  key="${programs[i]} ${filters[i]}"
-  [ -n "${sound[$key]:-}" ] && continue
-  run "$out/base" "${programs[i]}" "${filters[i]}" || { tail -n 25 "$out/test.log"; echo "fails without any fault: $key"; exit 1; }
-  grep -q 'Running 0 tests' "$out/test.log" && { echo "no such tests: $key"; exit 1; }
-  sound[$key]=1
-done
 
+# PROGRAM FILTER: what is wrong with these tests where there is no fault. To gtest, no test at all is a success: each
+# name of the filter has to be that of one.
+trouble() {
+  local names name
+  IFS=: read -ra names <<<"${2%%-*}"
+  for name in "${names[@]}"; do
+    "$out/base/build/tests/${1%@*}" --gtest_list_tests --gtest_filter="$name" 2>/dev/null | grep -q '^  ' && continue
+    echo "no test of that name"
+    return
+  done
+  run "$out/base" "$1" "$2" && return
+  tail -n 25 "$out/test.log" >&2
+  echo "fails without fault"
+}
+
+declare -A known
 for i in "${chosen[@]}"; do
   SECONDS=0
+  key="${programs[i]} ${filters[i]}"
+  [ -n "${known[$key]+set}" ] || known[$key]=$(trouble "${programs[i]}" "${filters[i]}")
   cp -a "$out/base" "$out/tree"
-  if ! planted "$i" "$out/base" >"$out/tree/${files[i]}"; then
+  if [ -n "${known[$key]}" ]; then
+    verdict=${known[$key]}
+  elif ! planted "$i" "$out/base" >"$out/tree/${files[i]}"; then
     verdict="not planted"
   elif ! build "$out/tree" "${programs[i]}"; then
     verdict="does not build"
@@ -107,7 +119,7 @@ for i in "${chosen[@]}"; do
   fi
   rm -rf "$out/tree"
   [ "$verdict" = caught ] && passed=$((passed + 1)) || failed=$((failed + 1))
-  printf '%-14s %s: %s (%s %s), %d s\n' "$verdict" "${files[i]}" "${titles[i]}" "${programs[i]}" "${filters[i]}" $SECONDS
+  printf '%-20s %s: %s (%s %s), %d s\n' "$verdict" "${files[i]}" "${titles[i]}" "${programs[i]}" "${filters[i]}" $SECONDS
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
