@@ -23,6 +23,7 @@ std::optional<double> figure(const std::string& task, const std::vector<Judged>&
 TEST(Task, ExactMatch) {
   EXPECT_EQ(score("exact_match", {1, 2, 3}, {1, 2, 3}), 1);
   EXPECT_EQ(score("exact_match", {1, 2, 3}, {1, 2, 4}), 0);
+  EXPECT_EQ(score("exact_match", {1, 2, 3}, {4, 2, 3}), 0);
   EXPECT_EQ(score("exact_match", {}, {}), 0) << "where nothing counts nothing is right";
   EXPECT_EQ(figure("exact_match", {{1, 2}, {0, 1}, {1, 1}, {1, 9}}), 0.75);
   EXPECT_EQ(figure("exact_match", {}), std::nullopt);
