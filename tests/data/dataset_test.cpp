@@ -36,7 +36,7 @@ Sample make_random_sample(int64_t i) {
   return s;
 }
 
-const Modality kImages{.name = "image", .channels = 3, .mean = {0.25}, .std = {0.5}};
+const Modality kImages{.name = "image", .channels = 3, .mean = {0.25, 0.25, 0.25}, .std = {0.5, 0.5, 0.5}};
 const DatasetHeader kHeader{
     .vocab = kVocab, .modalities = {kImages}, .kinds = {"even", "odd"}, .license = "free"};
 
