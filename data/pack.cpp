@@ -42,7 +42,7 @@ void cut_patches(const std::vector<const Sample::Item*>& items, const std::vecto
       cu.push_back(cu.back() + sizes[i].height * sizes[i].width);
       for (int c = 0; c < shape.channels; ++c) {
         const float* from = numbers.data() + (int64_t{c} * shape.time + t) * plane;
-        for (int64_t n = 0; n < p.patch_time * plane; ++n) planes.push_back(static_cast<T>(from[n]));
+        planes.insert(planes.end(), from, from + p.patch_time * plane);
       }
     }
   }

@@ -8,7 +8,6 @@
 // other along the width, then the height, then the time.
 #pragma once
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -30,14 +29,13 @@ struct ItemShape {
 };
 
 enum class Resize {
-  keep,     // as it is stored: patches have to divide it
-  nearest,  // height and width to the nearest multiple of patch * merge, at least one
+  keep,   // as it is stored: patches have to divide it
+  round,  // height and width to the nearest multiple of patch * merge, at least one
 };
 
 struct Preprocessing {
   std::string modality = "image";
-  std::string decoder = "pixels";               // by name: see data/decoder.h
-  std::map<std::string, double> settings = {};  // numbers of the decoder's own, such as a hop
+  std::string decoder = "pixels";  // by name: see data/decoder.h
   Resize resize = Resize::keep;
   int channels = 1;                     // of what is decoded
   std::vector<double> mean{0}, std{1};  // y = (x - mean) / std, by channel or one for all

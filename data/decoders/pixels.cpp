@@ -11,12 +11,11 @@ namespace mimo {
 namespace {
 
 // x rounded to a multiple of `unit`, at least one of it; halves go up.
-int nearest(int x, int unit) { return std::max(1, (x + unit / 2) / unit) * unit; }
+int rounded(int x, int unit) { return std::max(1, (x + unit / 2) / unit) * unit; }
 
 ItemShape shape(const ItemShape& stored, const Preprocessing& p) {
   ItemShape s = stored;
-  if (p.resize == Resize::nearest)
-    s.height = nearest(s.height, p.side()), s.width = nearest(s.width, p.side());
+  if (p.resize == Resize::round) s.height = rounded(s.height, p.side()), s.width = rounded(s.width, p.side());
   return s;
 }
 

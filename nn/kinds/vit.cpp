@@ -45,8 +45,9 @@ const Fields<Options>& fields() {
     f.add("ffn", &Options::ffn, "inner width of the MLP").range(1, 1 << 20).required();
     f.add("patch", &Options::patch, "side of a patch in pixels").range(1, 256).required();
     f.add("resize", &Options::resize,
-          "of items that patches do not divide: keep refuses them, nearest resizes to the nearest size")
-        .one_of({"keep", "nearest"});
+          "of items that patches do not divide: keep refuses them, round resizes to the nearest size that "
+          "they divide")
+        .one_of({"keep", "round"});
     f.add("class_tokens", &Options::class_tokens, "class and register tokens before each image")
         .range(0, 1024);
     f.add("grid", &Options::grid, "side of the position table in patches").range(1, 4096).required();
@@ -172,9 +173,8 @@ class Vit : public Module {
   }
   std::optional<ItemReader> items() const override {
     ItemReader reader{o_.modality_index, image_patches(o_.statistics, o_.patch, o_.pixel_shuffle ? 2 : 1)};
-    if (o_.resize == "nearest") reader.preprocessing.resize = Resize::nearest;
-    reader.preprocessing.hint =
-        "choose another patch size, or resize = \"nearest\", or turn pixel_shuffle off";
+    if (o_.resize == "round") reader.preprocessing.resize = Resize::round;
+    reader.preprocessing.hint = "choose another patch size, or resize = \"round\", or turn pixel_shuffle off";
     return reader;
   }
   int modality() const override { return o_.modality_index; }

@@ -112,7 +112,7 @@ TEST(Preprocessing, PositionsOfThreeAxes) {
 
 TEST(Preprocessing, NearestSizes) {
   Preprocessing p = image_patches({.name = "image"}, 2, 2);
-  p.resize = Resize::nearest;
+  p.resize = Resize::round;
   const auto size = [&](int height, int width) {
     const ItemSize s = item_size(p, {1, 1, height, width});
     return std::vector<int>{s.height, s.width, s.rows};
